@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Makes the virtual environment .venv of this clone, once; later calls only compare a stamp.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: utils/setup_env.sh [--test]
+
+Makes .venv in this clone with the exact package versions of utils/requirements/, and installs the Debian packages
+that are missing where it may (root with apt-get). Cheap when there is nothing to do; safe to call concurrently and
+after an interruption.
+
+  --test     also install what utils/run_tests.sh needs
+  --help     this text
+
+PYTHON=/path/to/python chooses the interpreter that .venv is made from (3.11 to 3.13; default: the first found).
+EOF
+}
+
+with_test=false
+while (($#)); do
+    case $1 in
+        --test) with_test=true ;;
+        --help | -h) usage; exit 0 ;;
+        *) echo "error: unknown option '$1' (known: --test, --help)" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+pins=$root/utils/requirements
+log=$root/.setup_env.log
+building=$venv/.building            # there while pip works: what it left after an interruption can't be trusted
+apt_tried=$venv/.debian_packages_tried
+
+say() { echo "setup: $*" >&2; }
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+fingerprint() { # of everything that decides what is in .venv
+    (cd "$root" && { echo "$root"; cat "$@" setup.cfg pyproject.toml; } | sha256sum | cut -d ' ' -f 1)
+}
+
+is_current() { # STAMP FINGERPRINT
+    [[ -x $venv/bin/python && ! -e $building && -f $1 && $(<"$1") == "$2" ]]
+}
+
+is_supported() { # PYTHON: a command of that name may exist and still not run
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+may_use_apt() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
+
+apt_install() { # PACKAGE...
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -q --no-install-recommends "$@" >>"$log" 2>&1 </dev/null ||
+        { apt-get update -q >>"$log" 2>&1 </dev/null &&
+            apt-get install -y -q --no-install-recommends "$@" >>"$log" 2>&1 </dev/null; }
+}
+
+choose_python() { # prints the interpreter that .venv is made from
+    local candidate found=
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 /usr/bin/python3; do
+        if command -v "$candidate" >/dev/null && is_supported "$candidate"; then
+            if has_venv "$candidate"; then echo "$candidate"; return; fi
+            found=${found:-$candidate}
+        elif [[ -n ${PYTHON:-} && $candidate == "$PYTHON" ]]; then
+            fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.13"
+        fi
+    done
+    [[ -n $found ]] || fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: PYTHON=/path/to/python"
+    local package
+    package=$("$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    if may_use_apt; then
+        say "installing the Debian package $package"
+        apt_install "$package" || true
+    fi
+    has_venv "$found" || fail "$found has no venv module; install it (Debian: apt-get install $package)"
+    echo "$found"
+}
+
+pip_install() { # WHAT ARGUMENTS...
+    say "installing $1"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "${@:2}" >>"$log" 2>&1 </dev/null ||
+        fail "pip could not install $1; its output is in $log (last line: $(tail -n 1 "$log"))"
+}
+
+make_venv() {
+    if [[ -e $building ]]; then
+        say "an earlier set-up was interrupted: starting anew"
+        rm -rf "$venv"
+    elif [[ -e $venv ]] && ! is_supported "$venv/bin/python"; then
+        say ".venv has no working Python of version 3.11 to 3.13: making it anew"
+        rm -rf "$venv"
+    elif [[ -f $venv/.root && $(<"$venv/.root") != "$root" ]]; then
+        say "this clone was moved here: making .venv anew"
+        rm -rf "$venv"
+    fi
+    if [[ ! -e $venv ]]; then
+        local python
+        python=$(choose_python)
+        say "making .venv with $("$python" --version)"
+        mkdir -p "$venv"
+        touch "$building"
+        "$python" -m venv "$venv" >>"$log" 2>&1 || fail "$python -m venv failed; its output is in $log"
+    fi
+    touch "$building"
+    echo "$root" >"$venv/.root"
+    pip_install "PyTorch" -c "$pins/base.txt" -r "$pins/torch.txt"
+    pip_install "the other packages" --no-deps -r "$pins/base.txt"
+    pip_install "ESPnet" --no-deps --ignore-requires-python -r "$pins/espnet.txt"
+    pip_install "espnet_prune" --no-deps --no-build-isolation -e "$root"
+    echo "$base_fingerprint" >"$base_stamp"
+    rm "$building"
+}
+
+add_test_tools() {
+    touch "$building"
+    pip_install "the test tools" --no-deps -r "$pins/test.txt"
+    echo "$test_fingerprint" >"$test_stamp"
+    rm "$building"
+}
+
+add_debian_packages() {
+    local missing=() needed_for=()
+    if ! command -v flite >/dev/null; then
+        missing+=(flite)
+        needed_for+=("flite: generates the speech of egs/synth")
+    fi
+    if ! command -v sclite >/dev/null && [[ ! -x /usr/lib/sctk/bin/sclite ]]; then
+        missing+=(sctk)
+        needed_for+=("sctk: scoring by NIST's sclite; optional, there is a built-in scorer")
+    fi
+    ((${#missing[@]})) || return 0
+    if may_use_apt; then
+        say "installing the Debian packages ${missing[*]}"
+        apt_install "${missing[@]}" && return
+        say "apt-get could not install them; its output is in $log"
+    fi
+    say "not on this machine (Debian: apt-get install ${missing[*]}; asked only once):"
+    printf '         %s\n' "${needed_for[@]}" >&2
+    touch "$apt_tried"
+}
+
+debian_packages_done() {
+    [[ -e $apt_tried ]] ||
+        { command -v flite >/dev/null && { command -v sclite >/dev/null || [[ -x /usr/lib/sctk/bin/sclite ]]; }; }
+}
+
+base_stamp=$venv/.base_stamp
+test_stamp=$venv/.test_stamp
+base_fingerprint=$(fingerprint "$pins"/{torch,base,espnet}.txt)
+test_fingerprint=$(fingerprint "$pins"/{torch,base,espnet,test}.txt)
+
+nothing_to_do() {
+    is_current "$base_stamp" "$base_fingerprint" && debian_packages_done &&
+        { [[ $with_test == false ]] || is_current "$test_stamp" "$test_fingerprint"; }
+}
+
+nothing_to_do && exit 0
+
+exec 9>"$root/.setup_env.lock"
+if command -v flock >/dev/null && ! flock -n 9; then
+    say "waiting for another set-up of this clone"
+    flock 9
+    nothing_to_do && exit 0
+fi
+
+: >"$log"
+SECONDS=0
+is_current "$base_stamp" "$base_fingerprint" || make_venv
+debian_packages_done || add_debian_packages
+if [[ $with_test == true ]]; then
+    is_current "$test_stamp" "$test_fingerprint" || add_test_tools
+fi
+say "ready after $SECONDS s"
