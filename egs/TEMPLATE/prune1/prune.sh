@@ -1,0 +1,280 @@
+#!/usr/bin/env bash
+# The staged driver of every recipe: from data to a report on pruned models. A recipe's run.sh chooses the options.
+set -euo pipefail
+
+# <options>
+# What to run
+stage=1                          # first stage: a number or a name of --list_stages
+stop_stage=14                    # last stage: a number or a name
+skip_stages=                     # stages to leave out, such as "2 profile"
+list_stages=false                # true: print the stages and end
+ngpu=0                           # GPUs for training; 0 trains on the CPU
+nj=$(nproc)                      # parallel jobs for data and decoding
+# Where
+work_dir=                        # where data, dump and exp are made; default: the recipe's folder
+tag=base                         # name of the experiment: exp/TAG
+# Data
+corpus=                          # name of the corpus in the report
+local_data_cmd=                  # command that makes data/SET for the sets below (stage 1)
+train_set=train                  # set to train on
+valid_set=dev                    # set to choose checkpoints by
+test_sets="test"                 # sets to score
+speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none but the original
+audio_format=flac                # flac or ark
+min_seconds=0.1                  # shorter utterances of the training and validation sets are left out
+max_seconds=30                   # longer ones too
+token_type=bpe                   # bpe or char
+vocab_size=30                    # number of BPE tokens
+# Systems
+systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
+# Configurations: YAML files, relative to the recipe's folder
+conf_dir=conf                    # where those stand that are not named here
+systems_config=                  # methods, targets and seeds; default: CONF_DIR/systems.yaml, and so on
+teacher_config=                  # model and training of the teacher
+prune_config=                    # learning the masks
+finetune_config=                 # training after the cut
+decode_config=                   # decoding
+profile_config=                  # measuring size and speed
+# </options>
+
+stage_names=(data speed format tokens statistics teacher score_teacher prune cut finetune score profile report pack)
+stage_titles=("prepare and validate the data" "perturb the speed of the training set"
+    "format the audio, filter by length" "make the token list" "collect statistics" "train the teacher"
+    "decode and score the teacher" "prune: learn the masks" "cut" "finetune the cut models" "decode and score"
+    "profile size and speed" "report" "pack")
+last_stage=${#stage_names[@]}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+recipe_dir=${recipe_dir:-$PWD} # run.sh changes to it and may export it
+program=${program:-$0}
+# shellcheck source=../../../utils/parse_options.sh
+. "$root/utils/parse_options.sh"
+
+list_stages() {
+    local n
+    for n in $(seq "$last_stage"); do
+        printf '%3d  %-14s %s\n' "$n" "${stage_names[n - 1]}" "${stage_titles[n - 1]}"
+    done
+}
+
+usage() {
+    echo "usage: $program [--OPTION VALUE]..."
+    echo "Runs the recipe's stages; what is done already is skipped, so the same command resumes."
+    print_options
+    printf '\nStages\n'
+    list_stages
+}
+
+stage_number() { # OPTION NUMBER_OR_NAME
+    local n nearest
+    for n in $(seq "$last_stage"); do
+        if [[ $2 == "$n" || $2 == "${stage_names[n - 1]}" ]]; then
+            echo "$n"
+            return
+        fi
+    done
+    nearest=$(nearest_word "$2" "${stage_names[@]}")
+    option_error "--$1: '$2' is no stage: 1 to $last_stage or a name of --list_stages${nearest:+, such as $nearest}"
+}
+
+config() { # NAME [FILE]: the absolute path of the file, by default that of CONF_DIR
+    realpath -m "${2:-$conf_dir/$1.yaml}"
+}
+
+check_number() { # OPTION LEAST
+    if [[ ! ${!1} =~ ^[0-9]{1,9}$ ]] || ((10#${!1} < $2)); then
+        option_error "--$1: '${!1}' is not a whole number of at least $2"
+    fi
+}
+
+# --list_stages is the one option that may come without a value.
+arguments=()
+for argument in "$@"; do
+    if [[ $argument == --list_stages ]]; then argument=--list_stages=true; fi
+    arguments+=("$argument")
+done
+parse_options ${arguments[@]+"${arguments[@]}"}
+if [[ $list_stages == true ]]; then
+    list_stages
+    exit 0
+fi
+
+first=$(stage_number stage "$stage")
+last=$(stage_number stop_stage "$stop_stage")
+skipped=" "
+for name in $skip_stages; do skipped+="$(stage_number skip_stages "$name") "; done
+((first <= last)) || option_error "--stage $stage comes after --stop_stage $stop_stage"
+check_number ngpu 0
+check_number nj 1
+check_number vocab_size 2
+[[ $audio_format == flac || $audio_format == ark ]] || option_error "--audio_format: '$audio_format' is not flac or ark"
+[[ $token_type == bpe || $token_type == char ]] || option_error "--token_type: '$token_type' is not bpe or char"
+[[ $tag =~ ^[A-Za-z0-9._-]+$ ]] || option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
+
+runs() { ((first <= $1 && $1 <= last)) && [[ $skipped != *" $1 "* ]]; }
+
+needs_config() { # OPTION FILE STAGE...
+    local n
+    for n in "${@:3}"; do
+        if runs "$n" && [[ ! -f $2 ]]; then
+            option_error "$2 is missing, which stage $n (${stage_titles[n - 1]}) needs; name another by --$1"
+        fi
+    done
+}
+
+systems_config=$(config systems "$systems_config")
+teacher_config=$(config teacher "$teacher_config")
+prune_config=$(config prune "$prune_config")
+finetune_config=$(config finetune "$finetune_config")
+decode_config=$(config decode "$decode_config")
+profile_config=$(config profile "$profile_config")
+needs_config systems_config "$systems_config" 8 9 10 11 12 14
+needs_config teacher_config "$teacher_config" 5 6
+needs_config prune_config "$prune_config" 8
+needs_config finetune_config "$finetune_config" 10
+needs_config decode_config "$decode_config" 7 11
+needs_config profile_config "$profile_config" 12
+if runs 1 && [[ -z $local_data_cmd ]]; then
+    option_error "stage 1 needs --local_data_cmd, the command that makes data/$train_set and the other sets"
+fi
+
+# shellcheck source=path.sh
+. "$here/path.sh"
+# shellcheck source=cmd.sh
+. "$here/cmd.sh"
+conf_dir=$(realpath -m "$conf_dir")
+export recipe_dir conf_dir # for local_data_cmd
+work_dir=${work_dir:-$recipe_dir}
+mkdir -p "$work_dir"
+cd "$work_dir"
+
+exp=exp/$tag
+teacher=$exp/teacher
+train_data=data/$train_set
+if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
+train_dump=dump/${train_data#data/}
+valid_dump=dump/$valid_set
+if { for n in 8 9 10 11 12 14; do runs "$n" && break; done; }; then
+    systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
+fi
+
+# A stage's commands: run WITH [ARGUMENT...] runs one main by one of cmd.sh's commands, into the stage's log.
+run() { # CMD MAIN [ARGUMENT...]
+    "$1" "$log" python -m "espnet_prune.bin.$2" "${@:3}"
+}
+
+decode_and_score() { # SYSTEM [ARGUMENT...]
+    local set
+    for set in $test_sets; do
+        run "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
+            --out "$exp/$1/decode/$set" --nj "$nj"
+        run "$decode_cmd" score --data "dump/$set" --system "$exp/$1" --set "$set" "${@:2}"
+    done
+}
+
+stage_data() {
+    local set folders=()
+    "$train_cmd" "$log" bash -c "$local_data_cmd"
+    for set in "$train_set" "$valid_set" $test_sets; do folders+=("data/$set"); done
+    run "$train_cmd" validate_data "${folders[@]}"
+}
+
+stage_speed() {
+    if [[ $train_data == "data/$train_set" ]]; then
+        echo "nothing to do: --speed_factors is '$speed_factors'"
+        return
+    fi
+    # shellcheck disable=SC2086  # a list of factors
+    run "$train_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --audio "dump/speed" \
+        --factors $speed_factors --nj "$nj"
+}
+
+stage_format() {
+    local set common=(--sample_rate 16000 --format "$audio_format" --nj "$nj")
+    for set in "${train_data#data/}" "$valid_set"; do
+        run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}" \
+            --min_seconds "$min_seconds" --max_seconds "$max_seconds"
+    done
+    for set in $test_sets; do # whole: leaving out what is hard would flatter the result
+        run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}"
+    done
+}
+
+stage_tokens() {
+    run "$train_cmd" make_tokens --text "$train_dump/text" --out data/tokens --type "$token_type" \
+        --vocab_size "$vocab_size"
+}
+
+training_data=(--train "$train_dump" --valid "$valid_dump")
+
+stage_statistics() {
+    run "$train_cmd" collect_stats --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
+        --out "$exp/stats"
+}
+
+stage_teacher() {
+    run "$cuda_cmd" train_teacher --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
+        --stats "$exp/stats" --out "$teacher" --ngpu "$ngpu"
+}
+
+stage_score_teacher() { decode_and_score teacher; }
+
+train_systems() { # MAIN CONFIG
+    local name
+    for name in $systems; do
+        echo "-- $name"
+        run "$cuda_cmd" "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
+            "${training_data[@]}" --out "$exp/$name" --ngpu "$ngpu"
+    done
+}
+
+stage_prune() { train_systems prune "$prune_config"; }
+
+stage_cut() {
+    local name
+    for name in $systems; do run "$train_cmd" cut --system "$exp/$name" --teacher "$teacher"; done
+}
+
+stage_finetune() { train_systems finetune "$finetune_config"; }
+
+stage_score() {
+    local name
+    for name in $systems; do decode_and_score "$name" --teacher "$teacher"; done
+}
+
+stage_profile() {
+    local name
+    for name in teacher $systems; do
+        run "$decode_cmd" profile --system "$exp/$name" --teacher "$teacher" --config "$profile_config" \
+            --data "dump/${test_sets%% *}"
+    done
+}
+
+stage_report() { run "$train_cmd" report "$exp" --corpus "$corpus"; }
+
+stage_pack() {
+    local name
+    for name in $systems; do run "$train_cmd" pack --system "$exp/$name" --out "$exp/pack/$name.zip"; done
+}
+
+started=$SECONDS
+for n in $(seq "$first" "$last"); do
+    runs "$n" || continue
+    name=${stage_names[n - 1]}
+    log=$(printf '%s/log/%02d_%s.log' "$exp" "$n" "$name")
+    stage_started=$SECONDS
+    echo "Stage $n: ${stage_titles[n - 1]}"
+    # In a subshell and no condition, so that the first failing command ends it.
+    set +e
+    (set -e; "stage_$name")
+    status=$?
+    set -e
+    if ((status)); then
+        echo "error: stage $n ($name) failed after $((SECONDS - stage_started)) s; its log is $PWD/$log" >&2
+        echo "       To resume, give the same command again: what is done already is skipped." >&2
+        exit "$status"
+    fi
+    echo "Stage $n took $((SECONDS - stage_started)) s"
+done
+echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# L0 pruning of a Conformer on a corpus that the flite voices speak: no download, no account, no GPU.
+# `./run.sh --help` lists the options; those given here win over this file's.
+set -euo pipefail
+
+export program=$0
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# shellcheck disable=SC2016  # prune.sh expands $conf_dir when it runs the command
+exec ../../TEMPLATE/prune1/prune.sh \
+    --corpus synth \
+    --local_data_cmd 'python -m espnet_prune.bin.prepare_synth --out data --config "$conf_dir/corpus.yaml"' \
+    --train_set train --valid_set dev --test_sets test \
+    --speed_factors "1.0" \
+    --token_type char \
+    "$@"

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Lint and tests, with everything they need set up first.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
+
+Sets up .venv, then runs ruff, shellcheck, codespell and pytest; the first failure of the linters ends it.
+
+  --all    also run the tests marked slow, among them a whole small recipe
+  --help   this text
+
+Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete
+EOF
+}
+
+run_slow=false
+arguments=()
+for argument in "$@"; do
+    case $argument in
+        --help | -h) usage; exit 0 ;;
+        --all) run_slow=true ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+
+# Paths among pytest's arguments are relative to this folder.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+utils/setup_env.sh --test
+export PATH=$PWD/.venv/bin:$PATH OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+ruff check --quiet .
+ruff format --check --quiet . || { echo "error: not formatted: ruff format --diff . shows where" >&2; exit 1; }
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+shellcheck "${scripts[@]}"
+codespell
+echo "lint: ruff, shellcheck (${#scripts[@]} scripts) and codespell found nothing"
+
+markers="not gpu and not slow"
+if [[ $run_slow == true ]]; then markers="not gpu"; fi
+status=0
+python -m pytest -q -m "$markers" ${arguments[@]+"${arguments[@]}"} || status=$?
+echo "ran: lint; pytest -m '$markers' ${arguments[*]-} (exit status $status)"
+exit "$status"
