@@ -1,8 +1,12 @@
 # shellcheck shell=bash
-# Sourced by prune.sh: this clone's Python environment, made at the first use.
+# Sourced by prune.sh: this clone's Python environment, made at the first use. With ESPNET_PRUNE_CURRENT_ENV=1 the
+# active environment is used instead, such as one of conda that has a PyTorch for this machine's GPU.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-"$root/utils/setup_env.sh"
-# shellcheck source=/dev/null
-. "$root/.venv/bin/activate"
+if [[ ${ESPNET_PRUNE_CURRENT_ENV:-} != 1 ]]; then
+    "$root/utils/setup_env.sh"
+    # shellcheck source=/dev/null
+    . "$root/.venv/bin/activate"
+fi
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # this clone's package, whatever is installed
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 export PYTHONUNBUFFERED=1 # progress lines reach the terminal through a pipe

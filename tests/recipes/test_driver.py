@@ -1,0 +1,190 @@
+"""The staged driver: its options, its messages, and the commands that its stages give."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
+AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
+CONFIGS = ("teacher", "prune", "finetune", "decode", "profile", "systems")
+# Stands in for utils/run_local.sh: notes the command, does not run it, and fails where told to.
+RECORDER = """#!/usr/bin/env bash
+shift
+echo "$*" >> "$RECORD"
+[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]]
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path):
+    """Calls a recipe whose commands are noted, not run; returns the process and them."""
+    recorder = tmp_path / "recorder.sh"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+    (tmp_path / "conf").mkdir()
+    for name in CONFIGS:
+        (tmp_path / f"conf/{name}.yaml").write_text("systems: {l0_50: {}, magnitude_50: {}}\n")
+    record = tmp_path / "record"
+
+    def call(*arguments: str, recipe: Path = SYNTH, cwd: Path = tmp_path, **environment: str):
+        record.write_text("")
+        commands = {name: str(recorder) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        process = subprocess.run(
+            [recipe, *arguments],
+            cwd=cwd,
+            env=os.environ
+            | {"RECORD": str(record), "ESPNET_PRUNE_CURRENT_ENV": "1", "PATH": path}
+            | commands
+            | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return process, record.read_text().splitlines()
+
+    return call
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    return ["--conf_dir", str(tmp_path / "conf"), "--work_dir", str(tmp_path / "work")]
+
+
+def mains(commands: list[str]) -> list[str]:
+    """The mains among the commands, a run of equal ones once."""
+    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+    return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+
+
+def test_help_documents_every_option_and_stage(driver):
+    process, commands = driver("--help")
+    assert process.returncode == 0 and not commands
+    for option in ("stage", "stop_stage", "skip_stages", "list_stages", "ngpu", "nj", "systems"):
+        assert f"--{option} " in process.stdout
+    assert "14  pack" in process.stdout
+    assert str(SYNTH) in process.stdout
+
+
+def test_help_of_an4_documents_its_own_option(driver):
+    process, _ = driver("--help", recipe=AN4)
+    assert process.returncode == 0
+    assert "--an4 DIR" in process.stdout and "--stage " in process.stdout
+
+
+def test_lists_fourteen_numbered_named_stages(driver):
+    process, _ = driver("--list_stages")
+    lines = process.stdout.splitlines()
+    assert [int(line.split()[0]) for line in lines] == list(range(1, 15))
+    assert lines[7].split()[1] == "prune"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--stag", "3"], "unknown option '--stag'; did you mean --stage?"),
+        (["--nothing_like_it=3"], "unknown option '--nothing_like_it'"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--tag"], "--tag needs a value"),
+        (["--stage", "15"], "--stage: '15' is no stage: 1 to 14"),
+        (["--stop_stage", "finetunes"], "such as finetune"),
+        (["--skip_stages", "2 x"], "--skip_stages: 'x' is no stage"),
+        (["--stage", "5", "--stop_stage", "2"], "--stage 5 comes after --stop_stage 2"),
+        (["--ngpu", "one"], "--ngpu: 'one' is not a whole number of at least 0"),
+        (["--nj", "0"], "--nj: '0' is not a whole number of at least 1"),
+        (["--audio_format", "mp3"], "'mp3' is not flac or ark"),
+        (["--token_type", "word"], "'word' is not bpe or char"),
+        (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
+        (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
+        (["--stage", "6", "--teacher_config", "/x.yaml"], "name another by --teacher_config"),
+    ],
+)
+def test_wrong_option_is_named(driver, places, arguments, expected):
+    process, commands = driver(*places, *arguments)
+    assert process.returncode == 2
+    assert expected in process.stderr
+    assert "--help" in process.stderr
+    assert not commands
+
+
+def test_unknown_system_is_named(driver, places):
+    process, commands = driver(*places, "--stage", "8", "--systems", "l0_51")
+    assert process.returncode == 2 and not commands
+    assert "no system 'l0_51'; did you mean 'l0_50'?" in process.stderr
+
+
+def test_missing_corpus_folder_is_named(driver):
+    process, commands = driver("--an4", "/nowhere", recipe=AN4)
+    assert process.returncode == 2 and not commands
+    assert "'/nowhere'" in process.stderr
+
+
+def test_runs_every_stage_in_order(driver, places):
+    process, commands = driver(*places, "--speed_factors", "0.9 1.0")
+    assert process.returncode == 0, process.stderr
+    assert mains(commands) == (
+        ["prepare_synth", "validate_data", "perturb_speed", "format_audio", "make_tokens"]
+        + ["collect_stats", "train_teacher", "decode", "score", "prune", "cut", "finetune"]
+        + ["decode", "score", "decode", "score", "profile", "report", "pack"]
+    )
+    for n in range(1, 15):
+        assert f"Stage {n}: " in process.stdout and f"Stage {n} took " in process.stdout
+    assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if ".prune " in c)
+
+
+def test_test_sets_are_never_filtered(driver, places):
+    _, commands = driver(*places, "--stage", "format", "--stop_stage", "format")
+    filtered = {c.split("--source ")[1].split()[0]: "--max_seconds" in c for c in commands}
+    assert filtered == {"data/train": True, "data/dev": True, "data/test": False}
+
+
+def test_every_main_of_the_driver_exists(driver, places):
+    _, commands = driver(*places, "--speed_factors", "0.9 1.0")
+    for name in mains(commands):
+        assert (ROOT / f"espnet_prune/bin/{name}.py").is_file(), name
+
+
+def test_stages_by_number_or_name_and_skipping(driver, places):
+    process, commands = driver(
+        *places, "--stage=prune", "--stop_stage", "11", "--skip_stages", "9 finetune"
+    )
+    assert process.returncode == 0, process.stderr
+    assert mains(commands) == ["prune", "decode", "score", "decode", "score"]
+
+
+def test_chosen_systems_and_sets(driver, places):
+    _, commands = driver(
+        *places, "--stage", "11", "--stop_stage", "11", "--systems", "l0_50", "--test_sets", "a b"
+    )
+    assert len(commands) == 4
+    assert commands[0].split("--out ")[1].split()[0] == "exp/base/l0_50/decode/a"
+
+
+def test_failure_names_stage_log_and_remedy(driver, places):
+    process, commands = driver(*places, "--stage", "8", FAIL_ON="bin.cut")
+    assert process.returncode == 1
+    assert mains(commands) == ["prune", "cut"]
+    assert "stage 9 (cut) failed" in process.stderr
+    assert "exp/base/log/09_cut.log" in process.stderr
+    assert "same command" in process.stderr
+
+
+def test_paths_with_spaces(driver, tmp_path):
+    corpus = tmp_path / "my an4"
+    corpus.mkdir()
+    process, commands = driver(
+        "--an4",
+        "my an4",
+        "--stop_stage",
+        "1",
+        "--work_dir",
+        str(tmp_path / "my work"),
+        recipe=AN4,
+    )
+    assert process.returncode == 0, process.stderr
+    assert str(corpus).replace(" ", "\\ ") in commands[0]
+    assert (tmp_path / "my work").is_dir()
