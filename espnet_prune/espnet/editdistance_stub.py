@@ -2,6 +2,7 @@
 
 It has no built package for Python 3.13. ESPnet imports it at the first validation and calls one
 function of it.
+"""
 
 import importlib.util
 import sys
