@@ -71,7 +71,7 @@ choose_python() { # prints the interpreter that .venv is made from
             if has_venv "$candidate"; then echo "$candidate"; return; fi
             found=${found:-$candidate}
         elif [[ -n ${PYTHON:-} && $candidate == "$PYTHON" ]]; then
-            fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.13"
+            fail "PYTHON=$PYTHON is not a working Python of version 3.11 to 3.13"
         fi
     done
     [[ -n $found ]] || fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: PYTHON=/path/to/python"

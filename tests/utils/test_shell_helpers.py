@@ -100,7 +100,7 @@ def test_setup_refuses_unsupported_python(clone, tmp_path):
     python = fake_python(tmp_path, "exit 1")
     process = run(clone / "utils/setup_env.sh", PYTHON=str(python))
     assert process.returncode == 1
-    assert f"PYTHON={python} is not a Python of version 3.11 to 3.13" in process.stderr
+    assert f"PYTHON={python} is not a working Python of version 3.11 to 3.13" in process.stderr
     assert not (clone / ".venv").exists()
 
 
