@@ -13,7 +13,10 @@ AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
 CONFIGS = ("teacher", "prune", "finetune", "decode", "profile", "systems")
 # Stands in for utils/run_local.sh: notes the command, does not run it, and fails where told to.
 RECORDER = """#!/usr/bin/env bash
+log=$1
 shift
+mkdir -p "${log%/*}"
+printf '# 2026-01-01 00:00:00 command\nprinted by %s\n' "$3" >> "$log"
 echo "$*" >> "$RECORD"
 [[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]]
 """
@@ -133,6 +136,7 @@ def test_runs_every_stage_in_order(driver, places):
     )
     for n in range(1, 15):
         assert f"Stage {n}: " in process.stdout and f"Stage {n} took " in process.stdout
+    assert process.stdout.splitlines()[-2] == "printed by espnet_prune.bin.report"
     assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if ".prune " in c)
 
 

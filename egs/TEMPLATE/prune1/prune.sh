@@ -277,4 +277,7 @@ for n in $(seq "$first" "$last"); do
     fi
     echo "Stage $n took $((SECONDS - stage_started)) s"
 done
+if runs 13 && ((last > 13)); then # again, so that the table comes last: what followed the command in the log
+    tac "$exp/log/13_report.log" | sed '/^# [0-9-]* [0-9:]* /q' | tac | tail -n +2
+fi
 echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"
