@@ -1,0 +1,22 @@
+"""One main per stage: argument parsing and nothing else."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from espnet_prune.errors import EspnetPruneError
+
+
+def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Runs a stage's main; a user's error becomes one readable line and exit status 2."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    try:
+        return main(argv)
+    except EspnetPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,7 @@
+"""Gates: masks from parameters. No models and no losses here."""
+
+from espnet_prune.gates.base import Gate
+from espnet_prune.gates.fixed import FixedGate
+from espnet_prune.gates.hard_concrete import HardConcreteConfig, HardConcreteGate
+
+__all__ = ["FixedGate", "Gate", "HardConcreteConfig", "HardConcreteGate"]

@@ -1,0 +1,45 @@
+"""What a gate is: it makes one site's mask from its own parameters and knows no model."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Gate(nn.Module, ABC):
+    """Makes the mask of one site, a tensor of shape (units,) with values >= 0.
+
+    Args:
+        units: number of units that the mask covers.
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units = units
+
+    @abstractmethod
+    def sample(self, noise: Tensor) -> Tensor:
+        """A differentiable random mask (units,) from uniform ``noise`` (units,) in (0, 1)."""
+
+    @abstractmethod
+    def deterministic(self, shift: float = 0.0) -> Tensor:
+        """The fixed mask (units,) of evaluation; zeros are exact.
+
+        Args:
+            shift: added to every score before the mask is made; above 0 keeps more units.
+        """
+
+    @abstractmethod
+    def probabilities(self) -> Tensor:
+        """P(mask != 0) of each unit, shape (units,), differentiable."""
+
+    def project(self) -> None:
+        """Puts the parameters back into their allowed range; called after every update."""
+
+    def forward(self, noise: Tensor | None = None) -> Tensor:
+        """A sampled mask in training (needs ``noise``), the fixed one at evaluation."""
+        if self.training:
+            if noise is None:
+                noise = torch.rand(self.units)
+            return self.sample(noise)
+        return self.deterministic()

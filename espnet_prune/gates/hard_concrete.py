@@ -1,0 +1,92 @@
+"""Hard-concrete gates: L0 regularisation with a distribution that has mass at exactly 0 and 1.
+
+Source: Louizos et al. 2018 (arXiv 1712.01312), equations 10-12, constants of their public code.
+The deterministic mask follows FLOP (Wang et al. 2020): as many zeros as expected, the others keep
+a soft value, which the cut folds into the next weight. P1 publishes no constants, so these are
+this project's choice for it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.config import check_range
+from espnet_prune.gates.base import Gate
+
+GAMMA = -0.1  # left end of the stretched interval (Louizos et al. 2018, section 4)
+ZETA = 1.1  # right end, same source
+BETA = 2 / 3  # temperature, same source
+EPSILON = 1e-6  # keeps the uniform noise away from 0 and 1 (their code)
+LOG_ALPHA_LIMIT = math.log(1e-2) * -1  # 4.605: their code clamps log_alpha to +-log(100)
+FLOP_SHARPNESS = 0.8  # factor of log_alpha / beta in the deterministic mask (FLOP's code)
+
+
+@dataclass(frozen=True)
+class HardConcreteConfig:
+    """Options of a hard-concrete gate.
+
+    Attributes:
+        initial_drop_rate: P(a gate's concrete variable is below one half) at the start, in
+            (0, 1); 0.01 (CoFi's code) gives log_alpha 4.595 and P(z != 0) = 0.998.
+    """
+
+    initial_drop_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.0101 - 1e-4, 0.99)
+
+
+class HardConcreteGate(Gate):
+    """A gate with one learnable ``log_alpha`` a unit.
+
+    Args:
+        units: number of units.
+        config: its options.
+        binary: for a site of one unit whose soft value can't be folded into a weight (a whole
+            block): the deterministic mask is then exactly 0 or 1.
+
+    Example:
+        >>> gate = HardConcreteGate(4).eval()
+        >>> bool((gate() > 0).all())
+        True
+    """
+
+    def __init__(
+        self, units: int, config: HardConcreteConfig | None = None, binary: bool = False
+    ) -> None:
+        super().__init__(units)
+        config = config or HardConcreteConfig()
+        self.binary = binary
+        rate = config.initial_drop_rate
+        self.log_alpha = nn.Parameter(torch.full((units,), math.log((1 - rate) / rate)))
+        self.project()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Equation 10-11: a stretched and rectified binary concrete variable, (units,)."""
+        noise = noise.to(self.log_alpha).clamp(EPSILON, 1 - EPSILON)
+        logit = torch.log(noise) - torch.log1p(-noise)
+        concrete = torch.sigmoid((logit + self.log_alpha) / BETA)
+        return (concrete * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
+
+    def probabilities(self) -> Tensor:
+        """Equation 12: P(z != 0) = sigmoid(log_alpha - beta log(-gamma / zeta)), (units,)."""
+        return torch.sigmoid(self.log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+    @torch.no_grad()
+    def deterministic(self, shift: float = 0.0) -> Tensor:
+        """FLOP's mask: the n - sum P smallest become 0, the others keep their soft value."""
+        scores = self.log_alpha + shift
+        expected = torch.sigmoid(scores - BETA * math.log(-GAMMA / ZETA)).double().sum().item()
+        zeros = min(self.units, max(0, round(self.units - expected)))
+        soft = torch.sigmoid(FLOP_SHARPNESS * scores / BETA)
+        mask = torch.ones_like(soft) if self.binary else soft
+        order = torch.argsort(self.log_alpha, stable=True)
+        mask[order[:zeros]] = 0.0
+        return mask
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamps log_alpha, so that a gate that closed can open again."""
+        self.log_alpha.clamp_(-LOG_ALPHA_LIMIT, LOG_ALPHA_LIMIT)

@@ -1,0 +1,54 @@
+"""What made a result: versions, commit, command, configuration hash, seed."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from espnet_prune.config import config_hash
+
+PACKAGES = ("torch", "espnet", "numpy", "sentencepiece", "jiwer")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of this package's checkout, with '+' where files differ; None outside one."""
+    folder = Path(__file__).parent
+    try:
+        run = {"cwd": folder, "capture_output": True, "text": True, "timeout": 20, "check": True}
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def command_line() -> str:
+    """This process's command, as a user would type it again."""
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = main.name if main is not None else sys.argv[0]
+    return " ".join(["python -m", name, *map(shlex.quote, sys.argv[1:])])
+
+
+def provenance(config: Mapping, seed: int) -> dict:
+    """The record that every experiment keeps beside its result."""
+    return {
+        "command": command_line(),
+        "commit": git_commit(),
+        "config_hash": config_hash(config),
+        "seed": seed,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "platform": platform.machine(),
+    }

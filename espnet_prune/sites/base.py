@@ -1,0 +1,158 @@
+"""What a site is: a place in a model that holds units of one kind.
+
+Only the site knows its weights: how a mask acts on them and how they are cut. Its costs are
+``CostTerm``s, monomials in the numbers of kept units, so that coupled sites (two front-end
+convolutions in a row) are counted exactly.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.sites import masked
+
+HEAD = "head"
+FEED_FORWARD_UNIT = "feed_forward_unit"
+CONVOLUTION_CHANNEL = "convolution_channel"
+FRONT_END_CHANNEL = "front_end_channel"
+BRANCH = "branch"
+BLOCK = "block"
+KINDS = (HEAD, FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL, BRANCH, BLOCK)
+UNIT_KINDS = KINDS[:4]
+
+
+@dataclass(frozen=True)
+class CostTerm:
+    """``parameters`` and ``macs`` times the product of the kept units of ``factors``.
+
+    Attributes:
+        parameters: parameters per combination of units.
+        macs: multiply-accumulates per combination, for the reference utterance.
+        factors: names of sites; a branch or block counts 1 while it is there, else 0.
+    """
+
+    parameters: int
+    macs: int
+    factors: tuple[str, ...]
+
+
+class Site(ABC):
+    """A place in a model that holds units of one kind.
+
+    Args:
+        name: its name, such as ``block.3.attention.heads``.
+        kind: one of ``KINDS``.
+        units: number of units.
+        block: index of its block, None for the front-end.
+        parent: the branch or block that contains it, None at the top.
+    """
+
+    def __init__(
+        self, name: str, kind: str, units: int, block: int | None = None, parent: str | None = None
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.units = units
+        self.block = block
+        self.parent = parent
+
+    @abstractmethod
+    def attach(self) -> None:
+        """Prepares the model for masks; all ones must leave its output bitwise the same."""
+
+    @abstractmethod
+    def apply(self, mask: Tensor) -> None:
+        """Lets ``mask`` (units,) act from now on, until ``clear``."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forgets the mask."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Undoes ``attach``."""
+
+    @abstractmethod
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Keeps the units ``kept`` (sorted indices) and folds in their mask ``values``."""
+
+    def unit_weights(self) -> list[Tensor]:
+        """The site's weights, each with the units as first dimension, for magnitudes."""
+        return []
+
+    @torch.no_grad()
+    def magnitudes(self) -> Tensor:
+        """Root mean square of each unit's weights, shape (units,); comparable between kinds."""
+        weights = [w.detach().reshape(self.units, -1).double() for w in self.unit_weights()]
+        return torch.cat(weights, dim=1).pow(2).mean(dim=1).sqrt()
+
+
+class ConsumedSite(Site):
+    """A site whose mask scales the weight columns of the layer that reads its units.
+
+    Args:
+        consumer: the layer that reads the units.
+        width: how many of the consumer's inputs one unit feeds (d_k for a head).
+    """
+
+    def __init__(self, *args, consumer: nn.Module, width: int = 1, **keywords) -> None:
+        super().__init__(*args, **keywords)
+        self.consumer = consumer
+        self.width = width
+
+    def attach(self) -> None:
+        masked.attach(self.consumer)
+
+    def apply(self, mask: Tensor) -> None:
+        self.consumer.input_scale = self.spread(mask)
+
+    def clear(self) -> None:
+        if isinstance(self.consumer, masked._Masked):
+            masked.clear(self.consumer)
+
+    def detach(self) -> None:
+        masked.detach(self.consumer)
+
+    def spread(self, per_unit: Tensor) -> Tensor:
+        """(units,) -> (units * width,), each value repeated for the unit's inputs."""
+        return per_unit.repeat_interleave(self.width) if self.width > 1 else per_unit
+
+    def columns(self, kept: Tensor) -> Tensor:
+        """Indices of the consumer's inputs that belong to the units ``kept``."""
+        offsets = torch.arange(self.width)
+        return (kept[:, None] * self.width + offsets[None, :]).reshape(-1)
+
+    def cut_consumer(self, kept: Tensor, values: Tensor) -> None:
+        """Keeps the consumer's columns of ``kept``, scaled by ``values`` (kept,)."""
+        masked.keep_inputs(self.consumer, self.columns(kept), self.spread(values))
+
+
+@dataclass
+class SiteMap:
+    """All sites of a model, with the cost terms that count them.
+
+    Attributes:
+        sites: by name, in the order in which they are cut.
+        terms: costs of everything that any of them can remove.
+        encoder: the module whose forward is masked.
+        reference_seconds: audio seconds of the utterance that MACs are counted for.
+    """
+
+    sites: dict[str, Site]
+    terms: Sequence[CostTerm]
+    encoder: nn.Module
+    reference_seconds: float
+    children: Mapping[str, list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.children = {name: [] for name in self.sites}
+        for site in self.sites.values():
+            if site.parent is not None:
+                self.children[site.parent].append(site.name)
+
+    def of_kinds(self, kinds: Sequence[str]) -> list[Site]:
+        """The sites whose kind is among ``kinds``, in order."""
+        return [site for site in self.sites.values() if site.kind in kinds]

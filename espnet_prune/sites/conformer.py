@@ -1,0 +1,321 @@
+"""Sites of ESPnet's ConformerEncoder, found by its attributes; nothing of ESPnet is imported.
+
+Rules of masking and cutting, for D model dimension, H heads of width d_k, F feed-forward units:
+
+- head: columns of ``linear_out``; cut rows of ``linear_q/k/v/pos``, ``pos_bias_u/v``.
+- feed-forward unit: column of ``w_2``; cut row of ``w_1``.
+- convolution channel: column of ``pointwise_conv2``, that is after the norm and activation (a mask
+  after the GLU is not the same, the norm's bias leaks through); cut rows c and c + channels of
+  ``pointwise_conv1``, the depthwise channel, the norm's channel with its running statistics.
+- branch: weight and bias of its last layer; cut leaves a module that adds nothing.
+- block: z y + (1 - z) x on its output; cut removes it, its final norm included.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import masked
+from espnet_prune.sites.base import (
+    BLOCK,
+    BRANCH,
+    CONVOLUTION_CHANNEL,
+    FEED_FORWARD_UNIT,
+    HEAD,
+    ConsumedSite,
+    CostTerm,
+    Site,
+    SiteMap,
+)
+from espnet_prune.sites.front_end import front_end_sites, subsampled
+
+FRAMES_PER_SECOND = 100.0
+
+
+class GoneBranch(nn.Module):
+    """Stands where a branch was: adds nothing, costs nothing."""
+
+    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
+        """(B, T, D) -> zeros (B, T, D)."""
+        return torch.zeros_like(x)
+
+
+class HeadSite(ConsumedSite):
+    """Heads of one RelPositionMultiHeadedAttention; d_k stays as it is."""
+
+    def __init__(self, attention: nn.Module, block: int) -> None:
+        self.attention = attention
+        name = f"block.{block}.attention"
+        super().__init__(
+            f"{name}.heads",
+            HEAD,
+            attention.h,
+            block,
+            name,
+            consumer=attention.linear_out,
+            width=attention.d_k,
+        )
+
+    def _projections(self) -> list[nn.Linear]:
+        a = self.attention
+        return [a.linear_q, a.linear_k, a.linear_v, a.linear_pos]
+
+    def unit_weights(self) -> list[Tensor]:
+        a = self.attention
+        return [p.weight for p in self._projections()] + [a.linear_out.weight.T.contiguous()]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        rows = self.columns(kept)
+        self.cut_consumer(kept, values)
+        for projection in self._projections():
+            masked.keep_outputs(projection, rows)
+        for name in ("pos_bias_u", "pos_bias_v"):
+            bias = getattr(self.attention, name)
+            setattr(self.attention, name, nn.Parameter(bias.detach()[kept].clone()))
+        self.attention.h = len(kept)
+
+
+class FeedForwardSite(ConsumedSite):
+    """Hidden units of one position-wise feed-forward module."""
+
+    def __init__(self, module: nn.Module, block: int, branch: str) -> None:
+        self.module = module
+        name = f"block.{block}.{branch}"
+        super().__init__(
+            f"{name}.units",
+            FEED_FORWARD_UNIT,
+            module.w_1.out_features,
+            block,
+            name,
+            consumer=module.w_2,
+        )
+
+    def unit_weights(self) -> list[Tensor]:
+        return [self.module.w_1.weight, self.module.w_2.weight.T.contiguous()]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        self.cut_consumer(kept, values)
+        masked.keep_outputs(self.module.w_1, kept)
+
+
+class ConvolutionSite(ConsumedSite):
+    """Channels of one convolution module."""
+
+    def __init__(self, module: nn.Module, block: int) -> None:
+        self.module = module
+        name = f"block.{block}.convolution"
+        super().__init__(
+            f"{name}.channels",
+            CONVOLUTION_CHANNEL,
+            module.depthwise_conv.out_channels,
+            block,
+            name,
+            consumer=module.pointwise_conv2,
+        )
+
+    def unit_weights(self) -> list[Tensor]:
+        m = self.module
+        values, gates = m.pointwise_conv1.weight.chunk(2, dim=0)
+        columns = m.pointwise_conv2.weight.transpose(0, 1).contiguous()
+        return [values, gates, m.depthwise_conv.weight, columns]
+
+    @torch.no_grad()
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        m = self.module
+        self.cut_consumer(kept, values)
+        channels = m.depthwise_conv.out_channels
+        masked.keep_outputs(m.pointwise_conv1, torch.cat([kept, kept + channels]))
+        masked.keep_outputs(m.depthwise_conv, kept)
+        m.depthwise_conv.in_channels = m.depthwise_conv.groups = len(kept)
+        m.norm.num_features = len(kept)
+        m.norm.weight = nn.Parameter(m.norm.weight[kept].clone())
+        m.norm.bias = nn.Parameter(m.norm.bias[kept].clone())
+        m.norm.running_mean = m.norm.running_mean[kept].clone()
+        m.norm.running_var = m.norm.running_var[kept].clone()
+
+
+# branch: (attribute of the layer, attribute of its norm, attribute of its last linear)
+BRANCHES = {
+    "macaron": ("feed_forward_macaron", "norm_ff_macaron", "w_2"),
+    "attention": ("self_attn", "norm_mha", "linear_out"),
+    "convolution": ("conv_module", "norm_conv", "pointwise_conv2"),
+    "feed_forward": ("feed_forward", "norm_ff", "w_2"),
+}
+
+
+class BranchSite(Site):
+    """One residual branch of a block, a site of one unit."""
+
+    def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
+        super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, f"block.{block}")
+        self.layer = layer
+        self.attribute, self.norm, last = BRANCHES[branch]
+        self.last = getattr(getattr(layer, self.attribute), last)
+
+    def attach(self) -> None:
+        masked.attach(self.last)
+
+    def apply(self, mask: Tensor) -> None:
+        self.last.output_scale = mask[0]
+
+    def clear(self) -> None:
+        if isinstance(self.last, masked._Masked):
+            masked.clear(self.last)
+
+    def detach(self) -> None:
+        masked.detach(self.last)
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        if len(kept):
+            masked.scale_output(self.last, values[0])
+            return
+        gone = None if self.attribute == "feed_forward_macaron" else GoneBranch()
+        setattr(self.layer, self.attribute, gone)
+        setattr(self.layer, self.norm, nn.Identity())
+        if self.attribute == "conv_module":
+            self.layer._conv_takes_mask = False
+
+
+class _BlockGate:
+    """A forward hook: the block's output becomes z y + (1 - z) x."""
+
+    def __init__(self) -> None:
+        self.mask: Tensor | None = None
+
+    def __call__(self, layer: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
+        if self.mask is None:
+            return None
+        (x, position), (y, _), padding = inputs[0], output[0], output[1]
+        z = self.mask[0].to(y.dtype)
+        return (z * y + (1 - z) * x, position), padding
+
+
+class BlockSite(Site):
+    """One whole block, a site of one unit whose hard mask is exactly 0 or 1."""
+
+    def __init__(self, encoder: nn.Module, layer: nn.Module, block: int) -> None:
+        super().__init__(f"block.{block}", BLOCK, 1, block)
+        self.encoder = encoder
+        self.layer = layer
+        self.gate = _BlockGate()
+        self.handle = None
+
+    def attach(self) -> None:
+        if self.handle is None:
+            self.handle = self.layer.register_forward_hook(self.gate)
+
+    def apply(self, mask: Tensor) -> None:
+        self.gate.mask = mask
+
+    def clear(self) -> None:
+        self.gate.mask = None
+
+    def detach(self) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+            # a handle copied with its model points at the copy's hooks only by its number
+            self.layer._forward_hooks.pop(self.handle.id, None)
+            self.handle = None
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        if len(kept):
+            return
+        for index, layer in enumerate(self.encoder.encoders):
+            if layer is self.layer:
+                del self.encoder.encoders[index]
+                return
+
+
+def _block_terms(layer: nn.Module, name: str, size: int, frames: int) -> list[CostTerm]:
+    """Costs of a block's parts; ``frames`` after subsampling (T), ``size`` is D."""
+    width = layer.self_attn.d_k
+    positions = 2 * frames - 1
+    kernel = layer.conv_module.depthwise_conv.kernel_size[0]
+    head_macs = 4 * frames * size * width + positions * size * width
+    head_macs += 2 * frames * frames * width + frames * positions * width
+    norm = 2 * size
+    terms = [
+        CostTerm(5 * size * width + 5 * width, head_macs, (f"{name}.attention.heads",)),
+        CostTerm(
+            3 * size + kernel + 5,
+            3 * size * frames + kernel * frames,
+            (f"{name}.convolution.channels",),
+        ),
+        CostTerm(norm, 0, (name,)),
+    ]
+    for branch, (attribute, _, _) in BRANCHES.items():
+        if getattr(layer, attribute) is not None:
+            terms.append(CostTerm(size + norm, 0, (f"{name}.{branch}",)))
+            if branch in ("macaron", "feed_forward"):
+                unit = f"{name}.{branch}.units"
+                terms.append(CostTerm(2 * size + 1, 2 * size * frames, (unit,)))
+    return terms
+
+
+def _check(encoder: nn.Module) -> None:
+    """ModelError unless this is a Conformer whose cutting rules are known."""
+    for attribute in ("embed", "encoders", "after_norm"):
+        if not hasattr(encoder, attribute):
+            raise ModelError(
+                f"{type(encoder).__name__} has no '{attribute}'; expected ESPnet's ConformerEncoder"
+            )
+    if type(encoder.embed).__name__ != "Conv2dSubsampling":
+        raise ModelError(
+            f"front-end {type(encoder.embed).__name__} can't be cut yet; use `input_layer: conv2d`"
+        )
+    if getattr(encoder, "interctc_layer_idx", []):
+        raise ModelError("intermediate CTC can't be joined with pruning; leave interctc_layer_idx")
+    for index, layer in enumerate(encoder.encoders):
+        parts = {"self_attn": "RelPositionMultiHeadedAttention", "conv_module": "ConvolutionModule"}
+        parts["feed_forward"] = "PositionwiseFeedForward"
+        for attribute, expected in parts.items():
+            found = type(getattr(layer, attribute)).__name__
+            if found != expected:
+                raise ModelError(
+                    f"block {index}: {attribute} is {found}, expected {expected}; use "
+                    "`rel_pos_type: latest`, `use_cnn_module: true`, "
+                    "`positionwise_layer_type: linear`; a model that is already cut can't be gated"
+                )
+        if not layer.normalize_before or layer.concat_after:
+            raise ModelError(f"block {index}: expected normalize_before: true, concat_after: false")
+
+
+def conformer_sites(
+    encoder: nn.Module,
+    reference_seconds: float = 10.0,
+    frames_per_second: float = FRAMES_PER_SECOND,
+) -> SiteMap:
+    """All sites of a ConformerEncoder and what they cost.
+
+    Args:
+        encoder: the encoder; nothing in it is changed.
+        reference_seconds: length of the utterance that MACs are counted for.
+        frames_per_second: of the features (100 for a 10 ms shift, 125 for ESPnet's default).
+
+    Returns:
+        The site map, in an order in which sites may be cut one after the other.
+
+    Raises:
+        ModelError: a part of the encoder whose cutting rules aren't known; says which setting.
+    """
+    _check(encoder)
+    frames = round(reference_seconds * frames_per_second)
+    size = encoder.after_norm.weight.numel()
+    found, terms = front_end_sites(encoder.embed, frames, size)
+    sites: list[Site] = list(found)
+    subframes = subsampled(subsampled(frames))
+    upper: list[Site] = []
+    for block, layer in enumerate(encoder.encoders):
+        sites += [HeadSite(layer.self_attn, block), ConvolutionSite(layer.conv_module, block)]
+        sites.append(FeedForwardSite(layer.feed_forward, block, "feed_forward"))
+        if layer.feed_forward_macaron is not None:
+            sites.append(FeedForwardSite(layer.feed_forward_macaron, block, "macaron"))
+        upper += [
+            BranchSite(layer, block, branch)
+            for branch, (attribute, _, _) in BRANCHES.items()
+            if getattr(layer, attribute) is not None
+        ]
+        terms += _block_terms(layer, f"block.{block}", size, subframes)
+    upper += [BlockSite(encoder, layer, b) for b, layer in enumerate(encoder.encoders)]
+    by_name = {site.name: site for site in sites + upper}
+    return SiteMap(by_name, terms, encoder, reference_seconds)

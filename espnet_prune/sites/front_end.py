@@ -1,0 +1,120 @@
+"""Sites of ESPnet's Conv2dSubsampling: the channels of its two convolutions.
+
+The second convolution reads the first one's channels, so their costs are a product. In a
+LibriSpeech-size Conformer this front-end is more than a third of the multiply-accumulates.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.sites import masked
+from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite, CostTerm
+
+KERNEL = 3  # both convolutions of Conv2dSubsampling: kernel 3, stride 2, no padding
+STRIDE = 2
+NAMES = ("front_end.0", "front_end.1")
+
+
+def subsampled(length: int) -> int:
+    """Length after one of the two convolutions."""
+    return (length - KERNEL) // STRIDE + 1
+
+
+class EmptyFrontEnd(nn.Module):
+    """Stands for both convolutions when no channel of the second is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, T, F) -> (B, 0, T'', F'')."""
+        time, frequency = (subsampled(subsampled(n)) for n in x.shape[2:])
+        return x.new_zeros(x.shape[0], 0, time, frequency)
+
+
+class ConstantFrontEnd(nn.Module):
+    """Stands for both convolutions when no channel of the first is left: the second's bias."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, T, F) -> (B, channels, T'', F''), the same everywhere."""
+        time, frequency = (subsampled(subsampled(n)) for n in x.shape[2:])
+        value = torch.relu(self.bias).view(1, -1, 1, 1)
+        return value.expand(x.shape[0], -1, time, frequency)
+
+
+class FrontEndSite(ConsumedSite):
+    """Channels of one of the two convolutions.
+
+    Args:
+        embed: the Conv2dSubsampling.
+        index: 0 for the first convolution, 1 for the second.
+        frequencies: frequency bins after both convolutions, what a channel feeds of ``out``.
+    """
+
+    def __init__(self, embed: nn.Module, index: int, frequencies: int) -> None:
+        self.embed = embed
+        self.index = index
+        producer = embed.conv[2 * index]
+        super().__init__(
+            NAMES[index],
+            FRONT_END_CHANNEL,
+            producer.out_channels,
+            consumer=embed.conv[2] if index == 0 else embed.out,
+            width=1 if index == 0 else frequencies,
+        )
+
+    def unit_weights(self) -> list[Tensor]:
+        return [self.embed.conv[2 * self.index].weight]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Cuts the channels; ``front_end.0`` must be cut before ``front_end.1``."""
+        convolutions = self.embed.conv
+        if self.index == 0 and len(kept) == 0:
+            self.embed.conv = ConstantFrontEnd(convolutions[2].bias)
+            return
+        self.cut_consumer(kept, values)
+        if self.index == 1 and len(kept) == 0:
+            self.embed.conv = EmptyFrontEnd()
+        elif isinstance(convolutions, ConstantFrontEnd):
+            convolutions.bias = nn.Parameter(convolutions.bias.detach()[kept].clone())
+        else:
+            masked.keep_outputs(convolutions[2 * self.index], kept)
+
+
+def front_end_sites(
+    embed: nn.Module, frames: int, size: int
+) -> tuple[list[FrontEndSite], list[CostTerm]]:
+    """The two sites of a Conv2dSubsampling and their costs.
+
+    Args:
+        embed: the module, with ``conv`` and ``out``.
+        frames: feature frames of the reference utterance.
+        size: model dimension D.
+    """
+    channels = embed.conv[2].out_channels
+    frequencies = embed.out.in_features // channels
+    # the bins of the features themselves are lost to rounding: any of 4 values gives the same
+    # second convolution, but the first one's output is 2 f + 1 or 2 f + 2 bins; see input_bins
+    first_bins, second_bins = bins_after(embed, frequencies)
+    first, second = subsampled(frames), subsampled(subsampled(frames))
+    area = KERNEL * KERNEL
+    terms = [
+        CostTerm(area + 1, area * first * first_bins, (NAMES[0],)),
+        CostTerm(area, area * second * second_bins, NAMES),
+        CostTerm(1 + second_bins * size, second_bins * size * second, (NAMES[1],)),
+    ]
+    return [FrontEndSite(embed, i, frequencies) for i in (0, 1)], terms
+
+
+def bins_after(embed: nn.Module, frequencies: int) -> tuple[int, int]:
+    """Frequency bins after the first and the second convolution.
+
+    ``embed.input_bins`` (set by the ESPnet bridge) tells the features' bins; without it 80,
+    ESPnet's default, is assumed where it fits, else the smallest number that does.
+    """
+    bins = getattr(embed, "input_bins", None)
+    if bins is None:
+        smallest = (frequencies * STRIDE + 1) * STRIDE + 1
+        bins = 80 if subsampled(subsampled(80)) == frequencies else smallest
+    return subsampled(bins), frequencies

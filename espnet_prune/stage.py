@@ -1,0 +1,59 @@
+"""Idempotent stages: a finished folder says which configuration made it.
+
+To resume is to give the same command: a finished stage is skipped, an unfinished one goes on,
+and a folder that another configuration made is an error, never silently reused.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from espnet_prune.errors import ConfigError
+from espnet_prune.io_atomic import read_json, write_json
+
+logger = logging.getLogger(__name__)
+MARK = ".done.json"
+
+
+def _plain(config: Mapping) -> dict:
+    return json.loads(json.dumps(dict(config), sort_keys=True, default=str))
+
+
+def _changed(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [c for k in keys for c in _changed(old.get(k), new.get(k), f"{prefix}{k}.")]
+    return [] if old == new else [f"{prefix.rstrip('.')}: {old!r} -> {new!r}"]
+
+
+def check_same(folder: str | Path, config: Mapping, mark: str = MARK) -> None:
+    """ConfigError where ``folder`` was begun or finished with another configuration."""
+    path = Path(folder) / mark
+    if not path.exists():
+        return
+    changes = _changed(read_json(path)["config"], _plain(config))
+    if changes:
+        raise ConfigError(
+            f"{folder}: it was made with another configuration ({'; '.join(changes[:5])}). "
+            "Use another --tag, or remove this folder to make it anew."
+        )
+
+
+def finished(folder: str | Path, config: Mapping) -> bool:
+    """Whether ``folder`` was finished with this configuration.
+
+    Raises:
+        ConfigError: it was finished with another one; names the keys that changed.
+    """
+    if not (Path(folder) / MARK).exists():
+        return False
+    check_same(folder, config)
+    logger.info("%s: already done, nothing to do", folder)
+    return True
+
+
+def mark_finished(folder: str | Path, config: Mapping) -> None:
+    """Records that ``folder`` is complete and which configuration made it."""
+    write_json(Path(folder) / MARK, {"schema": 1, "config": _plain(config)})
