@@ -64,4 +64,6 @@ def read_json(path: str | os.PathLike) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run the stage that makes it first") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataErrorx from error
+        raise DataError(
+            f"{path}: not valid JSON ({error}); remove it and run its stage again"
+        ) from error

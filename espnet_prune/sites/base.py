@@ -12,31 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm
 from espnet_prune.sites import masked
 
 HEAD = "head"
 FEED_FORWARD_UNIT = "feed_forward_unit"
 CONVOLUTION_CHANNEL = "convolution_channel"
 FRONT_END_CHANNEL = "front_end_channel"
-BRANCH = "branch"
-BLOCK = "block"
 KINDS = (HEAD, FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL, BRANCH, BLOCK)
 UNIT_KINDS = KINDS[:4]
-
-
-@dataclass(frozen=True)
-class CostTerm:
-    """``parameters`` and ``macs`` times the product of the kept units of ``factors``.
-
-    Attributes:
-        parameters: parameters per combination of units.
-        macs: multiply-accumulates per combination, for the reference utterance.
-        factors: names of sites; a branch or block counts 1 while it is there, else 0.
-    """
-
-    parameters: int
-    macs: int
-    factors: tuple[str, ...]
 
 
 class Site(ABC):

@@ -14,16 +14,14 @@ Rules of masking and cutting, for D model dimension, H heads of width d_k, F fee
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import (
-    BLOCK,
-    BRANCH,
     CONVOLUTION_CHANNEL,
     FEED_FORWARD_UNIT,
     HEAD,
     ConsumedSite,
-    CostTerm,
     Site,
     SiteMap,
 )

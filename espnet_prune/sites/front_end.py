@@ -7,8 +7,9 @@ LibriSpeech-size Conformer this front-end is more than a third of the multiply-a
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.sites import masked
-from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite, CostTerm
+from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite
 
 KERNEL = 3  # both convolutions of Conv2dSubsampling: kernel 3, stride 2, no padding
 STRIDE = 2

@@ -9,24 +9,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from espnet_prune.sites.base import BLOCK, BRANCH, SiteMap
+from espnet_prune.budget.structure import BLOCK, BRANCH, Structure
 
 
-def close_empty_branches(site_map: SiteMap, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def close_empty_branches(structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sets a branch's mask to 0 where all of its units' masks are 0; differentiable otherwise.
 
     Args:
-        site_map: the model's sites.
+        structure: the model's sites.
         masks: a mask (units,) for every site that has a gate; others are open.
 
     Returns:
         The masks, with one for each branch that has gated units.
     """
     closed = dict(masks)
-    for name, site in site_map.sites.items():
+    for name, site in structure.sites.items():
         if site.kind != BRANCH:
             continue
-        units = [masks[child] for child in site_map.children[name] if child in masks]
+        units = [masks[child] for child in structure.children[name] if child in masks]
         if not units:
             continue
         alive = torch.stack([(unit != 0).any() for unit in units]).any().to(units[0].dtype)
@@ -34,22 +34,22 @@ def close_empty_branches(site_map: SiteMap, masks: Mapping[str, Tensor]) -> dict
     return closed
 
 
-def resolve(site_map: SiteMap, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def resolve(structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The consistent hard masks of all sites: nothing lives in a branch or block that is gone.
 
     Args:
-        site_map: the model's sites.
+        structure: the model's sites.
         masks: a mask (units,) for every gated site.
 
     Returns:
         A mask for every site of the map, ones where there is no gate.
     """
     some = next(iter(masks.values()), torch.ones(1))
-    full = close_empty_branches(site_map, masks)
-    full = {n: full.get(n, some.new_ones(s.units)) for n, s in site_map.sites.items()}
+    full = close_empty_branches(structure, masks)
+    full = {n: full.get(n, some.new_ones(s.units)) for n, s in structure.sites.items()}
     for kind in (BLOCK, BRANCH):  # from the top down
-        for name, site in site_map.sites.items():
+        for name, site in structure.sites.items():
             if site.kind == kind and not full[name].any():
-                for child in site_map.children[name]:
+                for child in structure.children[name]:
                     full[child] = torch.zeros_like(full[child])
     return full

@@ -1,0 +1,28 @@
+"""Budget: sizes, sparsity, targets, and the controllers that reach them."""
+
+from espnet_prune.budget.controllers import Constraint, Controller, ControllerConfig, Lagrangian
+from espnet_prune.budget.cost import MEASURES, Budget, expected_counts
+from espnet_prune.budget.hierarchy import close_empty_branches, resolve
+from espnet_prune.budget.schedule import TargetSchedule
+from espnet_prune.budget.select import keep_highest, keep_same_share, masks_at_sparsity
+from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
+
+__all__ = [
+    "BLOCK",
+    "BRANCH",
+    "MEASURES",
+    "Budget",
+    "Constraint",
+    "Controller",
+    "ControllerConfig",
+    "CostTerm",
+    "Lagrangian",
+    "Structure",
+    "TargetSchedule",
+    "close_empty_branches",
+    "expected_counts",
+    "keep_highest",
+    "keep_same_share",
+    "masks_at_sparsity",
+    "resolve",
+]
