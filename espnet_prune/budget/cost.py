@@ -26,7 +26,7 @@ class Budget:
 
     Attributes:
         prunable: the denominator, an integer: the size of all that the gated sites can remove.
-        total: the size of all terms, gated or not (for MACs: the whole encoder).
+        total: the size of all terms, gated or not: the whole encoder.
     """
 
     def __init__(
@@ -109,5 +109,7 @@ def expected_counts(structure: Structure, probabilities: Mapping[str, Tensor]) -
                 counts[name] = counts[name] * (1 - torch.prod(1 - torch.cat(units)))
         else:
             own = wide[name].sum() if name in wide else one * site.units
+            if site.reader in wide:
+                own = own * (1 - torch.prod(1 - wide[site.reader]))
             counts[name] = own * open_probability(site.parent)
     return counts

@@ -52,4 +52,7 @@ def resolve(structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tens
             if site.kind == kind and not full[name].any():
                 for child in structure.children[name]:
                     full[child] = torch.zeros_like(full[child])
+    for name, site in structure.sites.items():
+        if site.reader is not None and not full[site.reader].any():
+            full[name] = torch.zeros_like(full[name])
     return full

@@ -15,7 +15,8 @@ class CostTerm:
     Attributes:
         parameters: parameters per combination of units.
         macs: multiply-accumulates per combination, for the reference utterance.
-        factors: names of sites; a branch or block counts 1 while it is there, else 0.
+        factors: names of sites; a branch or block counts 1 while it is there, else 0. None at
+            all for what is always there.
     """
 
     parameters: int
@@ -24,12 +25,19 @@ class CostTerm:
 
 
 class Place(Protocol):
-    """One site as the budget sees it."""
+    """One site as the budget sees it.
+
+    Attributes:
+        parent: the branch or block that contains it.
+        reader: the site that alone reads its units; once that one is empty, nothing of this
+            one is kept either.
+    """
 
     name: str
     kind: str
     units: int
     parent: str | None
+    reader: str | None
 
 
 class Structure(Protocol):

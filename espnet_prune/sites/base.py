@@ -26,6 +26,8 @@ UNIT_KINDS = KINDS[:4]
 class Site(ABC):
     """A place in a model that holds units of one kind.
 
+    ``reader`` names the site that alone reads its units, where there is one.
+
     Args:
         name: its name, such as ``block.3.attention.heads``.
         kind: one of ``KINDS``.
@@ -33,6 +35,8 @@ class Site(ABC):
         block: index of its block, None for the front-end.
         parent: the branch or block that contains it, None at the top.
     """
+
+    reader: str | None = None
 
     def __init__(
         self, name: str, kind: str, units: int, block: int | None = None, parent: str | None = None

@@ -211,8 +211,6 @@ class BlockSite(Site):
     def detach(self) -> None:
         if self.handle is not None:
             self.handle.remove()
-            # a handle copied with its model points at the copy's hooks only by its number
-            self.layer._forward_hooks.pop(self.handle.id, None)
             self.handle = None
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
@@ -282,6 +280,7 @@ def conformer_sites(
     encoder: nn.Module,
     reference_seconds: float = 10.0,
     frames_per_second: float = FRAMES_PER_SECOND,
+    feature_bins: int | None = None,
 ) -> SiteMap:
     """All sites of a ConformerEncoder and what they cost.
 
@@ -289,6 +288,7 @@ def conformer_sites(
         encoder: the encoder; nothing in it is changed.
         reference_seconds: length of the utterance that MACs are counted for.
         frames_per_second: of the features (100 for a 10 ms shift, 125 for ESPnet's default).
+        feature_bins: width of the features; by default what the front-end implies.
 
     Returns:
         The site map, in an order in which sites may be cut one after the other.
@@ -299,7 +299,7 @@ def conformer_sites(
     _check(encoder)
     frames = round(reference_seconds * frames_per_second)
     size = encoder.after_norm.weight.numel()
-    found, terms = front_end_sites(encoder.embed, frames, size)
+    found, terms = front_end_sites(encoder.embed, frames, size, feature_bins)
     sites: list[Site] = list(found)
     subframes = subsampled(subsampled(frames))
     upper: list[Site] = []
@@ -315,5 +315,6 @@ def conformer_sites(
         ]
         terms += _block_terms(layer, f"block.{block}", size, subframes)
     upper += [BlockSite(encoder, layer, b) for b, layer in enumerate(encoder.encoders)]
+    terms.append(CostTerm(2 * size, 0, ()))  # after_norm
     by_name = {site.name: site for site in sites + upper}
     return SiteMap(by_name, terms, encoder, reference_seconds)

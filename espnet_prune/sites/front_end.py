@@ -56,6 +56,7 @@ class FrontEndSite(ConsumedSite):
     def __init__(self, embed: nn.Module, index: int, frequencies: int) -> None:
         self.embed = embed
         self.index = index
+        self.reader = NAMES[1] if index == 0 else None
         producer = embed.conv[2 * index]
         super().__init__(
             NAMES[index],
@@ -84,7 +85,7 @@ class FrontEndSite(ConsumedSite):
 
 
 def front_end_sites(
-    embed: nn.Module, frames: int, size: int
+    embed: nn.Module, frames: int, size: int, bins: int | None = None
 ) -> tuple[list[FrontEndSite], list[CostTerm]]:
     """The two sites of a Conv2dSubsampling and their costs.
 
@@ -92,30 +93,20 @@ def front_end_sites(
         embed: the module, with ``conv`` and ``out``.
         frames: feature frames of the reference utterance.
         size: model dimension D.
+        bins: of the features; the module itself knows them only up to rounding. By default 80,
+            ESPnet's own, where that fits, else the smallest number that does.
     """
     channels = embed.conv[2].out_channels
-    frequencies = embed.out.in_features // channels
-    # the bins of the features themselves are lost to rounding: any of 4 values gives the same
-    # second convolution, but the first one's output is 2 f + 1 or 2 f + 2 bins; see input_bins
-    first_bins, second_bins = bins_after(embed, frequencies)
+    last_bins = embed.out.in_features // channels
+    if bins is None:
+        smallest = ((last_bins - 1) * STRIDE + KERNEL - 1) * STRIDE + KERNEL
+        bins = 80 if subsampled(subsampled(80)) == last_bins else smallest
     first, second = subsampled(frames), subsampled(subsampled(frames))
     area = KERNEL * KERNEL
     terms = [
-        CostTerm(area + 1, area * first * first_bins, (NAMES[0],)),
-        CostTerm(area, area * second * second_bins, NAMES),
-        CostTerm(1 + second_bins * size, second_bins * size * second, (NAMES[1],)),
+        CostTerm(area + 1, area * first * subsampled(bins), (NAMES[0],)),
+        CostTerm(area, area * second * last_bins, NAMES),
+        CostTerm(1 + last_bins * size, last_bins * size * second, (NAMES[1],)),
+        CostTerm(size, 0, ()),
     ]
-    return [FrontEndSite(embed, i, frequencies) for i in (0, 1)], terms
-
-
-def bins_after(embed: nn.Module, frequencies: int) -> tuple[int, int]:
-    """Frequency bins after the first and the second convolution.
-
-    ``embed.input_bins`` (set by the ESPnet bridge) tells the features' bins; without it 80,
-    ESPnet's default, is assumed where it fits, else the smallest number that does.
-    """
-    bins = getattr(embed, "input_bins", None)
-    if bins is None:
-        smallest = (frequencies * STRIDE + 1) * STRIDE + 1
-        bins = 80 if subsampled(subsampled(80)) == frequencies else smallest
-    return subsampled(bins), frequencies
+    return [FrontEndSite(embed, i, last_bins) for i in (0, 1)], terms

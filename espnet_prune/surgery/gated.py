@@ -1,0 +1,156 @@
+"""A model with gates: masks made at each forward, sizes known at each update."""
+
+from collections.abc import Mapping
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget import Budget, Controller, close_empty_branches, masks_at_sparsity, resolve
+from espnet_prune.gates import Gate
+from espnet_prune.sites import SiteMap
+
+SHIFT_LIMIT = 12.0  # log_alpha lies within +-4.605, so this shift opens or closes every gate
+
+
+class GatedModel(nn.Module):
+    """A model whose sites are masked by gates whenever its encoder runs.
+
+    The wrapped model's parameters keep their names and values. Noise comes from (seed, rank,
+    update) alone, so a resumed training draws what an unbroken one does, and processes differ.
+
+    Args:
+        model: the model, taken as it is (not copied).
+        site_map: its sites.
+        gates: a gate by name of site.
+        budget: counts it.
+        controller: drives its size, if the method learns masks.
+        seed: of the gates' noise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        site_map: SiteMap,
+        gates: Mapping[str, Gate],
+        budget: Budget,
+        controller: Controller | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.gates = nn.ModuleDict({_key(name): gate for name, gate in gates.items()})
+        self.controller = controller
+        self.site_map = site_map
+        self.budget = budget
+        self.seed = seed
+        self.rank = 0
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.register_buffer("start_sparsity", torch.zeros((), dtype=torch.float64))
+        for site in site_map.sites.values():
+            site.attach()
+        self._handles = [
+            site_map.encoder.register_forward_pre_hook(self._apply_masks),
+            site_map.encoder.register_forward_hook(self._clear_masks),
+        ]
+        with torch.no_grad():
+            self.start_sparsity.copy_(self.expected_sparsity())
+        self.open_attention: list[int] = []
+
+    def forward(self, *inputs, **keywords):
+        """The wrapped model's forward, masked."""
+        return self.model(*inputs, **keywords)
+
+    def gate(self, site: str) -> Gate:
+        """The gate of a site, by the site's name."""
+        return self.gates[_key(site)]
+
+    def gate_names(self) -> list[str]:
+        """Names of the sites that have a gate."""
+        return [_name(key) for key in self.gates]
+
+    def masks(self) -> dict[str, Tensor]:
+        """This forward's masks, (units,) each: sampled in training, fixed at evaluation."""
+        if self.training:
+            noise = self._noise()
+            raw = {
+                _name(key): gate(chunk)
+                for (key, gate), chunk in zip(self.gates.items(), noise, strict=True)
+            }
+            return close_empty_branches(self.site_map, raw)
+        return self.hard_masks()
+
+    def hard_masks(self) -> dict[str, Tensor]:
+        """The fixed, consistent masks of all sites."""
+        return resolve(self.site_map, self._deterministic(0.0))
+
+    def hard_masks_at(self, target: float) -> tuple[dict[str, Tensor], float]:
+        """Fixed masks whose sparsity is nearest to ``target``, and the shift that it took.
+
+        Rounding per site can leave FLOP's masks off the learned size. One shift, added to every
+        log_alpha before rounding, is found by bisection; this project's own rule.
+        """
+        return masks_at_sparsity(
+            self._deterministic, self.budget, target, -SHIFT_LIMIT, SHIFT_LIMIT
+        )
+
+    def expected_sparsity(self) -> Tensor:
+        """Expected sparsity, differentiable, float64 ()."""
+        probabilities = {_name(key): gate.probabilities() for key, gate in self.gates.items()}
+        return self.budget.sparsity(self.budget.expected(probabilities))
+
+    def hard_sparsity(self) -> float:
+        """Sparsity of the fixed masks."""
+        return float(self.budget.sparsity(self.budget.hard(self.hard_masks())))
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Counts the update and projects gates and multipliers; call it after every step."""
+        self.updates += 1
+        for gate in self.gates.values():
+            gate.project()
+        if self.controller is not None:
+            self.controller.project()
+
+    def release(self) -> nn.Module:
+        """Takes gates and hooks off again and returns the plain model."""
+        for handle in self._handles:
+            handle.remove()
+        for site in self.site_map.sites.values():
+            site.clear()
+            site.detach()
+        return self.model
+
+    def _deterministic(self, shift: float) -> dict[str, Tensor]:
+        return {_name(key): gate.deterministic(shift) for key, gate in self.gates.items()}
+
+    def _noise(self) -> list[Tensor]:
+        words = numpy.random.SeedSequence((self.seed, self.rank, int(self.updates)))
+        generator = torch.Generator().manual_seed(
+            int(words.generate_state(1, numpy.uint64)[0] >> 1)
+        )
+        sizes = [gate.units for gate in self.gates.values()]
+        return list(torch.rand(sum(sizes), generator=generator).split(sizes))
+
+    def _apply_masks(self, encoder: nn.Module, inputs: tuple) -> None:
+        masks = self.masks()
+        self.open_attention = [
+            site.block
+            for name, site in self.site_map.sites.items()
+            if name.endswith(".attention") and bool(masks[name].any() if name in masks else True)
+        ]
+        for name, mask in masks.items():
+            self.site_map.sites[name].apply(mask)
+
+    def _clear_masks(self, encoder: nn.Module, inputs: tuple, output: object) -> None:
+        for site in self.site_map.sites.values():
+            site.clear()
+
+
+def _key(site: str) -> str:
+    """A module's name may hold no dot."""
+    return site.replace(".", "/")
+
+
+def _name(key: str) -> str:
+    return key.replace("/", ".")

@@ -1,0 +1,82 @@
+"""inject: gates on every site of a model that a method wants to prune."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import nn
+
+from espnet_prune.budget import Budget, Controller
+from espnet_prune.config import check_choice
+from espnet_prune.errors import ModelError
+from espnet_prune.gates import Gate
+from espnet_prune.sites import KINDS, Site, SiteMap, conformer_sites
+from espnet_prune.surgery.gated import GatedModel
+
+SAMPLE_RATE = 16000
+
+
+class GatingMethod(Protocol):
+    """What inject asks of a method."""
+
+    site_kinds: Sequence[str]
+    measure: str
+    reference_seconds: float
+    seed: int
+
+    def make_gate(self, site: Site) -> Gate: ...
+
+    def make_controller(self) -> Controller | None: ...
+
+
+def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
+    """The sites of an ESPnet model or of its ConformerEncoder.
+
+    Args:
+        model: an ESPnetASRModel (features' width and frame rate come from its front-end), or a
+            ConformerEncoder (100 frames a second).
+        reference_seconds: length of the utterance that MACs are counted for.
+
+    Raises:
+        ModelError: no rules are known for this model.
+    """
+    encoder = model if hasattr(model, "encoders") else getattr(model, "encoder", None)
+    if encoder is None or not hasattr(encoder, "encoders"):
+        raise ModelError(
+            f"{type(model).__name__}: can't be pruned; expected an ESPnet model with a "
+            "ConformerEncoder, or the encoder itself"
+        )
+    frontend = getattr(model, "frontend", None)
+    if frontend is None or not hasattr(frontend, "hop_length"):
+        return conformer_sites(encoder, reference_seconds)
+    config = getattr(model, "espnet_prune_config", {})
+    rate = (config.get("frontend_conf") or {}).get("fs", SAMPLE_RATE)
+    rate = SAMPLE_RATE if isinstance(rate, str) else rate
+    per_second = rate / frontend.hop_length
+    return conformer_sites(encoder, reference_seconds, per_second, frontend.output_size())
+
+
+def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
+    """Puts the method's gates on the model's sites; all gates open, nothing changes.
+
+    Args:
+        model: an ESPnetASRModel or a ConformerEncoder; it is wrapped, not copied.
+        method: says which sites, which gate and which budget.
+
+    Returns:
+        The gated model; train it, then ``cut`` it.
+
+    Raises:
+        ModelError: no rules are known for this model.
+        ConfigError: an unknown kind of site or measure.
+    """
+    for kind in method.site_kinds:
+        check_choice("sites", kind, KINDS)
+    site_map = sites_of(model, method.reference_seconds)
+    gated = site_map.of_kinds(method.site_kinds)
+    gates = {site.name: method.make_gate(site) for site in gated}
+    if not gates:
+        raise ModelError(f"sites {list(method.site_kinds)}: the model has none of them")
+    budget = Budget(site_map, list(gates), method.measure)
+    device = next(model.parameters()).device
+    wrapped = GatedModel(model, site_map, gates, budget, method.make_controller(), method.seed)
+    return wrapped.to(device)

@@ -1,0 +1,85 @@
+"""Plan: the shape of a cut model, kept units by site, as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import SiteMap
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """What is kept of one site.
+
+    Attributes:
+        kind: the site's kind.
+        block: index of its block, None for the front-end.
+        units: number of units before the cut.
+        kept: indices of the kept units, ascending.
+    """
+
+    kind: str
+    block: int | None
+    units: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept units of every site; with the weights, enough to rebuild the model."""
+
+    sites: Mapping[str, SitePlan]
+
+    @classmethod
+    def from_masks(cls, site_map: SiteMap, masks: Mapping[str, Tensor]) -> "Plan":
+        """The plan of resolved hard masks, one (units,) for every site."""
+        sites = {
+            name: SitePlan(
+                site.kind, site.block, site.units, tuple(masks[name].nonzero()[:, 0].tolist())
+            )
+            for name, site in site_map.sites.items()
+        }
+        return cls(sites)
+
+    def to_json(self) -> dict:
+        """A dictionary for JSON or YAML."""
+        sites = {
+            name: {"kind": s.kind, "block": s.block, "units": s.units, "kept": list(s.kept)}
+            for name, s in self.sites.items()
+        }
+        return {"schema": SCHEMA, "sites": sites}
+
+    @classmethod
+    def from_json(cls, value: Mapping, where: str = "plan") -> "Plan":
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ModelError: another schema, a missing key, or indices that can't be.
+        """
+        if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
+            raise ModelError(
+                f"{where}: schema {SCHEMA} was expected; was it made by a newer version?"
+            )
+        sites = {}
+        for name, entry in value.get("sites", {}).items():
+            try:
+                site = SitePlan(
+                    str(entry["kind"]), entry["block"], int(entry["units"]), tuple(entry["kept"])
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelError(f"{where}: site '{name}' is malformed ({error})") from error
+            increasing = all(a < b for a, b in zip(site.kept, site.kept[1:], strict=False))
+            if not increasing or any(not 0 <= k < site.units for k in site.kept):
+                raise ModelError(
+                    f"{where}: site '{name}': kept must be ascending indices below {site.units}"
+                )
+            sites[name] = site
+        return cls(sites)
+
+    def kept_blocks(self) -> list[int]:
+        """Original indices of the blocks that are still there, ascending."""
+        return sorted(s.block for s in self.sites.values() if s.kind == "block" and s.kept)
