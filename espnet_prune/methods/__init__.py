@@ -1,0 +1,43 @@
+"""Methods: one file a published recipe, by name."""
+
+from collections.abc import Mapping
+
+from espnet_prune.config import check_choice
+from espnet_prune.methods.base import Method, MethodConfig
+from espnet_prune.methods.l0_distill import L0, L0Distill
+from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
+from espnet_prune.methods.random_units import RandomUnits
+from espnet_prune.methods.small_from_scratch import SmallFromScratch
+
+METHODS: Mapping[str, type[Method]] = {
+    "l0_distill": L0Distill,
+    "l0": L0,
+    "magnitude": Magnitude,
+    "uniform_magnitude": UniformMagnitude,
+    "random": RandomUnits,
+    "small_from_scratch": SmallFromScratch,
+}
+
+
+def make_method(name: str, **options) -> Method:
+    """A method by its name.
+
+    Raises:
+        ConfigError: no such method; names the nearest.
+    """
+    check_choice("method", name, METHODS)
+    return METHODS[name](**options)
+
+
+__all__ = [
+    "L0",
+    "METHODS",
+    "L0Distill",
+    "Magnitude",
+    "Method",
+    "MethodConfig",
+    "RandomUnits",
+    "SmallFromScratch",
+    "UniformMagnitude",
+    "make_method",
+]

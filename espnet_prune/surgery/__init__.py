@@ -4,5 +4,17 @@ from espnet_prune.surgery.cut import cut, cut_to_plan, plan_of
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import inject, sites_of
 from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.serialize import load, load_strictly, save
 
-__all__ = ["GatedModel", "Plan", "cut", "cut_to_plan", "inject", "plan_of", "sites_of"]
+__all__ = [
+    "GatedModel",
+    "Plan",
+    "cut",
+    "cut_to_plan",
+    "inject",
+    "load",
+    "load_strictly",
+    "plan_of",
+    "save",
+    "sites_of",
+]

@@ -71,4 +71,5 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
 
 def plan_of(model: nn.Module) -> Plan | None:
     """The plan of a cut model, None for one that was never cut."""
-    return getattr(model, PLAN_ATTRIBUTE, None)
+    encoder = getattr(model, "encoder", None)
+    return getattr(model, PLAN_ATTRIBUTE, None) or getattr(encoder, PLAN_ATTRIBUTE, None)

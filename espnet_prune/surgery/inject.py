@@ -77,6 +77,10 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
     if not gates:
         raise ModelError(f"sites {list(method.site_kinds)}: the model has none of them")
     budget = Budget(site_map, list(gates), method.measure)
+    if hasattr(model, "encoders") and not hasattr(model, "espnet_prune_config"):
+        from espnet_prune.espnet.encoder import describe_encoder
+
+        model.espnet_prune_config = describe_encoder(model)
     device = next(model.parameters()).device
     wrapped = GatedModel(model, site_map, gates, budget, method.make_controller(), method.seed)
     return wrapped.to(device)

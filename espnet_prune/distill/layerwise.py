@@ -1,0 +1,116 @@
+"""Layerwise distillation: chosen teacher layers teach the student's blocks through a linear map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.config import check_choice, check_range
+from espnet_prune.distill.losses import LAYER_LOSSES, layer_loss
+from espnet_prune.distill.mapping import MAPPINGS, choose, default_teacher_layers
+from espnet_prune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Weights and choices of distillation; a weight of 0 turns its part off.
+
+    P1 publishes none of them. CoFi's code: 0.9 layers, 0.1 outputs, temperature 2, no label loss.
+
+    Attributes:
+        label_weight: of the task's own loss on the labels.
+        layer_weight: of the layerwise loss.
+        ctc_weight: of the KL divergence on CTC outputs.
+        attention_weight: of the KL divergence on the attention decoder's outputs.
+        temperature: of both KL divergences.
+        layer_loss: ``mse`` or ``l1_cosine``.
+        mapping: ``fixed``, ``argmin`` or ``monotone``.
+        teacher_layers: teacher blocks, from 0; empty for a quarter, half, three quarters, last.
+    """
+
+    label_weight: float = 1.0
+    layer_weight: float = 0.9
+    ctc_weight: float = 0.1
+    attention_weight: float = 0.1
+    temperature: float = 2.0
+    layer_loss: str = "mse"
+    mapping: str = "monotone"
+    teacher_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("distillation: layer_loss", self.layer_loss, LAYER_LOSSES)
+        check_choice("distillation: mapping", self.mapping, MAPPINGS)
+        check_range("distillation: temperature", self.temperature, 0.01, 100)
+        for name in ("label_weight", "layer_weight", "ctc_weight", "attention_weight"):
+            check_range(f"distillation: {name}", getattr(self, name), 0, 1e6)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any part of the loss needs the teacher's outputs."""
+        return self.layer_weight > 0 or self.ctc_weight > 0 or self.attention_weight > 0
+
+
+class LayerwiseDistillation(nn.Module):
+    """The layerwise loss, with one linear map, started at the identity, for all layers.
+
+    Args:
+        config: loss, mapping and teacher layers.
+        teacher_blocks: number of the teacher's blocks.
+        size: model dimension D.
+
+    Raises:
+        ConfigError: a teacher layer that the teacher doesn't have.
+    """
+
+    def __init__(self, config: DistillConfig, teacher_blocks: int, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = config.teacher_layers or default_teacher_layers(teacher_blocks)
+        for layer in self.layers:
+            if not 0 <= layer < teacher_blocks:
+                raise ConfigError(
+                    f"distillation: teacher_layers: {layer} is not below {teacher_blocks}, the "
+                    "number of the teacher's blocks (counted from 0)"
+                )
+        self.map = nn.Linear(size, size)
+        nn.init.eye_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        valid: Tensor,
+        student_blocks: Sequence[int],
+        eligible: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The mean loss over the chosen pairs, ().
+
+        Args:
+            student: hidden states (B, T, D) of the student's blocks.
+            teacher: hidden states (B, T, D) of all teacher blocks.
+            valid: (B, T), True on real frames.
+            student_blocks: original indices of the student's blocks.
+            eligible: blocks that ``monotone`` may choose.
+        """
+        if not student:
+            return teacher[0].new_zeros(())
+        kind = self.config.layer_loss
+        targets = [teacher[layer] for layer in self.layers]
+        if self.config.mapping == "fixed":
+            distances = valid.new_zeros((len(targets), len(student)), dtype=torch.float)
+        else:
+            with torch.no_grad():
+                mapped = [self.map(hidden) for hidden in student]
+                rows = [
+                    torch.stack([layer_loss(kind, m, target, valid) for m in mapped])
+                    for target in targets
+                ]
+                distances = torch.stack(rows)
+        columns = choose(self.config.mapping, distances, self.layers, student_blocks, eligible)
+        losses = [
+            layer_loss(kind, self.map(student[column]), target, valid)
+            for column, target in zip(columns, targets, strict=True)
+        ]
+        return torch.stack(losses).mean()

@@ -1,0 +1,45 @@
+"""Distillation losses: layerwise on hidden states, Kullback-Leibler on outputs.
+
+All are means over valid frames or tokens, so that padding and batch size don't matter.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LAYER_LOSSES = ("mse", "l1_cosine")
+
+
+def layer_loss(kind: str, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """Distance between hidden states, ().
+
+    Args:
+        kind: ``mse`` (CoFi), or ``l1_cosine``: mean absolute difference plus cosine distance
+            (after DPHuBERT, arXiv 2305.17651).
+        student: (B, T, D), already through the linear map.
+        teacher: (B, T, D).
+        valid: (B, T), True on real frames.
+    """
+    student, teacher = student[valid], teacher[valid]
+    if kind == "mse":
+        return F.mse_loss(student, teacher)
+    return F.l1_loss(student, teacher) + 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+
+
+def kl_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, temperature: float):
+    """KL(teacher || student) at a temperature, times its square (Hinton et al. 2015), ().
+
+    Args:
+        student_logits: (B, L, V).
+        teacher_logits: (B, L, V).
+        valid: (B, L), True on real frames or tokens.
+        temperature: softens both distributions.
+    """
+    student = F.log_softmax(student_logits[valid] / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits[valid] / temperature, dim=-1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def length_mask(lengths: Tensor, longest: int) -> Tensor:
+    """(B,) -> (B, longest), True within each length."""
+    return torch.arange(longest, device=lengths.device)[None, :] < lengths[:, None]

@@ -1,0 +1,91 @@
+"""P1: masks on every Conformer module, learned with L0 regularisation and distilled.
+
+"Accurate and Structured Pruning for Efficient Automatic Speech Recognition", Jiang et al.,
+Interspeech 2023 (arXiv 2305.19549). Published: binary masks say for each module whether it is
+kept; they are learned with L0 regularisation; layerwise distillation carries knowledge from the
+unpruned model. Not published, so this project's choice after CoFi (arXiv 2204.00408): the list of
+masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from espnet_prune.budget import Controller, TargetSchedule
+from espnet_prune.distill import DistillConfig
+from espnet_prune.gates import Gate, HardConcreteGate
+from espnet_prune.methods.base import Method
+from espnet_prune.sites import Site
+from espnet_prune.surgery import GatedModel
+
+
+class L0Distill(Method):
+    """Hard-concrete gates, a controlled size, layerwise and output distillation.
+
+    Example:
+        method = L0Distill(target=0.5, updates=2000)
+        gated = espnet_prune.inject(model, method)
+        loss = task_loss + method.loss(gated)  # and gated.after_update() after each step
+        small = espnet_prune.cut(gated)
+    """
+
+    learns_masks: ClassVar[bool] = True
+
+    def make_gate(self, site: Site) -> Gate:
+        """One learnable log_alpha a unit; a whole block can't be kept by half."""
+        return HardConcreteGate(site.units, self.config.gate, binary=site.kind == "block")
+
+    def make_controller(self) -> Controller:
+        """The Lagrangian, or the projected constraint, by config."""
+        return self.config.controller.build()
+
+    @property
+    def schedule(self) -> TargetSchedule:
+        """The target's way: linear over the first part of the updates, then constant."""
+        return TargetSchedule(self.target, round(self.config.warmup_fraction * self.updates))
+
+    def target_now(self, gated: GatedModel) -> float:
+        """The target of this update, from the sparsity measured when the gates were injected."""
+        return self.schedule.at(int(gated.updates), float(gated.start_sparsity))
+
+    def loss(self, gated: GatedModel) -> Tensor:
+        """The size term of this update, (): add it to the task's loss.
+
+        The expected sparsity is 1 - E[kept] / prunable, with P(z != 0) for each gate.
+        """
+        return gated.controller(gated.expected_sparsity(), self.target_now(gated))
+
+    def parameter_groups(self, gated: GatedModel) -> list[dict]:
+        """Optimiser groups of gates and multipliers; the latter ascend."""
+        gates = {"params": list(gated.gates.parameters()), "lr": self.config.gate_learning_rate}
+        multipliers = {
+            "params": list(gated.controller.parameters()),
+            "lr": self.config.controller.learning_rate,
+            "maximize": True,
+        }
+        return [{**group, "weight_decay": 0.0} for group in (gates, multipliers)]
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """FLOP's deterministic masks, shifted all alike where rounding left the target."""
+        masks = gated.hard_masks()
+        gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - self.target)
+        if gap <= self.config.budget.tolerance:
+            return masks
+        return gated.hard_masks_at(self.target)[0]
+
+
+class L0(L0Distill):
+    """The same without a teacher: learned masks and the labels' loss alone."""
+
+    @property
+    def distillation(self) -> DistillConfig:
+        """Labels only."""
+        return replace(
+            self.config.distillation,
+            label_weight=1.0,
+            layer_weight=0.0,
+            ctc_weight=0.0,
+            attention_weight=0.0,
+        )

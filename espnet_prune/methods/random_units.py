@@ -1,0 +1,19 @@
+"""Random pruning of units: what any method has to beat."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from espnet_prune.budget import keep_highest
+from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.surgery import GatedModel
+
+
+class RandomUnits(Method):
+    """Units are ranked by seeded noise, all together."""
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        scores = unit_scores(gated, lambda site: torch.rand(site.units, generator=generator))
+        return keep_highest(scores, gated.budget, self.target)

@@ -1,0 +1,171 @@
+"""save / load: any widths, strict, no pickle.
+
+A folder holds ``model.safetensors`` (the weights), ``model.json`` (schema version, kind of model,
+its configuration with the plan of the cut) and, where there is one, ``bpe.model``. Loading builds
+the model from the JSON and demands every weight, no other, in its shape; it runs no code from the
+folder.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.io_atomic import atomic_path, read_json, write_json
+from espnet_prune.surgery.cut import plan_of
+
+SCHEMA = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+BPE = "bpe.model"
+CONFIG_ATTRIBUTE = "espnet_prune_config"
+
+# what of an ESPnet configuration makes the model; the rest steers training
+MODEL_KEYS = (
+    "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
+    "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
+    "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
+).split()
+
+
+def save(model: nn.Module, folder: str | Path) -> Path:
+    """Writes a model, cut or not, to a folder.
+
+    Args:
+        model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
+            ConformerEncoder.
+        folder: made if missing; the weights are written first, the description last.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: the model's configuration isn't known.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    description = {"schema": SCHEMA, **_describe(model)}
+    bpe = description["config"].get("bpemodel")
+    if bpe:
+        if Path(bpe).resolve() != (folder / BPE).resolve():
+            with atomic_path(folder / BPE) as temporary:
+                shutil.copyfile(bpe, temporary)
+        description["config"]["bpemodel"] = BPE
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    write_json(folder / DESCRIPTION, description)
+    return folder
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """Reads what ``save`` wrote; outputs are equal to the saved model's.
+
+    Args:
+        folder: the folder.
+        device: where the model goes.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        DataError: the description is missing or isn't JSON.
+        ModelError: another schema or kind; missing, unexpected or mis-shaped weights.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    description = read_json(folder / DESCRIPTION)
+    if description.get("schema") != SCHEMA:
+        raise ModelError(
+            f"{folder / DESCRIPTION}: schema {description.get('schema')!r}, expected {SCHEMA}; "
+            "was it saved by another version?"
+        )
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS}: can't be read ({error})") from error
+    config = dict(description["config"])
+    if config.get("bpemodel"):
+        config["bpemodel"] = str((folder / config["bpemodel"]).resolve())
+    builders = _builders()
+    if description.get("kind") not in builders:
+        raise ModelError(
+            f"{folder / DESCRIPTION}: kind {description.get('kind')!r}, expected {list(builders)}"
+        )
+    model = builders[description["kind"]](config)
+    load_strictly(model, state, str(folder / WEIGHTS))
+    return model.to(device).eval()
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Loads weights; every key, no other, each in its shape.
+
+    Raises:
+        ModelError: names the first missing, unexpected and mis-shaped keys.
+    """
+    own = model.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes))
+        if names
+    ]
+    if problems:
+        raise ModelError(
+            f"{where}: the weights don't fit the model ({'; '.join(problems)}); "
+            "use the configuration that they were trained with"
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def espnet_config(model: nn.Module) -> dict:
+    """The ESPnet configuration of a model, its plan included where it was cut.
+
+    Raises:
+        ModelError: the model doesn't carry its configuration.
+    """
+    config = getattr(model, CONFIG_ATTRIBUTE, None)
+    if config is None:
+        raise ModelError(
+            f"{type(model).__name__} doesn't carry its configuration; build it by "
+            "espnet_prune.espnet.build, or set model.espnet_prune_config to the dict of its "
+            "ESPnet config.yaml"
+        )
+    config = {key: config[key] for key in MODEL_KEYS if key in config}
+    plan = plan_of(model)
+    if plan is not None:
+        conf = {k: v for k, v in (config.get("encoder_conf") or {}).items() if k != "pruned_arch"}
+        config["encoder"] = "pruned_conformer"
+        config["encoder_conf"] = {**conf, "pruned_arch": plan.to_json()}
+    return config
+
+
+def _describe(model: nn.Module) -> dict:
+    if hasattr(model, "encoders"):
+        from espnet_prune.espnet.encoder import describe_encoder
+
+        plan = plan_of(model)
+        config = getattr(model, CONFIG_ATTRIBUTE, None) or describe_encoder(model)
+        if plan is not None:
+            config = {**config, "pruned_arch": plan.to_json()}
+        return {"kind": "conformer_encoder", "config": config}
+    return {"kind": "espnet_asr", "config": espnet_config(model)}
+
+
+def _builders() -> Mapping[str, Callable[[dict], nn.Module]]:
+    from espnet_prune.espnet.build import build_asr_model
+    from espnet_prune.espnet.encoder import build_encoder
+
+    return {"espnet_asr": build_asr_model, "conformer_encoder": build_encoder}
