@@ -1,0 +1,41 @@
+"""Stage 3: recordings in one format and rate, utterances of odd length left out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, required=True, help="data directory")
+    parser.add_argument("--out", type=Path, required=True, help="data directory to make")
+    parser.add_argument("--sample_rate", type=int, default=16000, help="expected, in Hz")
+    parser.add_argument("--format", default="flac", help="flac or ark")
+    parser.add_argument("--min_seconds", type=float, default=0.0)
+    parser.add_argument("--max_seconds", type=float, default=float("inf"))
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Formats, unless it is done already."""
+    from espnet_prune.data.format import format_data
+    from espnet_prune.stage import finished, mark_finished
+
+    args = get_parser().parse_args(argv)
+    options = ("sample_rate", "format", "min_seconds", "max_seconds")
+    config = {"source": str(args.source), **{name: getattr(args, name) for name in options}}
+    if not finished(args.out, config):
+        values = (args.sample_rate, args.format, args.min_seconds, args.max_seconds)
+        kept, left_out = format_data(args.source, args.out, *values, jobs=args.nj)
+        mark_finished(args.out, config)
+        print(f"{args.out}: {kept} utterances, {left_out} left out by length")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

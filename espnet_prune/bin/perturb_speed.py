@@ -1,0 +1,37 @@
+"""Stage 2: a data directory with every utterance at several speeds."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, required=True, help="data directory")
+    parser.add_argument("--out", type=Path, required=True, help="data directory to make")
+    parser.add_argument("--audio", type=Path, required=True, help="folder of the new recordings")
+    parser.add_argument("--factors", type=float, nargs="+", required=True)
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Perturbs, unless it is done already."""
+    from espnet_prune.data.speed import perturb_data
+    from espnet_prune.stage import finished, mark_finished
+
+    args = get_parser().parse_args(argv)
+    config = {"source": str(args.source), "factors": args.factors}
+    if not finished(args.out, config):
+        data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj)
+        mark_finished(args.out, config)
+        print(f"{args.out}: {len(data.texts)} utterances")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

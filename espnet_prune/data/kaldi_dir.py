@@ -1,0 +1,146 @@
+"""Kaldi data directories: read, write, validate.
+
+A directory holds ``wav.scp``, ``text``, ``utt2spk`` and ``spk2utt``, each a line an utterance (or
+speaker), sorted, keys unique, the same utterances in all.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_prune.data.audio_io import audio_info
+from espnet_prune.errors import DataError
+from espnet_prune.io_atomic import write_text
+
+FILES = ("wav.scp", "text", "utt2spk")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data directory.
+
+    Attributes:
+        recordings: wav.scp entry by utterance.
+        texts: transcript by utterance.
+        speakers: speaker by utterance.
+    """
+
+    recordings: Mapping[str, str]
+    texts: Mapping[str, str]
+    speakers: Mapping[str, str]
+
+    def subset(self, utterances) -> "DataSet":
+        """The same set with only the given utterances."""
+        keep = set(utterances)
+        parts = (self.recordings, self.texts, self.speakers)
+        return DataSet(*({u: v for u, v in part.items() if u in keep} for part in parts))
+
+
+def read_map(path: Path, empty_values: bool = False) -> dict[str, str]:
+    """Reads one Kaldi file of ``key value`` lines.
+
+    Raises:
+        DataError: the file is missing or empty, a key comes twice or out of order, a value is
+            missing; names file, line and key.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run stage 1, or make it") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error}); convert it") from error
+    values: dict[str, str] = {}
+    previous = ""
+    for number, line in enumerate(lines, 1):
+        key, _, value = line.strip().partition(" ")
+        where = f"{path}:{number}"
+        if not key:
+            raise DataError(f"{where}: an empty line; remove it")
+        if key in values:
+            raise DataError(f"{where}: '{key}' comes twice; utterance IDs must be unique")
+        if key < previous:
+            raise DataError(f"{where}: '{key}' is out of order; sort the file with LC_ALL=C sort")
+        if not value.strip() and not empty_values:
+            raise DataError(f"{where}: '{key}' has an empty value; give it one or drop the line")
+        values[key] = value.strip()
+        previous = key
+    if not values:
+        raise DataError(f"{path}: it is empty; at least one line was expected")
+    return values
+
+
+def read_data(folder: str | Path) -> DataSet:
+    """Reads a data directory and checks that its files agree.
+
+    Raises:
+        DataError: as ``read_map``; an utterance that one file has and another lacks.
+    """
+    folder = Path(folder)
+    recordings, texts, speakers = (read_map(folder / name) for name in FILES)
+    for name, values in zip(FILES[1:], (texts, speakers), strict=True):
+        for missing in (recordings.keys() - values.keys(), values.keys() - recordings.keys()):
+            if missing:
+                utterance = min(missing)
+                has, lacks = ("wav.scp", name) if utterance in recordings else (name, "wav.scp")
+                what = {"text": "transcript", "utt2spk": "speaker"}.get(lacks, "recording")
+                raise DataError(
+                    f"{folder / lacks}: no {what} for utterance '{utterance}', which {has} has "
+                    f"({len(missing)} in all); add it or drop the utterance"
+                )
+    return DataSet(recordings, texts, speakers)
+
+
+def speaker_lists(speakers: Mapping[str, str]) -> dict[str, str]:
+    """spk2utt from utt2spk."""
+    lists: dict[str, list[str]] = defaultdict(list)
+    for utterance in sorted(speakers):
+        lists[speakers[utterance]].append(utterance)
+    return {speaker: " ".join(lists[speaker]) for speaker in sorted(lists)}
+
+
+def write_map(path: Path, values: Mapping[str, str]) -> None:
+    """Writes one Kaldi file, sorted by key, atomically."""
+    write_text(path, "".join(f"{key} {values[key]}".rstrip() + "\n" for key in sorted(values)))
+
+
+def write_data(folder: str | Path, data: DataSet) -> None:
+    """Writes a data directory, ``wav.scp`` last, so that one that has it is whole."""
+    folder = Path(folder)
+    write_map(folder / "text", data.texts)
+    write_map(folder / "utt2spk", data.speakers)
+    write_map(folder / "spk2utt", speaker_lists(data.speakers))
+    write_map(folder / "wav.scp", data.recordings)
+
+
+def validate(folder: str | Path, sample_rate: int | None = None) -> tuple[DataSet, float]:
+    """Checks a data directory and every recording in it.
+
+    Args:
+        folder: the directory.
+        sample_rate: in Hz; None demands only that all are the same.
+
+    Returns:
+        The data and its length in seconds.
+
+    Raises:
+        DataError: names the file, the line or utterance, what was expected and the remedy.
+    """
+    folder = Path(folder)
+    data = read_data(folder)
+    expected = speaker_lists(data.speakers)
+    if read_map(folder / "spk2utt") != expected:
+        raise DataError(
+            f"{folder / 'spk2utt'}: it doesn't agree with utt2spk; make it anew from it"
+        )
+    seconds = 0.0
+    for utterance, entry in data.recordings.items():
+        where = f"{folder / 'wav.scp'}: utterance '{utterance}'"
+        samples, rate = audio_info(entry, where)
+        sample_rate = sample_rate or rate
+        if rate != sample_rate:
+            raise DataError(
+                f"{where}: sampled at {rate} Hz, {sample_rate} Hz was expected; resample it"
+            )
+        seconds += samples / rate
+    return data, seconds

@@ -1,0 +1,71 @@
+"""Speed perturbation by resampling: three-fold training data for factors 0.9, 1.0, 1.1.
+
+Source: Ko et al. 2015, "Audio augmentation for speech recognition". Pitch and tempo change
+together; the resampling is soxr's.
+"""
+
+from pathlib import Path
+
+import numpy
+import soxr
+
+from espnet_prune.config import check_range
+from espnet_prune.data.audio_io import read_audio, write_flac
+from espnet_prune.data.kaldi_dir import DataSet, read_data, write_data
+from espnet_prune.data.parallel import parallel_map
+from espnet_prune.errors import ConfigError
+from espnet_prune.io_atomic import atomic_path
+
+
+def perturb(samples: numpy.ndarray, factor: float, sample_rate: int) -> numpy.ndarray:
+    """Samples (n,) int16, played ``factor`` times as fast, about (n / factor,)."""
+    return soxr.resample(samples, sample_rate * factor, sample_rate).astype(numpy.int16)
+
+
+def _one(job: tuple[str, str, float, Path]) -> None:
+    utterance, entry, factor, target = job
+    if target.exists():
+        return
+    samples, rate = read_audio(entry, f"utterance '{utterance}'")
+    with atomic_path(target) as temporary:
+        write_flac(temporary, perturb(samples, factor, rate), rate)
+
+
+def perturb_data(
+    source: Path, out: Path, audio: Path, factors: list[float], jobs: int = 1
+) -> DataSet:
+    """Writes a data directory with a copy of every utterance at every speed.
+
+    Args:
+        source: a data directory.
+        out: the directory to make; ``sp0.9-`` goes before utterances and speakers, nothing
+            before those of factor 1.
+        audio: folder of the new recordings; those already there are kept.
+        factors: speeds, each once.
+        jobs: number of processes.
+
+    Raises:
+        ConfigError: a factor twice or out of range.
+        DataError: a recording can't be read.
+    """
+    if len(set(factors)) != len(factors):
+        raise ConfigError(f"--factors {factors}: a factor comes twice")
+    data = read_data(source)
+    recordings, texts, speakers = {}, {}, {}
+    jobs_list = []
+    for factor in factors:
+        check_range("--factors", factor, 0.5, 2.0)
+        prefix = "" if factor == 1 else f"sp{factor:g}-"
+        for utterance, entry in data.recordings.items():
+            name = prefix + utterance
+            if factor != 1:
+                target = (audio / f"{name}.flac").resolve()
+                jobs_list.append((utterance, entry, factor, target))
+                entry = str(target)
+            recordings[name] = entry
+            texts[name] = data.texts[utterance]
+            speakers[name] = prefix + data.speakers[utterance]
+    parallel_map(_one, jobs_list, jobs, "speed")
+    perturbed = DataSet(recordings, texts, speakers)
+    write_data(out, perturbed)
+    return perturbed
