@@ -1,0 +1,47 @@
+"""Stage 6: the uncompressed model, by ESPnet's own task and trainer."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True, help="dump folder")
+    parser.add_argument("--valid", type=Path, required=True, help="dump folder")
+    parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
+    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
+    parser.add_argument("--ngpu", type=int, default=0)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, or goes on, or finds it done."""
+    from espnet_prune.config import load_yaml
+    from espnet_prune.stage import finished, mark_finished
+
+    args = get_parser().parse_args(argv)
+    config = load_yaml(args.config)
+    if finished(args.out, config):
+        return 0
+    from espnet_prune.espnet.options import check_training_config
+    from espnet_prune.espnet.system import finish_teacher
+    from espnet_prune.espnet.teacher_task import TeacherTask
+    from espnet_prune.espnet.training import run_training
+
+    checked = check_training_config(TeacherTask, config, str(args.config))
+    folders = (args.train, args.valid, args.tokens, args.stats)
+    run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
+    finish_teacher(args.out, config)
+    mark_finished(args.out, config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,137 @@
+"""ESPnet models from configurations, loaded strictly, and written for stock ESPnet.
+
+ESPnet's own loader takes ``strict=False``, so that renamed weights stay random without a word;
+here every weight must fit.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy
+import torch
+from torch import nn
+
+from espnet_prune.config import dump_yaml
+from espnet_prune.errors import ModelError
+from espnet_prune.espnet import registry  # noqa: F401  (stubs and the cut encoder's class)
+from espnet_prune.io_atomic import atomic_path, write_text
+from espnet_prune.surgery.serialize import espnet_config, load_strictly
+
+ESPNET_FOLDER = "espnet"
+
+
+def build_asr_model(config: Mapping) -> nn.Module:
+    """An ESPnetASRModel from its configuration, weights random.
+
+    Args:
+        config: what ESPnet writes to config.yaml; ``token_list`` a list or a path. The statistics
+            of global_mvn needn't exist: they are among the weights.
+
+    Returns:
+        The model, its configuration attached as ``espnet_prune_config``.
+
+    Raises:
+        ModelError: ESPnet can't build it; says why.
+    """
+    from espnet2.tasks.asr import ASRTask
+
+    config = dict(config)
+    with tempfile.TemporaryDirectory() as folder:
+        values = {**_defaults(), **config}
+        if values.get("normalize") == "global_mvn":
+            stats = Path(folder) / "stats.npz"
+            size = _feature_size(values)
+            numpy.savez(stats, count=1, sum=numpy.zeros(size), sum_square=numpy.ones(size))
+            values["normalize_conf"] = {
+                **(values["normalize_conf"] or {}),
+                "stats_file": str(stats),
+            }
+        arguments = argparse.Namespace(**values)
+        try:
+            model = ASRTask.build_model(arguments)
+        except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
+            raise ModelError(
+                f"ESPnet can't build the model of this configuration: {error}"
+            ) from error
+    config["token_list"] = list(arguments.token_list)
+    model.espnet_prune_config = config
+    return model
+
+
+def load_trained(config_file: str | Path, model_file: str | Path) -> nn.Module:
+    """A trained ESPnet model, strictly, on the CPU and in evaluation mode.
+
+    Args:
+        config_file: the config.yaml that ESPnet's training wrote.
+        model_file: a ``.pth`` file of weights.
+
+    Raises:
+        ModelError: the file can't be read, or doesn't fit the configuration.
+    """
+    import yaml
+
+    config = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+    model = build_asr_model(config)
+    try:
+        state = torch.load(model_file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{model_file}: can't be read as weights ({error})") from error
+    load_strictly(model, state, str(model_file))
+    return model.eval()
+
+
+def write_espnet_folder(model: nn.Module, folder: str | Path) -> Path:
+    """Writes ``config.yaml`` and ``model.pth`` for stock ``Speech2Text``, cut or not.
+
+    ESPnet resolves paths against the current folder, so those inside config.yaml are absolute.
+
+    Args:
+        model: an ESPnetASRModel that carries its configuration.
+        folder: made if missing.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**_defaults(), **espnet_config(model)}
+    if config.get("bpemodel"):
+        target = folder / "bpe.model"
+        if Path(config["bpemodel"]).resolve() != target:
+            shutil.copyfile(config["bpemodel"], target)
+        config["bpemodel"] = str(target)
+    if config.get("normalize") == "global_mvn":
+        target = folder / "feats_stats.npz"
+        _write_stats(model.normalize, target)
+        config["normalize_conf"] = {**(config["normalize_conf"] or {}), "stats_file": str(target)}
+    with atomic_path(folder / "model.pth") as temporary:
+        torch.save({k: v.detach().cpu() for k, v in model.state_dict().items()}, temporary)
+    write_text(folder / "config.yaml", dump_yaml(config))
+    return folder
+
+
+def _write_stats(normalize: nn.Module, target: Path) -> None:
+    """The statistics file that gives back this module's mean and deviation."""
+    mean = normalize.mean.double().cpu().numpy()
+    deviation = normalize.std.double().cpu().numpy()
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        numpy.savez(file, count=1, sum=mean, sum_square=deviation**2 + mean**2)
+
+
+def _feature_size(values: Mapping) -> int:
+    from espnet2.tasks.asr import frontend_choices
+
+    if values.get("input_size") is not None:
+        return values["input_size"]
+    return frontend_choices.get_class(values["frontend"])(**values["frontend_conf"]).output_size()
+
+
+def _defaults() -> dict:
+    """ESPnet's default of every option, as plain values."""
+    from espnet2.tasks.asr import ASRTask
+
+    arguments, _ = ASRTask.get_parser().parse_known_args([])
+    return dict(vars(arguments))

@@ -1,0 +1,94 @@
+"""Strict reading of an ESPnet training configuration, before ESPnet sees it.
+
+ESPnet reports an unknown key deep inside a constructor, or with a page of usage, and reads ``1e-3``
+as a string; here the key is named, with the nearest one that exists.
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from espnet_prune.config import nearest
+from espnet_prune.errors import ConfigError
+
+FLOAT = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+$")
+
+
+def read_floats(value: Any) -> Any:
+    """Turns strings such as ``1e-3`` into numbers, however deep they are."""
+    if isinstance(value, Mapping):
+        return {key: read_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [read_floats(inner) for inner in value]
+    return float(value) if isinstance(value, str) and FLOAT.match(value) else value
+
+
+def check_training_config(task: type, config: Mapping, where: str) -> dict:
+    """Checks all keys and values of a training configuration.
+
+    Args:
+        task: the ESPnet task that will read it.
+        config: its mapping.
+        where: the file that errors name.
+
+    Returns:
+        The configuration, numbers in exponent form read.
+
+    Raises:
+        ConfigError: names the key, the value, what was expected and the nearest key.
+    """
+    config = read_floats(dict(config))
+    actions = {action.dest: action for action in task.get_parser()._actions}
+    for key, value in config.items():
+        if key not in actions:
+            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, actions)}")
+        _check_value(actions[key], value, f"{where}: {key}")
+    for name, choices in _class_choices(task):
+        chosen = config.get(name, actions[name].default if name in actions else None)
+        conf = config.get(f"{name}_conf")
+        if not conf or chosen is None:
+            continue
+        if chosen not in choices:
+            raise ConfigError(f"{where}: {name}: '{chosen}' is not known{nearest(chosen, choices)}")
+        _check_class(choices[chosen], conf, f"{where}: {name}_conf")
+    return config
+
+
+def _check_value(action: argparse.Action, value: Any, where: str) -> None:
+    if value is None:
+        return
+    expected = {int: (int,), float: (int, float), str: (str,)}.get(action.type)
+    if expected and not isinstance(value, (list, dict)):
+        if isinstance(value, bool) or not isinstance(value, expected):
+            name = action.type.__name__
+            raise ConfigError(f"{where}: {name} was expected, not {value!r}")
+    if getattr(action.type, "__name__", "") == "str2bool" and not isinstance(value, bool):
+        raise ConfigError(f"{where}: true or false was expected, not {value!r}")
+    if action.dest.endswith("_conf") and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: a mapping of keys was expected, not {value!r}")
+    if action.choices and value not in action.choices:
+        choices = [c for c in action.choices if c is not None]
+        raise ConfigError(f"{where}: '{value}' is not known{nearest(value, choices)}")
+
+
+def _class_choices(task: type) -> Iterator[tuple[str, Mapping[str, type]]]:
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+    for choices in task.class_choices_list:
+        yield choices.name, choices.classes
+    yield "optim", optim_classes
+    yield "scheduler", scheduler_classes
+
+
+def _check_class(kind: type, conf: Mapping, where: str) -> None:
+    parameters = inspect.signature(kind.__init__).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in conf:
+        if key not in parameters:
+            known = [name for name in parameters if name != "self"]
+            raise ConfigError(
+                f"{where}: {kind.__name__} has no option '{key}'{nearest(key, known)}"
+            )

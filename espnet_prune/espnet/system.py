@@ -1,0 +1,137 @@
+"""The folder of one system: its model in both formats, and the record of how it was made.
+
+``exp/<tag>/<system>/`` holds ``model/`` (ours, with ``espnet/`` for stock ESPnet inside),
+``system.json`` and, for a cut model, ``plan.json``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from espnet_prune.errors import DataError
+from espnet_prune.espnet.build import ESPNET_FOLDER, load_trained, write_espnet_folder
+from espnet_prune.io_atomic import read_json, write_json
+from espnet_prune.provenance import provenance
+from espnet_prune.surgery import plan_of, save
+
+SCHEMA = 1
+RECORD = "system.json"
+PLAN = "plan.json"
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, buffers not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def write_model(model: nn.Module, folder: Path) -> None:
+    """Saves a model strictly in our format and, inside, for stock ESPnet."""
+    write_espnet_folder(model, folder / ESPNET_FOLDER)
+    save(model, folder)
+
+
+def seconds_of(training: Path) -> float:
+    """Seconds that a training took over all its starts; 0 for one that needed none."""
+    path = training / "train_seconds.json"
+    return read_json(path)["seconds"] if path.exists() else 0.0
+
+
+def updates_of(training: Path) -> int:
+    """Updates that a training made, by its record."""
+    path = training / "progress.csv"
+    if not path.exists():
+        return 0
+    return sum(1 for _ in path.open()) - 1
+
+
+def read_record(system: Path) -> dict:
+    """A system's record.
+
+    Raises:
+        DataError: it is missing; says which stage makes it.
+    """
+    if not (system / RECORD).exists():
+        raise DataError(f"{system / RECORD}: no such file; run the stage that makes this system")
+    return read_json(system / RECORD)
+
+
+def update_record(system: Path, **parts: Mapping | list | float | str | None) -> dict:
+    """Adds parts to a system's record, mappings key by key, and writes it."""
+    path = system / RECORD
+    record = read_json(path) if path.exists() else {"schema": SCHEMA, "name": system.name}
+    for key, value in parts.items():
+        if isinstance(value, Mapping) and isinstance(record.get(key), Mapping):
+            value = {**record[key], **value}
+        record[key] = value
+    write_json(path, record)
+    return record
+
+
+def add_command(system: Path, config: Mapping, seed: int) -> None:
+    """Adds this process's command and versions to the record."""
+    made_by = provenance(config, seed)
+    path = system / RECORD
+    commands = read_json(path).get("commands", []) if path.exists() else []
+    if made_by["command"] not in commands:
+        commands = [*commands, made_by["command"]]
+    update_record(system, commands=commands, provenance=made_by)
+
+
+def write_cut(system: Path, model: nn.Module, folder: str) -> None:
+    """Writes a cut model and its plan.
+
+    Args:
+        system: the system's folder.
+        model: the cut model.
+        folder: ``cut`` before finetuning, ``model`` after it.
+    """
+    write_model(model, system / folder)
+    write_json(system / PLAN, plan_of(model).to_json())
+
+
+def finish_teacher(system: Path, config: Mapping) -> None:
+    """Writes model and record of a trained teacher.
+
+    Args:
+        system: the teacher's folder, trained in ``train``.
+        config: its training configuration.
+    """
+    training = system / "train"
+    average = best_average(training, config)
+    model = load_trained(training / "config.yaml", average)
+    write_model(model, system / "model")
+    encoder, total = count_parameters(model.encoder), count_parameters(model)
+    update_record(
+        system,
+        method="teacher",
+        seed=int(config.get("seed", 0)),
+        target=0.0,
+        sparsity=None,
+        params={
+            "prunable": None,
+            "encoder": {"kept": encoder, "dense": encoder},
+            "total": {"kept": total, "dense": total},
+        },
+        train_seconds={"train": seconds_of(training)},
+        updates={"train": updates_of(training)},
+        weights=average.name,
+    )
+    add_command(system, config, int(config.get("seed", 0)))
+
+
+def best_average(training: Path, config: Mapping) -> Path:
+    """The weights that ESPnet averaged over the best epochs by the first criterion.
+
+    Raises:
+        DataError: the training didn't leave them.
+    """
+    phase, key, _ = (config.get("best_model_criterion") or [["valid", "acc", "max"]])[0]
+    found = sorted(training.glob(f"{phase}.{key}.ave_*best.pth"))
+    whole = [path for path in found if path.resolve().exists()]
+    if not whole:
+        raise DataError(
+            f"{training}: no {phase}.{key}.ave_*best.pth; the training isn't finished, "
+            "give the same command again"
+        )
+    return whole[-1]

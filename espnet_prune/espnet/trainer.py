@@ -1,0 +1,173 @@
+"""ESPnet's trainer with guarantees: whole files, exact resume, no silent NaN, every loss on record.
+
+ESPnet checkpoints at the end of an epoch and seeds each epoch by its number, so a killed training
+that starts again from the last checkpoint repeats the very same updates. What could break that is
+mended here: half-written checkpoints, and a kill between a checkpoint and its epoch's file.
+"""
+
+import contextlib
+import csv
+import io
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from espnet2.train.trainer import Trainer
+from tqdm import tqdm
+
+from espnet_prune.errors import TrainingError
+from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+
+logger = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint.pth"
+PROGRESS = "progress.csv"
+SECONDS = "train_seconds.json"
+
+
+class GuardedTrainer(Trainer):
+    """Trains as ESPnet does and keeps the promises above."""
+
+    @classmethod
+    def run(cls, model, trainer_options, **keywords) -> None:
+        """The whole training, from the last checkpoint if there is one."""
+        repair_checkpoints(Path(trainer_options.output_dir))
+        with atomic_torch_save():
+            super().run(model=model, trainer_options=trainer_options, **keywords)
+
+    @classmethod
+    def train_one_epoch(cls, model, iterator, reporter, options, **keywords) -> bool:
+        """One epoch, each update recorded and checked."""
+        cls._epoch_started = time.perf_counter()
+        recorder = _Recorder(reporter.epoch, options, len(iterator))
+        handle = model.register_forward_hook(recorder, with_kwargs=True)
+        try:
+            invalid = super().train_one_epoch(
+                model=model, iterator=iterator, reporter=reporter, options=options, **keywords
+            )
+        finally:
+            handle.remove()
+            recorder.bar.close()
+        if recorder.updates == 0:
+            raise TrainingError(
+                f"{options.output_dir}: epoch {reporter.epoch} had no batch; lower batch_bins or "
+                "batch_size, or give more data"
+            )
+        recorder.write(Path(options.output_dir))
+        return invalid
+
+    @classmethod
+    def validate_one_epoch(cls, reporter, options, **keywords) -> None:
+        """The validation; then the epoch's line and its seconds."""
+        super().validate_one_epoch(reporter=reporter, options=options, **keywords)
+        folder = Path(options.output_dir)
+        record = read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
+        epochs = {k: v for k, v in record.get("epochs", {}).items() if int(k) < reporter.epoch}
+        epochs[str(reporter.epoch)] = round(time.perf_counter() - cls._epoch_started, 3)
+        write_json(folder / SECONDS, {"seconds": round(sum(epochs.values()), 3), "epochs": epochs})
+        logger.info("epoch %d took %.1f s", reporter.epoch, epochs[str(reporter.epoch)])
+
+
+class _Recorder:
+    """A forward hook that keeps a row an update and stops at a loss that is not finite."""
+
+    def __init__(self, epoch: int, options, batches: int) -> None:
+        self.epoch = epoch
+        self.accumulate = max(1, options.accum_grad)
+        self.rows: list[dict] = []
+        self.forwards = 0
+        self.bar = tqdm(
+            total=batches, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty()
+        )
+
+    @property
+    def updates(self) -> int:
+        """Updates of this epoch so far."""
+        return self.forwards // self.accumulate
+
+    def __call__(self, model, inputs, keywords, output) -> None:
+        if not model.training:
+            return
+        loss, stats, _ = output
+        self.forwards += 1
+        numbers = {k: float(v) for k, v in stats.items() if v is not None}
+        if not math.isfinite(float(loss.detach())):
+            parts = ", ".join(f"{k} {v:g}" for k, v in numbers.items() if not math.isfinite(v))
+            utterances = ", ".join(list(keywords.get("utt_id", ()))[:4])
+            raise TrainingError(
+                f"epoch {self.epoch}, batch {self.forwards}: the loss is {float(loss):g} "
+                f"(not finite: {parts or 'the sum'}; utterances {utterances} ...); lower the "
+                "learning rate, or look at these utterances"
+            )
+        self.rows.append({"epoch": self.epoch, "update": self.forwards, **numbers})
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+
+    def write(self, folder: Path) -> None:
+        """Appends the rows to progress.csv; those of later epochs, from before a kill, go."""
+        path = folder / PROGRESS
+        old: list[dict] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                old = [row for row in csv.DictReader(file) if int(row["epoch"]) < self.epoch]
+        rows = [*old, *self.rows]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
+
+
+def repair_checkpoints(folder: Path) -> None:
+    """Puts an output folder into the state that ESPnet's resume expects.
+
+    The epoch's own file is missing if the process was killed after it wrote the checkpoint; files
+    of later epochs would be left if the checkpoint was removed by hand.
+
+    Raises:
+        TrainingError: the checkpoint can't be read; says what to do.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        epoch = int(states["reporter"]["epoch"])
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: the checkpoint can't be read ({error}); remove it to train from the start"
+        ) from error
+    own = folder / f"{epoch}epoch.pth"
+    if epoch and not own.exists():
+        with atomic_path(own) as temporary:
+            torch.save(states["model"], temporary)
+
+
+@contextlib.contextmanager
+def atomic_torch_save() -> Iterator[None]:
+    """Within it, ``torch.save`` to a path writes beside it and renames.
+
+    ESPnet saves with ``torch.save(state, path)``: a kill in the middle would leave half a
+    checkpoint, the only one. There is no hook for it, so the function itself is replaced.
+    """
+    stock = torch.save
+
+    def save(value, target, *arguments, **keywords) -> None:
+        if not isinstance(target, (str, os.PathLike)):
+            stock(value, target, *arguments, **keywords)
+            return
+        with atomic_path(target) as temporary:
+            stock(value, temporary, *arguments, **keywords)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = stock

@@ -1,0 +1,154 @@
+"""Runs an ESPnet task: from dump folders and a checked configuration to a trained folder."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from espnet_prune.config import dump_yaml
+from espnet_prune.data.audio_io import ARCHIVE_ENTRY
+from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.errors import DataError
+from espnet_prune.io_atomic import read_json, write_text
+
+logger = logging.getLogger(__name__)
+RESOLVED = "train_config.yaml"
+LOG = "train.log"
+
+# what a recipe needn't say: no plots but TensorBoard, no cache, one loader process
+FIXED = {
+    "use_matplotlib": False,
+    "use_tensorboard": True,
+    "use_wandb": False,
+    "num_att_plot": 0,
+    "resume": True,
+    "log_interval": None,
+    "multiprocessing_distributed": False,
+}
+
+
+def token_options(tokens: Path) -> dict:
+    """ESPnet's options for a token folder made by stage 4."""
+    description = read_json(tokens / "tokens.json")
+    options = {
+        "token_type": description["type"],
+        "token_list": str((tokens / "tokens.txt").resolve()),
+    }
+    if description["model"]:
+        options["bpemodel"] = str((tokens / description["model"]).resolve())
+    return options
+
+
+def data_options(train: Path, valid: Path) -> dict:
+    """ESPnet's options for the two data folders."""
+    options = {}
+    for name, folder in (("train", train), ("valid", valid)):
+        entry = next(iter(read_map(folder / "wav.scp").values()))
+        kind = "kaldi_ark" if ARCHIVE_ENTRY.match(entry) else "sound"
+        options[f"{name}_data_path_and_name_and_type"] = [
+            (str((folder / "wav.scp").resolve()), "speech", kind),
+            (str((folder / "text").resolve()), "text", "text"),
+        ]
+    return options
+
+
+def shape_options(stats: Path) -> dict:
+    """ESPnet's options for the shapes that stage 5 found."""
+    options = {}
+    for name in ("train", "valid"):
+        path = stats / name / "speech_shape"
+        if not path.exists():
+            raise DataError(f"{path}: no such file; run stage 5 (statistics) first")
+        options[f"{name}_shape_file"] = [str(path.resolve())]
+    return options
+
+
+def collect_stats(
+    task: type, config: Mapping, train: Path, valid: Path, tokens: Path, out: Path, ngpu: int = 0
+) -> None:
+    """Stage 5: shapes of all utterances, mean and variance of the features.
+
+    Args:
+        task: an ESPnet task.
+        config: the teacher's checked configuration.
+        train: dump folder of the training set.
+        valid: of the development set.
+        tokens: folder of the tokens.
+        out: gets ``train`` and ``valid``.
+        ngpu: 0 for the CPU.
+    """
+    values = {**config, **token_options(tokens), **data_options(train, valid)}
+    values.update(collect_stats=True, normalize=None, specaug=None, batch_size=32)
+    for name, folder in (("train", train), ("valid", valid)):
+        values[f"{name}_shape_file"] = [str((folder / "utt2num_samples").resolve())]
+    _run(task, values, out, ngpu)
+
+
+def run_training(
+    task: type,
+    config: Mapping,
+    train: Path,
+    valid: Path,
+    tokens: Path,
+    stats: Path,
+    out: Path,
+    ngpu: int = 0,
+    extra: Mapping | None = None,
+) -> None:
+    """Trains a task, or goes on where a killed training stopped.
+
+    Args:
+        task: an ESPnet task whose trainer is a ``GuardedTrainer``.
+        config: a checked ESPnet training configuration.
+        train: dump folder of the training set.
+        valid: of the development set.
+        tokens: folder of the tokens.
+        stats: folder of stage 5.
+        out: ESPnet's output folder; also gets the resolved configuration and the log.
+        ngpu: 0 for the CPU.
+        extra: options of this task alone, such as ``prune_conf``; they win.
+
+    Raises:
+        DataError: a folder isn't what it should be.
+        TrainingError: the loss is not finite, or there is no batch.
+    """
+    values = {**config, **token_options(tokens), **data_options(train, valid)}
+    values.update({**FIXED, **shape_options(stats), **(extra or {})})
+    if values.get("normalize") == "global_mvn":
+        values["normalize_conf"] = {"stats_file": str((stats / "train/feats_stats.npz").resolve())}
+    _run(task, values, out, ngpu)
+
+
+def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    plain = {
+        k: [list(i) if isinstance(i, tuple) else i for i in v] if isinstance(v, list) else v
+        for k, v in values.items()
+    }
+    write_text(out / RESOLVED, dump_yaml(plain))
+    with _log_to(out / LOG):
+        command = ["--config", str(out / RESOLVED), "--output_dir", str(out), "--ngpu", str(ngpu)]
+        task.main(cmd=command)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """All records go to the file; the terminal gets this project's own and warnings."""
+    root = logging.getLogger()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def ours(record: logging.LogRecord) -> bool:
+        return record.name.startswith("espnet_prune") or record.levelno >= logging.ERROR
+
+    others = list(root.handlers)
+    for other in others:
+        other.addFilter(ours)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        for other in others:
+            other.removeFilter(ours)
