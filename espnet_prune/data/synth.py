@@ -155,7 +155,7 @@ def check(corpus: Corpus, where: str) -> None:
             check_range(f"{where}: {key}", value, low, high)
 
 
-def draw_sentences(corpus: Corpus, draw: random.Random) -> list[str]:
+def draw_sentences(corpus: Corpus, draw: random.Random, where: str = "corpus") -> list[str]:
     """Distinct sentences for all sets, in the order drawn.
 
     Raises:
@@ -170,17 +170,17 @@ def draw_sentences(corpus: Corpus, draw: random.Random) -> list[str]:
         failures = failures + 1 if sentence in found else 0
         if failures > MAX_DRAWS:
             raise ConfigError(
-                f"sets: {wanted} utterances are asked for, but kinds {names} give only about "
+                f"{where}: sets: {wanted} utterances are asked for, but kinds {names} give only about "
                 f"{len(found)} different sentences; ask for fewer or add kinds"
             )
         found[sentence] = None
     return list(found)
 
 
-def plan(corpus: Corpus, out: Path) -> dict[str, list[Utterance]]:
+def plan(corpus: Corpus, out: Path, where: str = "corpus") -> dict[str, list[Utterance]]:
     """Every utterance of every set: sentence, voice, rate, pitch and noise."""
     draw = random.Random(corpus.seed)
-    sentences = iter(enumerate(draw_sentences(corpus, draw)))
+    sentences = iter(enumerate(draw_sentences(corpus, draw, where)))
     sets: dict[str, list[Utterance]] = {}
     for set_name, count in corpus.sets.items():
         sets[set_name] = []
@@ -260,9 +260,7 @@ def speak(utterance: Utterance) -> numpy.ndarray:
     return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
 
 
-def add_noise(
-    samples: numpy.ndarray, snr_db: float | None, seed: tuple[int, int]
-) -> numpy.ndarray:
+def add_noise(samples: numpy.ndarray, snr_db: float | None, seed: tuple[int, int]) -> numpy.ndarray:
     """Adds pink noise (power falling as 1/frequency) at a ratio to the whole utterance's power."""
     if snr_db is None:
         return samples
@@ -305,7 +303,7 @@ def prepare(corpus: Corpus, out: Path, jobs: int = 1, where: str = "corpus") -> 
         return {}
     check_voices(corpus, where)
     minutes = {}
-    for name, utterances in plan(corpus, out).items():
+    for name, utterances in plan(corpus, out, where).items():
         minutes[name] = sum(parallel_map(_make, utterances, jobs, name)) / 60
         write_data(
             out / name,
