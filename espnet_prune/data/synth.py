@@ -170,8 +170,8 @@ def draw_sentences(corpus: Corpus, draw: random.Random, where: str = "corpus") -
         failures = failures + 1 if sentence in found else 0
         if failures > MAX_DRAWS:
             raise ConfigError(
-                f"{where}: sets: {wanted} utterances are asked for, but kinds {names} give only about "
-                f"{len(found)} different sentences; ask for fewer or add kinds"
+                f"{where}: sets: {wanted} utterances are asked for, but kinds {names} give "
+                f"only about {len(found)} different sentences; ask for fewer or add kinds"
             )
         found[sentence] = None
     return list(found)
