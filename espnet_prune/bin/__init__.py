@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from espnet_prune.errors import EspnetPruneError
@@ -15,8 +16,17 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_worth_showing)
+    warnings.filterwarnings("ignore", "No valid stats found")  # ESPnet's CER, which is off
     try:
         return main(argv)
     except EspnetPruneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _worth_showing(record: logging.LogRecord) -> bool:
+    """This project's own records and everybody's warnings; the rest is for log files."""
+    ours = record.name.startswith(("espnet_prune", "__main__"))
+    return ours or record.levelno >= logging.WARNING

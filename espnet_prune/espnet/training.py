@@ -133,22 +133,13 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
 
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """All records go to the file; the terminal gets this project's own and warnings."""
+    """All records go to the file, ESPnet's too."""
     root = logging.getLogger()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-
-    def ours(record: logging.LogRecord) -> bool:
-        return record.name.startswith("espnet_prune") or record.levelno >= logging.ERROR
-
-    others = list(root.handlers)
-    for other in others:
-        other.addFilter(ours)
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
         handler.close()
-        for other in others:
-            other.removeFilter(ours)

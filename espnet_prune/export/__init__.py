@@ -1,0 +1,1 @@
+"""Export: what a saved model is carried away as."""

@@ -225,7 +225,7 @@ train_systems() { # MAIN CONFIG
     for name in $systems; do
         echo "-- $name"
         run "$cuda_cmd" "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
-            "${training_data[@]}" --out "$exp/$name" --ngpu "$ngpu"
+            "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name" --ngpu "$ngpu"
     done
 }
 
@@ -233,7 +233,7 @@ stage_prune() { train_systems prune "$prune_config"; }
 
 stage_cut() {
     local name
-    for name in $systems; do run "$train_cmd" cut --system "$exp/$name" --teacher "$teacher"; done
+    for name in $systems; do run "$train_cmd" cut --system "$exp/$name"; done
 }
 
 stage_finetune() { train_systems finetune "$finetune_config"; }

@@ -1,0 +1,30 @@
+"""Stage 14: a pruned model with its record, as one file to carry away."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--system", type=Path, required=True, help="the system's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the .zip to make")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Packs the model."""
+    from espnet_prune.export.pack import pack_system
+
+    args = get_parser().parse_args(argv)
+    pack_system(args.system, args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,320 @@
+"""Stages 8 to 10 of one system: prune, cut, finetune."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
+from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
+from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.options import check_training_config
+from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
+from espnet_prune.espnet.system import (
+    add_command,
+    best_average,
+    count_parameters,
+    read_record,
+    seconds_of,
+    update_record,
+    updates_of,
+    write_cut,
+)
+from espnet_prune.espnet.training import run_training
+from espnet_prune.methods import METHODS, MethodConfig
+from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
+from espnet_prune.surgery.serialize import espnet_config
+
+logger = logging.getLogger(__name__)
+METHOD_KEY = "method"
+CHECK_FRAMES = 200
+CUT_TOLERANCE = 1e-4  # of outputs of the order of 1: float32 sums in another order
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What the training stages read: two dump folders, tokens and statistics."""
+
+    train: Path
+    valid: Path
+    tokens: Path
+    stats: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training configuration with the method's options beside it.
+
+    Attributes:
+        path: the file.
+        training: ESPnet's part, checked.
+        method: the method's part.
+    """
+
+    path: Path
+    training: dict
+    method: dict
+
+    @property
+    def updates_an_epoch(self) -> int:
+        """``num_iters_per_epoch``, which schedules and budgets are counted by."""
+        value = self.training.get("num_iters_per_epoch")
+        if not value:
+            raise ConfigError(
+                f"{self.path}: num_iters_per_epoch is missing; schedules and the equal budget of "
+                "updates are counted by it"
+            )
+        return value
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of the whole training."""
+        if "max_epoch" not in self.training:
+            raise ConfigError(f"{self.path}: max_epoch is missing")
+        return self.updates_an_epoch * self.training["max_epoch"]
+
+
+def read_recipe(path: Path, task: type) -> Recipe:
+    """Reads prune.yaml or finetune.yaml.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type.
+    """
+    config = load_yaml(path)
+    method = config.pop(METHOD_KEY, {})
+    return Recipe(path, check_training_config(task, config, str(path)), method)
+
+
+def read_system(path: Path, name: str) -> SystemConfig:
+    """One system of systems.yaml.
+
+    Raises:
+        ConfigError: no such system; an unknown key or method in it.
+    """
+    systems = load_yaml(path).get("systems") or {}
+    if name not in systems:
+        raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
+    system = to_dataclass(SystemConfig, systems[name], f"{path}: {name}")
+    if system.method not in METHODS:
+        near = nearest(system.method, METHODS)
+        raise ConfigError(f"{path}: {name}: there is no method '{system.method}'{near}")
+    return system
+
+
+def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
+    """The method's options: the recipe's, overridden by the system's own."""
+    options = merge(recipe.method, system.options)
+    return to_dataclass(MethodConfig, options, f"{recipe.path}: {METHOD_KEY}")
+
+
+def prune(
+    recipe: Recipe, system: SystemConfig, teacher: Path, folders: Folders, out: Path, ngpu: int
+) -> None:
+    """Stage 8: learns masks, or notes that this method chooses them at the cut.
+
+    Args:
+        recipe: prune.yaml.
+        system: method, target, seed.
+        teacher: the teacher's folder.
+        folders: the data.
+        out: the system's folder.
+        ngpu: 0 for the CPU.
+    """
+    conf = PruneConf(
+        teacher=str((teacher / "model").resolve()),
+        system=system,
+        method=method_config(recipe, system),
+        updates=recipe.updates,
+    )
+    method = conf.build_method()
+    if method.learns_masks:
+        extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
+        extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
+        extra.update(optim2=recipe.training.get("optim2", "adam"))
+        run_training(PruneTask, recipe.training, *_paths(folders), out / "prune", ngpu, extra)
+    update_record(
+        out,
+        method=system.method,
+        seed=system.seed,
+        target=system.target,
+        prune_conf=_plain(asdict(conf)),
+        train_seconds={"prune": seconds_of(out / "prune")},
+        updates={"prune": updates_of(out / "prune")},
+        saved_updates=0 if method.learns_masks else recipe.updates,
+    )
+    add_command(out, _plain(asdict(conf)), system.seed)
+
+
+def cut_system(out: Path) -> float:
+    """Stage 9: fixes the masks at the target, cuts, checks, saves.
+
+    Args:
+        out: the system's folder.
+
+    Returns:
+        The largest difference between masked and cut model on random features.
+
+    Raises:
+        TargetMissedError: the hard sparsity is further from the target than the tolerance.
+        ModelError: masked and cut model differ.
+    """
+    record = read_record(out)
+    conf = to_dataclass(PruneConf, record["prune_conf"], str(out / "system.json"))
+    method = conf.build_method()
+    gated = _trained(conf, out) if method.learns_masks else inject(load(conf.teacher), method)
+    expected = float(gated.expected_sparsity())
+    masks = method.masks(gated.eval())
+    kept = gated.budget.hard(masks)
+    reached = float(gated.budget.sparsity(kept))
+    gap = abs(reached - conf.system.target)
+    if gap > conf.method.budget.tolerance:
+        raise TargetMissedError(
+            f"{out}: the cut would reach {reached:.2%} of {gated.budget.prunable} prunable "
+            f"{gated.budget.measure}, {100 * gap:.2f} points from the target "
+            f"{conf.system.target:.2%} (tolerance {conf.method.budget.tolerance:.2%}); train "
+            "longer, raise gate_learning_rate or controller.learning_rate, or gate finer sites"
+        )
+    dense = gated.model
+    totals = {"encoder": count_parameters(dense.encoder), "total": count_parameters(dense)}
+    small = cut(gated, masks)
+    difference = _difference(gated, masks, small)
+    if difference > CUT_TOLERANCE:
+        raise ModelError(f"{out}: masked and cut model differ by {difference:.2g}; this is a bug")
+    if method.from_scratch:
+        small = _drawn_anew(small, conf.system.seed)
+    write_cut(out, small, "cut")
+    removed = totals["encoder"] - count_parameters(small.encoder)
+    prunable = _prunable_parameters(gated)
+    kept_sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
+    update_record(
+        out,
+        sparsity={
+            "measure": gated.budget.measure,
+            "kept": kept,
+            "total": gated.budget.prunable,
+            "value": reached,
+            "expected": expected if method.learns_masks else None,
+        },
+        params={
+            "prunable": {"kept": prunable - removed, "dense": prunable},
+            **{k: {"kept": kept_sizes[k], "dense": totals[k]} for k in totals},
+        },
+        masked_equals_cut={"max_difference": difference, "tolerance": CUT_TOLERANCE},
+    )
+    return difference
+
+
+def finetune(
+    recipe: Recipe, teacher: Path, folders: Folders, out: Path, ngpu: int, system: SystemConfig
+) -> None:
+    """Stage 10: trains the cut model on, distilled from the same teacher.
+
+    A method that learned no masks gets the updates that the others spent on it.
+
+    Args:
+        recipe: finetune.yaml.
+        teacher: the teacher's folder.
+        folders: the data.
+        out: the system's folder.
+        ngpu: 0 for the CPU.
+        system: method, target, seed.
+    """
+    record = read_record(out)
+    conf = PruneConf(
+        teacher=str((teacher / "model").resolve()),
+        student=str((out / "cut").resolve()),
+        system=system,
+        method=method_config(recipe, system),
+    )
+    epochs = recipe.updates // recipe.updates_an_epoch
+    more, rest = divmod(record["saved_updates"], recipe.updates_an_epoch)
+    if rest:
+        raise ConfigError(
+            f"{recipe.path}: num_iters_per_epoch {recipe.updates_an_epoch} doesn't divide the "
+            f"{record['saved_updates']} updates of the pruning stage; use the same in both files"
+        )
+    extra = {
+        "prune_conf": _plain(asdict(conf)),
+        "seed": system.seed,
+        "max_epoch": epochs + more,
+        "grad_clip": float("inf"),
+    }
+    training = out / "finetune"
+    run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
+    best = best_average(training, recipe.training)
+    small = load(conf.student)
+    state = torch.load(best, map_location="cpu", weights_only=True)
+    own = {k.removeprefix("plain."): v for k, v in state.items() if k.startswith("plain.")}
+    load_strictly(small, own, str(best))
+    write_cut(out, small, "model")
+    update_record(
+        out,
+        train_seconds={"finetune": seconds_of(training)},
+        updates={"finetune": updates_of(training)},
+        weights=best.name,
+    )
+    add_command(out, _plain(asdict(conf)), system.seed)
+
+
+def _paths(folders: Folders) -> tuple[Path, Path, Path, Path]:
+    return folders.train, folders.valid, folders.tokens, folders.stats
+
+
+def _plain(value: object) -> object:
+    """Tuples as lists, for YAML and JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _trained(conf: PruneConf, out: Path) -> GatedModel:
+    """The gated model with the weights and gates that stage 8 left last."""
+    from argparse import Namespace
+
+    last = out / "prune" / "latest.pth"
+    if not last.exists():
+        raise ModelError(f"{last}: no such file; run stage 8 (prune) to its end first")
+    model = PruneTask.build_model(Namespace(prune_conf=_plain(asdict(conf))))
+    load_strictly(model, torch.load(last, map_location="cpu", weights_only=True), str(last))
+    return model.gated
+
+
+@torch.no_grad()
+def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
+    """Largest difference of the encoders' outputs on random features."""
+    generator = torch.Generator().manual_seed(0)
+    bins = gated.model.frontend.output_size()
+    feats = torch.randn(2, CHECK_FRAMES, bins, generator=generator)
+    lengths = torch.tensor([CHECK_FRAMES, CHECK_FRAMES * 3 // 4])
+    stock = gated.masks
+    gated.masks = lambda: masks
+    try:
+        masked = gated.eval().model.encoder(feats, lengths)[0]
+    finally:
+        gated.masks = stock
+    return float((masked - small.eval().encoder(feats, lengths)[0]).abs().max())
+
+
+def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:
+    """The same shape with random weights; what is no parameter (feature statistics) stays."""
+    torch.manual_seed(seed)
+    fresh = build_asr_model(espnet_config(small))
+    learned = {name for name, _ in small.named_parameters()}
+    norms = ("running_mean", "running_var", "num_batches_tracked")
+    kept = {
+        name: value
+        for name, value in small.state_dict().items()
+        if name not in learned and not name.endswith(norms)
+    }
+    load_strictly(fresh, {**fresh.state_dict(), **kept}, "statistics of the features")
+    return fresh
+
+
+def _prunable_parameters(gated: GatedModel) -> int:
+    """The denominator in parameters, also where the budget counts MACs."""
+    from espnet_prune.budget import Budget
+
+    return Budget(gated.site_map, gated.gate_names(), "parameters").prunable
