@@ -24,11 +24,16 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Formats, unless it is done already."""
     from espnet_prune.data.format import format_data
+    from espnet_prune.data.resume import fingerprint
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
     options = ("sample_rate", "format", "min_seconds", "max_seconds")
-    config = {"source": str(args.source), **{name: getattr(args, name) for name in options}}
+    config = {
+        "source": str(args.source),
+        "fingerprint": fingerprint(args.source),
+        **{name: getattr(args, name) for name in options},
+    }
     if not finished(args.out, config):
         values = (args.sample_rate, args.format, args.min_seconds, args.max_seconds)
         kept, left_out = format_data(args.source, args.out, *values, jobs=args.nj)

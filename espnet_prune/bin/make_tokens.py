@@ -14,17 +14,23 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=Path, required=True, help="Kaldi text of the training set")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tokens")
     parser.add_argument("--type", default="bpe", help="bpe or char")
-    parser.add_argument("--vocab_size", type=int, default=30, help="BPE tokens")
+    parser.add_argument("--vocab_size", type=int, default=30, help="BPE tokens, <unk> included")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the tokens, unless it is done already."""
+    from espnet_prune.data.resume import file_fingerprint
     from espnet_prune.data.tokens import make_tokens
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
-    config = {"text": str(args.text), "type": args.type, "vocab_size": args.vocab_size}
+    config = {
+        "text": str(args.text),
+        "fingerprint": file_fingerprint(args.text),
+        "type": args.type,
+        "vocab_size": args.vocab_size,
+    }
     if not finished(args.out, config):
         tokens = make_tokens(args.text, args.out, args.type, args.vocab_size)
         mark_finished(args.out, config)

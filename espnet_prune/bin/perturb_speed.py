@@ -21,11 +21,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Perturbs, unless it is done already."""
+    from espnet_prune.data.resume import fingerprint
     from espnet_prune.data.speed import perturb_data
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
-    config = {"source": str(args.source), "factors": args.factors}
+    config = {
+        "source": str(args.source),
+        "fingerprint": fingerprint(args.source),
+        "factors": args.factors,
+    }
     if not finished(args.out, config):
         data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj)
         mark_finished(args.out, config)

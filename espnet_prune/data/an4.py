@@ -5,10 +5,11 @@ the last ``DEV_SPEAKERS`` training speakers, whole, so that no speaker is on bot
 recipe takes the first 100 utterances instead; ours is named ``train_nodev``/``dev`` alike.)
 """
 
+import http.client
 import re
 import shutil
 import tarfile
-import urllib.error
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -38,20 +39,35 @@ def download(folder: Path) -> Path:
     archive = folder / Path(URL).name
     if not archive.exists():
         try:
-            with (
-                atomic_path(archive) as temporary,
-                urllib.request.urlopen(URL, timeout=TIMEOUT_SECONDS) as source,
-                temporary.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            _fetch(archive)
+        except (OSError, http.client.HTTPException) as error:
             raise EnvironmentProblem(
                 f"{URL}: AN4 can't be downloaded ({error}). Fetch it elsewhere, unpack it, and "
                 "give the folder that holds etc/ and wav/ by --an4 DIR."
             ) from error
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            with tarfile.open(archive) as packed:
+                packed.extractall(temporary, filter="data")
+            (Path(temporary) / root.name).rename(root)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise EnvironmentProblem(
+            f"{archive}: AN4 can't be unpacked ({error}). Where the archive is damaged, remove "
+            "it and give the same command again; else free some space."
+        ) from error
     return root
+
+
+def _fetch(target: Path) -> None:
+    with (
+        atomic_path(target) as temporary,
+        urllib.request.urlopen(URL, timeout=TIMEOUT_SECONDS) as source,
+        temporary.open("wb") as file,
+    ):
+        shutil.copyfileobj(source, file)
+        expected = source.headers.get("Content-Length")
+        if expected is not None and file.tell() != int(expected):
+            raise ConnectionError(f"{file.tell()} of {expected} bytes came")
 
 
 def prepare(root: Path, out: Path) -> None:
@@ -120,7 +136,6 @@ def _recording(root: Path, relative: str, out: Path) -> Path:
             return path
         target = out / "converted" / f"{path.stem}.flac"
         if not target.exists():
-            with atomic_path(target) as temporary:
-                write_flac(temporary, read_headerless(path, SAMPLE_RATE), SAMPLE_RATE)
+            write_flac(target, read_headerless(path), SAMPLE_RATE)
         return target.resolve()
     raise DataError(f"{root / 'wav' / relative}: no recording with a suffix of {SUFFIXES}")

@@ -4,15 +4,20 @@ A recording in ``wav.scp`` is a path to anything that libsndfile reads (WAV, FLA
 SPHERE), or ``archive.ark:offset``. Pipes are refused: they run commands out of a data file.
 """
 
+import io
 import re
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
 import soundfile
 
 from espnet_prune.errors import DataError
+from espnet_prune.io_atomic import atomic_path
 
 ARCHIVE_ENTRY = re.compile(r"^.+\.ark:\d+$")
+STREAMED_BYTES = 0x7FFFF000  # programs that write WAV into a pipe leave such a size, or 0
 
 
 def _omniio():
@@ -24,6 +29,11 @@ def _omniio():
     return kaldi
 
 
+def entry_path(entry: str) -> str:
+    """The file that a wav.scp entry names."""
+    return entry.rsplit(":", 1)[0] if ARCHIVE_ENTRY.match(entry) else entry
+
+
 def check_entry(entry: str, where: str) -> None:
     """DataError if a wav.scp entry is a pipe or names no file."""
     if entry.rstrip().endswith("|") or entry.lstrip().startswith("|"):
@@ -31,7 +41,7 @@ def check_entry(entry: str, where: str) -> None:
             f"{where}: '{entry}' is a pipe, which would run a command; convert the recording once "
             "(format_audio reads anything that libsndfile does) and give its path"
         )
-    path = entry.rsplit(":", 1)[0] if ARCHIVE_ENTRY.match(entry) else entry
+    path = entry_path(entry)
     if not Path(path).is_file():
         raise DataError(f"{where}: there is no file '{path}'; correct the path or drop the entry")
 
@@ -45,7 +55,7 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
         sample_rate: expected rate in Hz; None takes any.
 
     Returns:
-        int16 samples (samples,), and the rate in Hz.
+        Samples (samples,) as int16, and the rate in Hz.
 
     Raises:
         DataError: a pipe, a missing or damaged file, no samples, several channels, another rate.
@@ -53,14 +63,12 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
     check_entry(entry, where)
     try:
         if ARCHIVE_ENTRY.match(entry):
-            rate, samples = _omniio().load_mat(entry)
+            rate, samples = _read_archive(entry)
         else:
+            _check_whole(Path(entry))
             samples, rate = soundfile.read(entry, dtype="int16")
     except (soundfile.SoundFileError, OSError, ValueError, RuntimeError, EOFError) as error:
-        raise DataError(
-            f"{where}: '{entry}' can't be read as audio ({error}); it is damaged or of a format "
-            "that libsndfile doesn't know"
-        ) from error
+        raise _unreadable(entry, where, error) from error
     if samples.ndim != 1:
         raise DataError(f"{where}: '{entry}' has {samples.shape[1]} channels, 1 was expected")
     if len(samples) == 0:
@@ -84,9 +92,10 @@ def audio_info(entry: str, where: str) -> tuple[int, int]:
         return len(samples), rate
     check_entry(entry, where)
     try:
+        _check_whole(Path(entry))
         info = soundfile.info(entry)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"{where}: '{entry}' can't be read as audio ({error})") from error
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise _unreadable(entry, where, error) from error
     if info.frames == 0:
         raise DataError(f"{where}: '{entry}' holds no samples; drop the utterance")
     if info.channels != 1:
@@ -94,19 +103,79 @@ def audio_info(entry: str, where: str) -> tuple[int, int]:
     return info.frames, info.samplerate
 
 
-def read_headerless(path: Path, sample_rate: int, byte_order: str = ">") -> numpy.ndarray:
-    """Reads headerless 16-bit samples (AN4's ``.raw`` files are big-endian), as int16."""
-    return numpy.fromfile(path, dtype=f"{byte_order}i2").astype(numpy.int16)
+def _unreadable(entry: str, where: str, error: Exception) -> DataError:
+    return DataError(
+        f"{where}: '{entry}' can't be read as audio ({error}); it is damaged or of a format that "
+        "libsndfile doesn't know: fetch or convert it again, or drop the utterance"
+    )
+
+
+def _read_archive(entry: str) -> tuple[int, numpy.ndarray]:
+    value = _omniio().load_mat(entry)
+    if not isinstance(value, tuple):
+        raise ValueError("the archive holds a matrix there, not a recording")
+    rate, samples = value
+    if samples.dtype != numpy.int16:
+        raise ValueError(f"the archive holds {samples.dtype} samples there, not 16-bit ones")
+    return rate, samples
+
+
+def _check_whole(path: Path) -> None:
+    """ValueError for a WAV file that ends early, which libsndfile would silently shorten."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF":
+        return
+    expected = struct.unpack("<I", head[4:8])[0] + 8
+    size = path.stat().st_size
+    if size < expected < STREAMED_BYTES:
+        raise ValueError(f"it has {size} bytes, {expected} by its header")
+
+
+def read_headerless(path: Path) -> numpy.ndarray:
+    """Reads headerless 16-bit samples as int16, in the byte order that makes them smoother.
+
+    AN4's ``.raw`` files come in either order. Speech changes little from sample to sample; with
+    its bytes swapped it is nearly white noise.
+
+    Raises:
+        DataError: no samples, or half a sample at the end.
+    """
+    content = path.read_bytes()
+    if not content or len(content) % 2:
+        raise DataError(
+            f"{path}: {len(content)} bytes can't be headerless 16-bit samples; fetch it again"
+        )
+    orders = [numpy.frombuffer(content, dtype).astype(numpy.int16) for dtype in (">i2", "<i2")]
+    return min(orders, key=lambda samples: numpy.abs(numpy.diff(samples.astype(float))).sum())
 
 
 def write_flac(path: Path, samples: numpy.ndarray, sample_rate: int) -> None:
-    """Writes int16 samples as 16-bit FLAC; the caller makes it atomic."""
-    soundfile.write(path, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    """Writes int16 samples as 16-bit FLAC, atomically.
+
+    It is encoded in memory first: libsndfile would turn a full disk into a nameless error.
+    """
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
-def write_archive(path: Path, recordings: dict[str, numpy.ndarray], sample_rate: int) -> None:
-    """Writes int16 samples by utterance into a Kaldi archive; offsets by ``archive_offsets``."""
-    kaldi = _omniio()
-    with kaldi.WriteHelper(f"ark,scp:{path},{path}.scp") as writer:
-        for utterance, samples in recordings.items():
-            writer(utterance, (sample_rate, samples))
+def write_archive(
+    path: Path, recordings: Mapping[str, numpy.ndarray], sample_rate: int
+) -> dict[str, str]:
+    """Writes int16 samples by utterance into a Kaldi archive, atomically.
+
+    Returns:
+        The wav.scp entry by utterance.
+    """
+    entries = {}
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as archive:
+            for utterance, samples in recordings.items():
+                archive.write(f"{utterance} ".encode())
+                entries[utterance] = f"{path}:{archive.tell()}"
+                wave = io.BytesIO()
+                soundfile.write(wave, samples, sample_rate, format="WAV", subtype="PCM_16")
+                archive.write(wave.getvalue())
+    return entries

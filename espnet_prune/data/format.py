@@ -1,37 +1,55 @@
 """Formatting: every recording once in one format and rate, lengths known, outliers left out."""
 
-import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.config import check_choice
 from espnet_prune.data.audio_io import read_audio, write_archive, write_flac
-from espnet_prune.data.kaldi_dir import read_data, read_map, write_data, write_map
+from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data, write_map
 from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import DataError
-from espnet_prune.io_atomic import atomic_path
 
-logger = logging.getLogger(__name__)
 FORMATS = ("flac", "ark")
 UTTERANCES_AN_ARCHIVE = 500
 
 
-def _one_flac(job: tuple[str, str, Path, int]) -> int:
-    """Writes one recording (unless it is there) and returns its number of samples."""
-    utterance, entry, target, rate = job
-    samples, _ = read_audio(entry, f"utterance '{utterance}'", rate)
-    if not target.exists():
-        with atomic_path(target) as temporary:
-            write_flac(temporary, samples, rate)
-    return len(samples)
+@dataclass(frozen=True)
+class _Part:
+    """Recordings that go into one file: wav.scp entry by utterance, of ``source``."""
+
+    source: Path
+    entries: dict[str, str]
+    target: Path
+    sample_rate: int
+    kind: str
 
 
-def _one_archive(job: tuple[list[tuple[str, str]], Path, int]) -> dict[str, tuple[str, int]]:
-    """Writes one archive and returns entry and number of samples by utterance."""
-    entries, target, rate = job
-    recordings = {u: read_audio(e, f"utterance '{u}'", rate)[0] for u, e in entries}
-    write_archive(target, recordings, rate)
-    offsets = read_map(Path(f"{target}.scp"))
-    return {u: (offsets[u], len(samples)) for u, samples in recordings.items()}
+def _write(part: _Part) -> dict[str, tuple[str, int]]:
+    """Writes one file; returns the new entry and the number of samples by utterance."""
+    recordings = {
+        utterance: read_audio(entry, where(part.source, utterance), part.sample_rate)[0]
+        for utterance, entry in part.entries.items()
+    }
+    if part.kind == "ark":  # its offsets are only known by writing it
+        entries = write_archive(part.target, recordings, part.sample_rate)
+    else:
+        entries = {utterance: str(part.target) for utterance in recordings}
+        if not part.target.exists():
+            for samples in recordings.values():
+                write_flac(part.target, samples, part.sample_rate)
+    return {u: (entries[u], len(samples)) for u, samples in recordings.items()}
+
+
+def _parts(data: DataSet, source: Path, audio: Path, sample_rate: int, kind: str) -> list[_Part]:
+    items = sorted(data.recordings.items())
+    size = UTTERANCES_AN_ARCHIVE if kind == "ark" else 1
+    parts = []
+    for start in range(0, len(items), size):
+        chosen = dict(items[start : start + size])
+        name = f"audio.{start // size}.ark" if kind == "ark" else f"{next(iter(chosen))}.flac"
+        parts.append(_Part(source, chosen, audio / name, sample_rate, kind))
+    return parts
 
 
 def format_data(
@@ -58,33 +76,23 @@ def format_data(
         Number of utterances kept and left out.
 
     Raises:
-        DataError: a recording can't be read or has another rate; nothing would be left.
+        DataError: a recording can't be read or has another rate; no utterance would be left.
     """
     check_choice("--format", kind, FORMATS)
     data = read_data(source)
-    items = list(data.recordings.items())
-    folder = (out / "audio").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "flac":
-        work = [(u, e, folder / f"{u}.flac", sample_rate) for u, e in items]
-        lengths = parallel_map(_one_flac, work, jobs, "format")
-        made = {w[0]: (str(w[2]), n) for w, n in zip(work, lengths, strict=True)}
-    else:
-        size = UTTERANCES_AN_ARCHIVE
-        starts = range(0, len(items), size)
-        work = [
-            (items[s : s + size], folder / f"audio.{s // size}.ark", sample_rate) for s in starts
-        ]
-        made = {}
-        for part in parallel_map(_one_archive, work, jobs, "format"):
-            made.update(part)
-    kept = [u for u, (_, n) in made.items() if min_seconds <= n / sample_rate <= max_seconds]
+    made: dict[str, tuple[str, int]] = {}
+    parts = _parts(data, source, (out / "audio").resolve(), sample_rate, kind)
+    settings = {"data": fingerprint(source), "sample_rate": sample_rate, "format": kind}
+    begin(out / ".begun.json", settings, (part.target for part in parts))
+    for part in parallel_map(_write, parts, jobs, "format"):
+        made.update(part)
+    kept = {u for u, (_, n) in made.items() if min_seconds <= n / sample_rate <= max_seconds}
     if not kept:
         raise DataError(
             f"{source}: no utterance is between {min_seconds} and {max_seconds} s long; "
             "widen --min_seconds and --max_seconds"
         )
-    left = data.subset(kept)
     write_map(out / "utt2num_samples", {u: str(made[u][1]) for u in kept})
-    write_data(out, type(left)({u: made[u][0] for u in kept}, left.texts, left.speakers))
-    return len(kept), len(items) - len(kept)
+    entries = {u: entry for u, (entry, _) in made.items()}
+    write_data(out, DataSet(entries, data.texts, data.speakers).subset(kept))
+    return len(kept), len(made) - len(kept)

@@ -37,6 +37,11 @@ class DataSet:
         return DataSet(*({u: v for u, v in part.items() if u in keep} for part in parts))
 
 
+def where(folder: str | Path, utterance: str) -> str:
+    """How errors name a recording of a data directory."""
+    return f"{Path(folder) / 'wav.scp'}: utterance '{utterance}'"
+
+
 def read_map(path: Path, empty_values: bool = False) -> dict[str, str]:
     """Reads one Kaldi file of ``key value`` lines.
 
@@ -53,16 +58,16 @@ def read_map(path: Path, empty_values: bool = False) -> dict[str, str]:
     values: dict[str, str] = {}
     previous = ""
     for number, line in enumerate(lines, 1):
-        key, _, value = line.strip().partition(" ")
-        where = f"{path}:{number}"
+        key, value = (*line.split(None, 1), "", "")[:2]
+        place = f"{path}:{number}"
         if not key:
-            raise DataError(f"{where}: an empty line; remove it")
+            raise DataError(f"{place}: an empty line; remove it")
         if key in values:
-            raise DataError(f"{where}: '{key}' comes twice; utterance IDs must be unique")
+            raise DataError(f"{place}: '{key}' comes twice; utterance IDs must be unique")
         if key < previous:
-            raise DataError(f"{where}: '{key}' is out of order; sort the file with LC_ALL=C sort")
+            raise DataError(f"{place}: '{key}' is out of order; sort the file with LC_ALL=C sort")
         if not value.strip() and not empty_values:
-            raise DataError(f"{where}: '{key}' has an empty value; give it one or drop the line")
+            raise DataError(f"{place}: '{key}' has an empty value; give it one or drop the line")
         values[key] = value.strip()
         previous = key
     if not values:
@@ -74,10 +79,17 @@ def read_data(folder: str | Path) -> DataSet:
     """Reads a data directory and checks that its files agree.
 
     Raises:
-        DataError: as ``read_map``; an utterance that one file has and another lacks.
+        DataError: as ``read_map``; an utterance that one file has and another lacks; an
+            utterance ID that can't name a file.
     """
     folder = Path(folder)
     recordings, texts, speakers = (read_map(folder / name) for name in FILES)
+    for utterance in recordings:
+        if "/" in utterance:
+            raise DataError(
+                f"{folder / 'wav.scp'}: utterance ID '{utterance}' has a '/', but IDs become "
+                "names of files; rename it in every file"
+            )
     for name, values in zip(FILES[1:], (texts, speakers), strict=True):
         for missing in (recordings.keys() - values.keys(), values.keys() - recordings.keys()):
             if missing:
@@ -135,12 +147,12 @@ def validate(folder: str | Path, sample_rate: int | None = None) -> tuple[DataSe
         )
     seconds = 0.0
     for utterance, entry in data.recordings.items():
-        where = f"{folder / 'wav.scp'}: utterance '{utterance}'"
-        samples, rate = audio_info(entry, where)
+        place = where(folder, utterance)
+        samples, rate = audio_info(entry, place)
         sample_rate = sample_rate or rate
         if rate != sample_rate:
             raise DataError(
-                f"{where}: sampled at {rate} Hz, {sample_rate} Hz was expected; resample it"
+                f"{place}: sampled at {rate} Hz, {sample_rate} Hz was expected; resample it"
             )
         seconds += samples / rate
     return data, seconds

@@ -4,6 +4,7 @@ Source: Ko et al. 2015, "Audio augmentation for speech recognition". Pitch and t
 together; the resampling is soxr's.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -11,10 +12,10 @@ import soxr
 
 from espnet_prune.config import check_range
 from espnet_prune.data.audio_io import read_audio, write_flac
-from espnet_prune.data.kaldi_dir import DataSet, read_data, write_data
+from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data
 from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import ConfigError
-from espnet_prune.io_atomic import atomic_path
 
 
 def perturb(samples: numpy.ndarray, factor: float, sample_rate: int) -> numpy.ndarray:
@@ -22,13 +23,20 @@ def perturb(samples: numpy.ndarray, factor: float, sample_rate: int) -> numpy.nd
     return soxr.resample(samples, sample_rate * factor, sample_rate).astype(numpy.int16)
 
 
-def _one(job: tuple[str, str, float, Path]) -> None:
-    utterance, entry, factor, target = job
-    if target.exists():
-        return
-    samples, rate = read_audio(entry, f"utterance '{utterance}'")
-    with atomic_path(target) as temporary:
-        write_flac(temporary, perturb(samples, factor, rate), rate)
+@dataclass(frozen=True)
+class _Job:
+    """One recording to make; ``place`` names the original in errors."""
+
+    place: str
+    entry: str
+    factor: float
+    target: Path
+
+
+def _make(job: _Job) -> None:
+    if not job.target.exists():
+        samples, rate = read_audio(job.entry, job.place)
+        write_flac(job.target, perturb(samples, job.factor, rate), rate)
 
 
 def perturb_data(
@@ -40,7 +48,7 @@ def perturb_data(
         source: a data directory.
         out: the directory to make; ``sp0.9-`` goes before utterances and speakers, nothing
             before those of factor 1.
-        audio: folder of the new recordings; those already there are kept.
+        audio: folder of the new recordings; those of an unfinished run are kept.
         factors: speeds, each once.
         jobs: number of processes.
 
@@ -52,7 +60,7 @@ def perturb_data(
         raise ConfigError(f"--factors {factors}: a factor comes twice")
     data = read_data(source)
     recordings, texts, speakers = {}, {}, {}
-    jobs_list = []
+    work = []
     for factor in factors:
         check_range("--factors", factor, 0.5, 2.0)
         prefix = "" if factor == 1 else f"sp{factor:g}-"
@@ -60,12 +68,15 @@ def perturb_data(
             name = prefix + utterance
             if factor != 1:
                 target = (audio / f"{name}.flac").resolve()
-                jobs_list.append((utterance, entry, factor, target))
+                work.append(_Job(where(source, utterance), entry, factor, target))
                 entry = str(target)
             recordings[name] = entry
             texts[name] = data.texts[utterance]
             speakers[name] = prefix + data.speakers[utterance]
-    parallel_map(_one, jobs_list, jobs, "speed")
+    begin(
+        audio / f".{out.name}.begun.json", {"data": fingerprint(source)}, (j.target for j in work)
+    )
+    parallel_map(_make, work, jobs, "speed")
     perturbed = DataSet(recordings, texts, speakers)
     write_data(out, perturbed)
     return perturbed

@@ -22,7 +22,8 @@ def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[
         text: a Kaldi ``text`` file, of the training set.
         out: the folder.
         kind: ``bpe`` or ``char``.
-        vocabulary_size: number of BPE tokens, ``<unk>`` included; characters don't need it.
+        vocabulary_size: number of BPE tokens, ``<unk>`` included, so the list is 2 longer;
+            ESPnet's ``nbpe`` counts those 2 as well. Characters don't need it.
 
     Returns:
         The token list.

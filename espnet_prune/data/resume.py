@@ -1,0 +1,46 @@
+"""Resuming a stage that makes many files: those already there are kept if the same data made them.
+
+A stage's configuration names its inputs by content, so that data that changed under the same
+name is noticed, never half reused.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from espnet_prune.data.audio_io import entry_path
+from espnet_prune.data.kaldi_dir import FILES, read_map
+from espnet_prune.io_atomic import read_json, write_json
+
+
+def begin(mark: Path, config: Mapping, targets: Iterable[Path]) -> None:
+    """Removes targets that an unfinished run with another configuration left; marks this run.
+
+    Args:
+        mark: the file that says which configuration began to make the targets.
+        config: what the targets depend on.
+        targets: the files that this run makes, unless they are there.
+    """
+    config = dict(config)
+    if mark.exists() and read_json(mark) == config:
+        return
+    for target in targets:
+        target.unlink(missing_ok=True)
+    write_json(mark, config)
+
+
+def fingerprint(folder: Path) -> str:
+    """A short hash of a data directory's files and of its recordings' sizes."""
+    digest = hashlib.sha256()
+    for name in FILES:
+        digest.update(file_fingerprint(folder / name).encode())
+    for entry in read_map(folder / "wav.scp").values():
+        path = Path(entry_path(entry))
+        digest.update(str(path.stat().st_size if path.is_file() else None).encode())
+    return digest.hexdigest()[:12]
+
+
+def file_fingerprint(path: Path) -> str:
+    """A short hash of a Kaldi file's content; ``read_map`` says what is wrong with it."""
+    content = sorted(read_map(path).items())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

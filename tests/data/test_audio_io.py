@@ -1,0 +1,148 @@
+"""Audio and archives: the same samples come back, and a damaged file never goes by."""
+
+import errno
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import soundfile
+
+from espnet_prune.data.audio_io import (
+    audio_info,
+    read_audio,
+    read_headerless,
+    write_archive,
+    write_flac,
+)
+from espnet_prune.errors import DataError, EnvironmentProblem
+
+
+@pytest.fixture
+def samples():
+    """Something smooth, as speech is."""
+    return (8000 * numpy.sin(numpy.arange(4000) * 0.05)).astype(numpy.int16)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".wav", "WAV"), (".flac", "FLAC"), (".sph", "NIST")])
+def test_files_give_the_same_samples(tmp_path, samples, suffix, kind):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, samples, 16000, format=kind, subtype="PCM_16")
+    found, rate = read_audio(str(path), "here", 16000)
+    assert rate == 16000 and found.dtype == numpy.int16
+    numpy.testing.assert_array_equal(found, samples)
+    assert audio_info(str(path), "here") == (len(samples), 16000)
+
+
+def test_archive_gives_the_same_samples(tmp_path, samples):
+    recordings = {"a": samples, "b": samples[:100]}
+    path = tmp_path / "with, comma and space.ark"
+    entries = write_archive(path, recordings, 16000)
+    for utterance, expected in recordings.items():
+        found, rate = read_audio(entries[utterance], "here", 16000)
+        assert rate == 16000
+        numpy.testing.assert_array_equal(found, expected)
+        assert audio_info(entries[utterance], "here") == (len(expected), 16000)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_archive_is_read_by_other_programs_too(tmp_path, samples):
+    kaldi = pytest.importorskip("omniio").kaldi
+    write_archive(tmp_path / "a.ark", {"a": samples}, 16000)
+    ((utterance, (rate, found)),) = list(kaldi.load_ark(str(tmp_path / "a.ark")))
+    assert (utterance, rate) == ("a", 16000)
+    numpy.testing.assert_array_equal(found, samples)
+
+
+def test_offset_into_the_wrong_place_is_named(tmp_path, samples):
+    write_archive(tmp_path / "a.ark", {"a": samples}, 16000)
+    with pytest.raises(DataError, match="here: '.*:7' can't be read"):
+        read_audio(f"{tmp_path / 'a.ark'}:7", "here")
+
+
+def test_matrix_in_an_archive_is_no_recording(tmp_path):
+    kaldi = pytest.importorskip("omniio").kaldi
+    kaldi.save_ark(str(tmp_path / "a.ark"), {"a": numpy.ones((2, 3), numpy.float32)})
+    with pytest.raises(DataError, match="a matrix there, not a recording"):
+        read_audio(f"{tmp_path / 'a.ark'}:2", "here")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_file_that_ends_early_is_named(tmp_path, samples, suffix):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, samples, 16000)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=f"here: .*a{suffix}' can't be read"):
+        read_audio(str(path), "here")
+
+
+def test_wav_written_into_a_pipe_is_read(tmp_path, samples):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 16000)
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(read_audio(str(path), "here")[0]) == len(samples)
+
+
+@pytest.mark.parametrize("entry", ["sph2pipe a.sph |", "| cat", "touch {}/made |"])
+def test_pipe_is_refused_and_not_run(tmp_path, entry):
+    with pytest.raises(DataError, match="is a pipe, which would run a command"):
+        read_audio(entry.format(tmp_path), "here")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("order", [">i2", "<i2"])
+def test_headerless_samples_in_either_byte_order(tmp_path, samples, order):
+    path = tmp_path / "a.raw"
+    samples.astype(order).tofile(path)
+    numpy.testing.assert_array_equal(read_headerless(path), samples)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc"])
+def test_headerless_file_without_whole_samples_is_named(tmp_path, content):
+    path = tmp_path / "a.raw"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.raw: \d bytes can't be"):
+        read_headerless(path)
+
+
+@pytest.mark.parametrize("write", [write_flac, lambda p, s, r: write_archive(p, {"a": s}, r)])
+def test_full_disk_names_the_file_and_leaves_nothing(tmp_path, samples, monkeypatch, write):
+    class FullFile:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def tell(self):
+            return 0
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def open_full(self, *_, **__):
+        self.touch()
+        return FullFile()
+
+    monkeypatch.setattr(Path, "open", open_full)
+    monkeypatch.setattr(Path, "write_bytes", lambda self, content: open_full(self).write(content))
+    with pytest.raises(EnvironmentProblem, match="audio.out: no space left on the disk"):
+        write(tmp_path / "audio.out", samples, 16000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_kernel_says_no_space_while_writing(samples, monkeypatch, tmp_path):
+    """The genuine error, by a temporary file that is a link to /dev/full."""
+    (tmp_path / "full").symlink_to("/dev/full")
+
+    def write_bytes(self, content):
+        with (tmp_path / "full").open("wb") as file:
+            file.write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(EnvironmentProblem, match="no space left"):
+        write_flac(tmp_path / "a.flac", samples, 16000)
+    assert not (tmp_path / "a.flac").exists()
