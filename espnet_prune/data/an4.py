@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from pathlib import Path
 
 from espnet_prune.data.audio_io import read_headerless, write_flac
@@ -50,7 +51,7 @@ def download(folder: Path) -> Path:
             with tarfile.open(archive) as packed:
                 packed.extractall(temporary, filter="data")
             (Path(temporary) / root.name).rename(root)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise EnvironmentProblem(
             f"{archive}: AN4 can't be unpacked ({error}). Where the archive is damaged, remove "
             "it and give the same command again; else free some space."

@@ -1,0 +1,274 @@
+"""Stages 2 to 4: speed, format and tokens, their errors, and what a second run does."""
+
+import errno
+import re
+from pathlib import Path
+
+import numpy
+import pytest
+import soundfile
+
+from espnet_prune.bin import format_audio, make_tokens, perturb_speed, run_main
+from espnet_prune.data import audio_io
+from espnet_prune.data import format as formatting
+from espnet_prune.data.audio_io import read_audio
+from espnet_prune.data.kaldi_dir import read_data, read_map, validate
+from espnet_prune.data.speed import perturb
+from espnet_prune.io_atomic import read_json
+
+
+def speed(data: Path, *factors: str, jobs: int = 1) -> int:
+    root = data.parent
+    return run_main(
+        perturb_speed.main,
+        ["--source", str(data), "--out", str(root / "sp"), "--audio", str(root / "dump/speed")]
+        + ["--factors", *factors, "--nj", str(jobs)],
+    )
+
+
+def format_to(data: Path, out: Path, *options: str) -> int:
+    return run_main(format_audio.main, ["--source", str(data), "--out", str(out), *options])
+
+
+def tokens(text: Path, out: Path, *options: str) -> int:
+    return run_main(make_tokens.main, ["--text", str(text), "--out", str(out), *options])
+
+
+def audio_files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.suffix in (".flac", ".ark", ".tmp"))
+
+
+def damage(data: Path, utterance: str) -> None:
+    (data / "source" / f"{utterance}.wav").write_bytes(b"damaged")
+
+
+# Speed
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_tone_becomes_shorter_and_higher_by_the_factor(factor):
+    hertz, rate = 500, 16000
+    tone = (8000 * numpy.sin(2 * numpy.pi * hertz * numpy.arange(rate) / rate)).astype(numpy.int16)
+    made = perturb(tone, factor, rate)
+    assert len(made) == pytest.approx(rate / factor, abs=2)
+    peak = numpy.abs(numpy.fft.rfft(made)).argmax() * rate / len(made)
+    assert peak == pytest.approx(hertz * factor, abs=2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_utterance_at_every_speed(data, jobs):
+    assert speed(data, "0.9", "1.0", "1.1", jobs=jobs) == 0
+    made, seconds = validate(data.parent / "sp", 16000)
+    assert len(made.texts) == 12
+    assert made.texts["sp0.9-a-1"] == made.texts["a-1"] == "WORD A-1"
+    assert made.speakers["sp1.1-b-2"] == "sp1.1-b"
+    assert made.recordings["a-1"] == read_data(data).recordings["a-1"]
+    assert seconds == pytest.approx(1.4 * (1 + 1 / 0.9 + 1 / 1.1), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [(["0.9", "0.9"], "a factor comes twice"), (["3"], "--factors: 3.0 is out of range")],
+)
+def test_wrong_factors_are_named(data, capsys, factors, message):
+    assert speed(data, *factors) == 2
+    assert message in capsys.readouterr().err
+    assert not (data.parent / "sp").exists()
+
+
+def test_damaged_recording_stops_speed_and_leaves_no_directory(data, capsys):
+    damage(data, "b-1")
+    assert speed(data, "0.9") == 2
+    error = capsys.readouterr().err
+    assert "wav.scp: utterance 'b-1'" in error and "Traceback" not in error
+    assert not (data.parent / "sp").exists()
+
+
+def test_unfinished_run_is_resumed_but_other_data_is_not_mixed_in(data, make_data, capsys):
+    damage(data, "b-1")
+    assert speed(data, "0.9") == 2
+    make_data(data, {"a-1": 0.6, "a-2": 0.6, "b-1": 0.6, "b-2": 0.6})  # the same IDs, other audio
+    assert speed(data, "0.9") == 0
+    _, seconds = validate(data.parent / "sp", 16000)
+    assert seconds == pytest.approx(4 * 0.6 / 0.9, abs=0.01)
+
+
+def test_unfinished_run_keeps_what_is_there(data, monkeypatch):
+    import espnet_prune.data.speed as module
+
+    make, made = module._make, []
+
+    def stop_at_the_third(job):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(job)
+        make(job)
+
+    monkeypatch.setattr(module, "_make", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        speed(data, "0.9")
+    times = {p: p.stat().st_mtime_ns for p in (data.parent / "dump/speed").glob("*.flac")}
+    assert len(times) == 2
+    monkeypatch.setattr(module, "_make", make)
+    assert speed(data, "0.9") == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert len(validate(data.parent / "sp")[0].texts) == 4
+
+
+def test_finished_speed_with_other_factors_is_an_error(data, capsys):
+    assert speed(data, "0.9") == 0
+    assert speed(data, "0.9") == 0
+    assert speed(data, "1.1") == 2
+    assert "factors" in capsys.readouterr().err
+
+
+# Format
+
+
+@pytest.mark.parametrize("kind", ["flac", "ark"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_formatted_samples_are_the_same(data, tmp_path, monkeypatch, kind, jobs):
+    monkeypatch.setattr(formatting, "UTTERANCES_AN_ARCHIVE", 1)
+    out = tmp_path / "dump, a" / "set"
+    assert format_to(data, out, "--format", kind, "--nj", jobs) == 0
+    made, _ = validate(out, 16000)
+    lengths = read_map(out / "utt2num_samples")
+    for utterance, entry in read_data(data).recordings.items():
+        before, _ = read_audio(entry, "before")
+        after, _ = read_audio(made.recordings[utterance], "after")
+        numpy.testing.assert_array_equal(before, after)
+        assert int(lengths[utterance]) == len(before)
+    assert len(audio_files(out)) == 4
+
+
+def test_length_filter_leaves_out_both_ends(data, tmp_path, capsys):
+    out = tmp_path / "dump"
+    assert format_to(data, out, "--min_seconds", "0.25", "--max_seconds", "0.45") == 0
+    assert list(read_data(out).texts) == list(read_map(out / "utt2num_samples")) == ["a-2", "b-1"]
+    assert "2 utterances, 2 left out" in capsys.readouterr().out
+
+
+def test_filter_that_leaves_nothing_is_an_error(data, tmp_path, capsys):
+    assert format_to(data, tmp_path / "dump", "--min_seconds", "9") == 2
+    assert "no utterance is between 9.0 and" in capsys.readouterr().err
+    assert not (tmp_path / "dump/wav.scp").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "falc"], "--format: 'falc' is not known (did you mean 'flac'?)"),
+        (["--sample_rate", "8000"], "sampled at 16000 Hz, 8000 Hz was expected"),
+    ],
+)
+def test_wrong_format_options_are_named(data, tmp_path, capsys, options, message):
+    assert format_to(data, tmp_path / "dump", *options) == 2
+    assert message in capsys.readouterr().err
+    assert audio_files(tmp_path / "dump") == []
+
+
+def test_flac_damaged_in_its_middle_is_named(data, tmp_path, capsys):
+    path = data / "source" / "b-1.flac"
+    samples = numpy.random.default_rng(0).normal(0, 3000, 16000).astype(numpy.int16)
+    soundfile.write(path, samples, 16000)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    scp = data / "wav.scp"
+    scp.write_text(scp.read_text().replace("b-1.wav", "b-1.flac"))
+    assert format_to(data, tmp_path / "dump") == 2
+    assert "utterance 'b-1'" in capsys.readouterr().err
+    assert not (tmp_path / "dump/wav.scp").exists()
+
+
+@pytest.mark.parametrize("kind", ["flac", "ark"])
+def test_full_disk_stops_format_and_leaves_no_half(data, tmp_path, monkeypatch, capsys, kind):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(audio_io.soundfile, "write", full if kind == "ark" else soundfile.write)
+    assert format_to(data, tmp_path / "dump", "--format", kind) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"(a-1\.flac|audio\.0\.ark): no space left on the disk", error)
+    assert audio_files(tmp_path / "dump") == []
+    assert not (tmp_path / "dump/wav.scp").exists()
+
+
+def test_data_that_changed_after_formatting_is_noticed(data, tmp_path, make_data, capsys):
+    out = tmp_path / "dump"
+    assert format_to(data, out) == 0
+    make_data(data, {"a-1": 0.6})
+    assert format_to(data, out) == 2
+    assert "made with another configuration (fingerprint:" in capsys.readouterr().err
+
+
+# Tokens
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    words = "ALPHA BRAVO CHARLIE DELTA ECHO FOXTROT GOLF HOTEL INDIA JULIET".split()
+    path = tmp_path / "text"
+    path.write_text("".join(f"u{i} {words[i]} {words[i - 1]}\n" for i in range(10)))
+    return path
+
+
+def test_bpe_list_is_in_espnets_order_and_the_model_makes_it(text, tmp_path):
+    import sentencepiece
+
+    out = tmp_path / "tokens"
+    assert tokens(text, out, "--type", "bpe", "--vocab_size", "40") == 0
+    made = (out / "tokens.txt").read_text().splitlines()
+    assert made[:2] == ["<blank>", "<unk>"] and made[-1] == "<sos/eos>"
+    assert len(set(made)) == len(made)
+    expected = {"type": "bpe", "vocab_size": len(made), "model": "bpe.model"}
+    assert read_json(out / "tokens.json") == expected
+    model = sentencepiece.SentencePieceProcessor(model_file=str(out / "bpe.model"))
+    for sentence in read_map(text).values():
+        pieces = model.encode(sentence, out_type=str)
+        assert set(pieces) <= set(made) and model.decode(pieces) == sentence
+
+
+def test_tokens_are_the_same_again(text, tmp_path):
+    for name in ("a", "b"):
+        assert tokens(text, tmp_path / name, "--type", "bpe", "--vocab_size", "40") == 0
+    for file in ("tokens.txt", "tokens.json", "bpe.model"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_characters_hold_the_space_once(text, tmp_path):
+    out = tmp_path / "tokens"
+    assert tokens(text, out, "--type", "char") == 0
+    made = (out / "tokens.txt").read_text().splitlines()
+    letters = sorted({c for s in read_map(text).values() for c in s} - {" "})
+    assert made == ["<blank>", "<unk>", *letters, "<space>", "<sos/eos>"]
+    assert read_json(out / "tokens.json") == {
+        "type": "char",
+        "vocab_size": len(made),
+        "model": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--type", "bpe", "--vocab_size", "5000"], r"--vocab_size 5000: .* so many tokens of"),
+        (["--type", "bpe", "--vocab_size", "5"], r"--vocab_size 5: "),
+        (["--type", "bpm"], r"--type: 'bpm' is not known \(did you mean 'bpe'\?\)"),
+    ],
+)
+def test_wrong_token_options_are_named(text, tmp_path, capsys, options, message):
+    out = tmp_path / "tokens"
+    assert tokens(text, out, *options) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error
+    assert not list(out.glob("*"))
+
+
+def test_text_that_changed_after_the_tokens_is_noticed(text, tmp_path, capsys):
+    assert tokens(text, tmp_path / "tokens", "--type", "char") == 0
+    text.write_text("u0 OTHER\n")
+    assert tokens(text, tmp_path / "tokens", "--type", "char") == 2
+    assert "fingerprint" in capsys.readouterr().err
