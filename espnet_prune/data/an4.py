@@ -14,7 +14,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from espnet_prune.data.audio_io import read_headerless, write_flac
+from espnet_prune.data.audio_io import read_headerless, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path
@@ -137,6 +137,6 @@ def _recording(root: Path, relative: str, out: Path) -> Path:
             return path
         target = out / "converted" / f"{path.stem}.flac"
         if not target.exists():
-            write_flac(target, read_headerless(path), SAMPLE_RATE)
+            write_audio(target, read_headerless(path), SAMPLE_RATE)
         return target.resolve()
     raise DataError(f"{root / 'wav' / relative}: no recording with a suffix of {SUFFIXES}")

@@ -150,15 +150,18 @@ def read_headerless(path: Path) -> numpy.ndarray:
     return min(orders, key=lambda samples: numpy.abs(numpy.diff(samples.astype(float))).sum())
 
 
-def write_flac(path: Path, samples: numpy.ndarray, sample_rate: int) -> None:
-    """Writes int16 samples as 16-bit FLAC, atomically.
-
-    It is encoded in memory first: libsndfile would turn a full disk into a nameless error.
-    """
+def _encode(samples: numpy.ndarray, sample_rate: int, kind: str) -> bytes:
+    """A file's content, made in memory: libsndfile would turn a full disk into a nameless error."""
     encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(encoded, samples, sample_rate, format=kind, subtype="PCM_16")
+    return encoded.getvalue()
+
+
+def write_audio(path: Path, samples: numpy.ndarray, sample_rate: int) -> None:
+    """Writes int16 samples as 16-bit WAV or FLAC, by the path's suffix, atomically."""
+    content = _encode(samples, sample_rate, path.suffix[1:].upper())
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        temporary.write_bytes(content)
 
 
 def write_archive(
@@ -175,7 +178,5 @@ def write_archive(
             for utterance, samples in recordings.items():
                 archive.write(f"{utterance} ".encode())
                 entries[utterance] = f"{path}:{archive.tell()}"
-                wave = io.BytesIO()
-                soundfile.write(wave, samples, sample_rate, format="WAV", subtype="PCM_16")
-                archive.write(wave.getvalue())
+                archive.write(_encode(samples, sample_rate, "WAV"))
     return entries

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.config import check_choice
-from espnet_prune.data.audio_io import read_audio, write_archive, write_flac
+from espnet_prune.data.audio_io import read_audio, write_archive, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data, write_map
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.data.resume import begin, fingerprint
@@ -37,7 +37,7 @@ def _write(part: _Part) -> dict[str, tuple[str, int]]:
         entries = {utterance: str(part.target) for utterance in recordings}
         if not part.target.exists():
             for samples in recordings.values():
-                write_flac(part.target, samples, part.sample_rate)
+                write_audio(part.target, samples, part.sample_rate)
     return {u: (entries[u], len(samples)) for u, samples in recordings.items()}
 
 

@@ -11,7 +11,7 @@ import numpy
 import soxr
 
 from espnet_prune.config import check_range
-from espnet_prune.data.audio_io import read_audio, write_flac
+from espnet_prune.data.audio_io import read_audio, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.data.resume import begin, fingerprint
@@ -36,7 +36,7 @@ class _Job:
 def _make(job: _Job) -> None:
     if not job.target.exists():
         samples, rate = read_audio(job.entry, job.place)
-        write_flac(job.target, perturb(samples, job.factor, rate), rate)
+        write_audio(job.target, perturb(samples, job.factor, rate), rate)
 
 
 def perturb_data(

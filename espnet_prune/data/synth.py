@@ -20,10 +20,10 @@ import soundfile
 import soxr
 
 from espnet_prune.config import check_choice, check_range
+from espnet_prune.data.audio_io import write_audio
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.errors import ConfigError, EnvironmentProblem
-from espnet_prune.io_atomic import atomic_path
 from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
@@ -276,8 +276,7 @@ def _make(utterance: Utterance) -> float:
     samples = add_noise(speak(utterance), utterance.snr_db, utterance.noise_seed)
     samples *= min(1.0, PEAK / numpy.abs(samples).max(initial=PEAK))
     whole = numpy.round(samples * INT16_MAX).astype(numpy.int16)
-    with atomic_path(utterance.path) as temporary:
-        soundfile.write(temporary, whole, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    write_audio(utterance.path, whole, SAMPLE_RATE)
     return len(whole) / SAMPLE_RATE
 
 

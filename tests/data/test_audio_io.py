@@ -13,7 +13,7 @@ from espnet_prune.data.audio_io import (
     read_audio,
     read_headerless,
     write_archive,
-    write_flac,
+    write_audio,
 )
 from espnet_prune.errors import DataError, EnvironmentProblem
 
@@ -107,7 +107,7 @@ def test_headerless_file_without_whole_samples_is_named(tmp_path, content):
         read_headerless(path)
 
 
-@pytest.mark.parametrize("write", [write_flac, lambda p, s, r: write_archive(p, {"a": s}, r)])
+@pytest.mark.parametrize("write", [write_audio, lambda p, s, r: write_archive(p, {"a": s}, r)])
 def test_full_disk_names_the_file_and_leaves_nothing(tmp_path, samples, monkeypatch, write):
     class FullFile:
         def __enter__(self):
@@ -128,8 +128,8 @@ def test_full_disk_names_the_file_and_leaves_nothing(tmp_path, samples, monkeypa
 
     monkeypatch.setattr(Path, "open", open_full)
     monkeypatch.setattr(Path, "write_bytes", lambda self, content: open_full(self).write(content))
-    with pytest.raises(EnvironmentProblem, match="audio.out: no space left on the disk"):
-        write(tmp_path / "audio.out", samples, 16000)
+    with pytest.raises(EnvironmentProblem, match=r"audio\.wav: no space left on the disk"):
+        write(tmp_path / "audio.wav", samples, 16000)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,5 +144,5 @@ def test_kernel_says_no_space_while_writing(samples, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(EnvironmentProblem, match="no space left"):
-        write_flac(tmp_path / "a.flac", samples, 16000)
+        write_audio(tmp_path / "a.flac", samples, 16000)
     assert not (tmp_path / "a.flac").exists()
