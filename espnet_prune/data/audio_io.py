@@ -18,6 +18,8 @@ from espnet_prune.io_atomic import atomic_path
 
 ARCHIVE_ENTRY = re.compile(r"^.+\.ark:\d+$")
 STREAMED_BYTES = 0x7FFFF000  # programs that write WAV into a pipe leave such a size, or 0
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+FULL_SCALE = 32768  # of 16-bit samples: 1.0 in floating point
 
 
 def _omniio():
@@ -66,7 +68,7 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
             rate, samples = _read_archive(entry)
         else:
             _check_whole(Path(entry))
-            samples, rate = soundfile.read(entry, dtype="int16")
+            rate, samples = _read_file(entry)
     except (soundfile.SoundFileError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise _unreadable(entry, where, error) from error
     if samples.ndim != 1:
@@ -108,6 +110,18 @@ def _unreadable(entry: str, where: str, error: Exception) -> DataError:
         f"{where}: '{entry}' can't be read as audio ({error}); it is damaged or of a format that "
         "libsndfile doesn't know: fetch or convert it again, or drop the utterance"
     )
+
+
+def _read_file(path: str) -> tuple[int, numpy.ndarray]:
+    """Reads a file; floating-point samples are scaled, which libsndfile would cut to zeros."""
+    with soundfile.SoundFile(path) as file:
+        if file.subtype not in FLOAT_SUBTYPES:
+            return file.samplerate, file.read(dtype="int16")
+        samples = file.read(dtype="float32")
+        if not numpy.isfinite(samples).all():
+            raise ValueError("a sample is not a finite number")
+        scaled = numpy.round(samples * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+        return file.samplerate, scaled.astype(numpy.int16)
 
 
 def _read_archive(entry: str) -> tuple[int, numpy.ndarray]:

@@ -34,6 +34,22 @@ def test_files_give_the_same_samples(tmp_path, samples, suffix, kind):
     assert audio_info(str(path), "here") == (len(samples), 16000)
 
 
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_floating_point_samples_are_scaled_and_clipped(tmp_path, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, numpy.array([0.0, 0.5, -1.0, 1.0, -1.5]), 16000, subtype=subtype)
+    found, _ = read_audio(str(path), "here", 16000)
+    assert found.dtype == numpy.int16
+    assert found.tolist() == [0, 16384, -32768, 32767, -32768]
+
+
+def test_floating_point_sample_that_is_no_number_is_named(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, numpy.array([0.0, numpy.nan]), 16000, subtype="FLOAT")
+    with pytest.raises(DataError, match="here: .*not a finite number"):
+        read_audio(str(path), "here")
+
+
 def test_archive_gives_the_same_samples(tmp_path, samples):
     recordings = {"a": samples, "b": samples[:100]}
     path = tmp_path / "with, comma and space.ark"
