@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -11,7 +12,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int, title: str) -> list[R]:
+def parallel_map(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    jobs: int,
+    title: str,
+    fresh_processes: bool = False,
+) -> list[R]:
     """``[function(item) for item in items]``, the first error of any process raised here.
 
     Args:
@@ -19,6 +26,7 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int, titl
         items: what it is applied to.
         jobs: number of processes; 1 runs in this one.
         title: of the progress bar.
+        fresh_processes: start them anew instead of copying this one, as torch's threads need.
     """
 
     def follow(results: Iterable[R]) -> list[R]:
@@ -26,6 +34,7 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int, titl
 
     if jobs <= 1 or len(items) < 2 * jobs:
         return follow(map(function, items))
-    with ProcessPoolExecutor(jobs) as pool:
-        chunk = max(1, min(32, len(items) // (4 * jobs)))
+    context = get_context("spawn" if fresh_processes else None)
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        chunk = 1 if fresh_processes else max(1, min(32, len(items) // (4 * jobs)))
         return follow(pool.map(function, items, chunksize=chunk))

@@ -1,0 +1,38 @@
+"""Stages 7 and 11: a data folder decoded by CTC greedy and joint search."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--data", type=Path, required=True, help="dump folder")
+    parser.add_argument("--config", type=Path, required=True, help="decode.yaml")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Decodes the modes that aren't there yet."""
+    from espnet_prune.config import load_yaml, to_dataclass
+    from espnet_prune.espnet.decoding import DecodeConfig, decode
+    from espnet_prune.stage import finished, mark_finished
+
+    args = get_parser().parse_args(argv)
+    values = load_yaml(args.config)
+    if not finished(args.out, values):
+        config = to_dataclass(DecodeConfig, values, str(args.config))
+        decode(args.model, args.data, config, args.out, args.nj)
+        mark_finished(args.out, values)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

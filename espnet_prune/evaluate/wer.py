@@ -1,0 +1,216 @@
+"""Word error rate with its interval, and its significance against the uncompressed model.
+
+Errors are counted by NIST's sclite where it is installed, otherwise by jiwer. Both align words; the
+words are handed over as neutral symbols, so that case, parentheses and encodings mean nothing
+special to either. (sclite weighs a substitution 4 and the others 3, jiwer all 1; where alignments
+of unequal error counts tie under those weights they could differ, which no test has met.)
+
+The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
+matched-pair test: signs of the differences of errors per utterance are flipped at random, two-sided
+(a permutation form of the matched-pairs test of Gillick and Cox 1989, utterances as segments).
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy
+
+from espnet_prune.errors import DataError, EnvironmentProblem
+
+SCLITE_OF_DEBIAN = Path("/usr/lib/sctk/bin/sclite")
+RESAMPLES = 10000
+CONFIDENCE = 0.95
+SEED = 0
+TEST = "matched pairs: sign-flip permutation over utterances, two-sided"
+SCORES = re.compile(r"Scores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Errors and words of one utterance."""
+
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def errors(self) -> int:
+        """All three kinds together."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result of a set, as score.json has it; rates in percent."""
+
+    errors: int
+    words: int
+    wer: float
+    ci95: tuple[float, float]
+    p_vs_teacher: float | None
+    substitutions: int
+    deletions: int
+    insertions: int
+    utterances: int
+    tool: str
+    test: str | None
+
+    def to_json(self) -> dict:
+        """A dictionary for JSON."""
+        return {"schema": 1, **asdict(self), "ci95": list(self.ci95)}
+
+
+def find_sclite() -> str | None:
+    """Path of sclite, None where it isn't installed."""
+    if SCLITE_OF_DEBIAN.exists():
+        return str(SCLITE_OF_DEBIAN)
+    return shutil.which("sclite")
+
+
+def check_same_utterances(reference: Mapping, hypothesis: Mapping, where: str) -> None:
+    """DataError unless both have the same utterances."""
+    missing = sorted(set(reference) - set(hypothesis))
+    extra = sorted(set(hypothesis) - set(reference))
+    if missing or extra:
+        raise DataError(
+            f"{where}: {len(missing)} utterances are missing ({', '.join(missing[:3])}), "
+            f"{len(extra)} are not in the reference ({', '.join(extra[:3])}); decode again"
+        )
+
+
+def count_errors(
+    reference: Mapping[str, str], hypothesis: Mapping[str, str], tool: str | None = None
+) -> tuple[list[Counts], str]:
+    """Errors of each utterance, in the reference's order, and the tool that counted them.
+
+    Args:
+        reference: transcript by utterance.
+        hypothesis: recognised text by utterance, which may be empty.
+        tool: ``sclite`` or ``jiwer``; by default sclite where it is installed.
+    """
+    check_same_utterances(reference, hypothesis, "hypotheses")
+    pairs = [(reference[u].split(), hypothesis[u].split()) for u in reference]
+    if tool is None:
+        tool = "sclite" if find_sclite() else "jiwer"
+    counter = {"sclite": _count_by_sclite, "jiwer": _count_by_jiwer}[tool]
+    return counter(pairs), tool
+
+
+def _count_by_jiwer(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    import jiwer
+
+    counts = []
+    for words, recognised in pairs:
+        result = jiwer.process_words(" ".join(words), " ".join(recognised))
+        counts.append(Counts(len(words), result.substitutions, result.deletions, result.insertions))
+    return counts
+
+
+def _count_by_sclite(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    program = find_sclite()
+    if program is None:
+        raise EnvironmentProblem("sclite isn't installed; `apt-get install sctk`, or use jiwer")
+    symbols: dict[str, str] = {}
+
+    def line(words: list[str], number: int) -> str:
+        names = [symbols.setdefault(word, f"w{len(symbols)}") for word in words]
+        return " ".join([*names, f"(s-{number:08d})"]) + "\n"
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, side in (("ref.trn", 0), ("hyp.trn", 1)):
+            lines = (line(pair[side], number) for number, pair in enumerate(pairs))
+            Path(folder, name).write_text("".join(lines))
+        command = [program, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm"]
+        command += ["-o", "pralign", "stdout"]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    found = [tuple(map(int, m.groups())) for m in SCORES.finditer(run.stdout)]
+    if run.returncode or len(found) != len(pairs):
+        raise EnvironmentProblem(
+            f"{program}: {len(found)} of {len(pairs)} utterances were scored ({run.stderr[:200]})"
+        )
+    return [Counts(c + s + d, s, d, i) for c, s, d, i in found]
+
+
+def interval(errors: numpy.ndarray, words: numpy.ndarray, seed: int = SEED) -> tuple[float, float]:
+    """The 95% bootstrap interval of the WER in percent.
+
+    Args:
+        errors: (utterances,).
+        words: (utterances,).
+        seed: of the resampling.
+    """
+    generator = numpy.random.default_rng(seed)
+    rates = []
+    for _ in range(RESAMPLES // 500):
+        chosen = generator.integers(0, len(errors), (500, len(errors)))
+        rates.append(errors[chosen].sum(1) / numpy.maximum(1, words[chosen].sum(1)))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = numpy.percentile(100 * numpy.concatenate(rates), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def matched_pairs(errors: numpy.ndarray, others: numpy.ndarray, seed: int = SEED) -> float:
+    """Two-sided p that two systems make equally many errors on the same utterances.
+
+    Args:
+        errors: (utterances,), of one system.
+        others: (utterances,), of the other.
+        seed: of the permutations.
+    """
+    from scipy.stats import permutation_test
+
+    differences = errors - others
+    differences = differences[differences != 0]
+    if len(differences) == 0:
+        return 1.0
+    result = permutation_test(
+        (differences,),
+        numpy.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES - 1,
+        batch=1000,
+        rng=numpy.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def score(
+    reference: Mapping[str, str],
+    hypothesis: Mapping[str, str],
+    teacher: Mapping[str, str] | None = None,
+    tool: str | None = None,
+) -> Score:
+    """WER of a set with interval, and p against the teacher's hypotheses if they are given.
+
+    Raises:
+        DataError: an utterance is missing or too many; the reference has no words.
+    """
+    counts, tool = count_errors(reference, hypothesis, tool)
+    errors = numpy.array([c.errors for c in counts])
+    words = numpy.array([c.words for c in counts])
+    if words.sum() == 0:
+        raise DataError("the reference has no words; a WER needs some")
+    p_value = None
+    if teacher is not None:
+        theirs, _ = count_errors(reference, teacher, tool)
+        p_value = matched_pairs(errors, numpy.array([c.errors for c in theirs]))
+    return Score(
+        errors=int(errors.sum()),
+        words=int(words.sum()),
+        wer=float(100 * errors.sum() / words.sum()),
+        ci95=interval(errors, words),
+        p_vs_teacher=p_value,
+        substitutions=sum(c.substitutions for c in counts),
+        deletions=sum(c.deletions for c in counts),
+        insertions=sum(c.insertions for c in counts),
+        utterances=len(counts),
+        tool=tool,
+        test=None if teacher is None else TEST,
+    )
