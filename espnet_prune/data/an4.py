@@ -106,7 +106,7 @@ def _read_part(root: Path, part: str, out: Path) -> DataSet:
             raise DataError(
                 f"{root / 'etc'}/an4_{part}.transcription: '{line}' doesn't end in ({name})"
             )
-        _, speaker, _ = name.split("-")
+        speaker = Path(relative).parent.name
         utterance = f"{speaker}-{name}"
         recordings[utterance] = str(_recording(root, relative, out))
         texts[utterance] = match["text"].strip()
