@@ -1,0 +1,33 @@
+"""Stage 13: report.json, RESULTS.md, plots and a page, of one experiment or of several."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("experiments", type=Path, nargs="+", metavar="exp/TAG")
+    parser.add_argument("--corpus", default="unnamed", help="name of the corpus")
+    parser.add_argument("--out", type=Path, help="by default report/ in the first experiment")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the report and prints its table."""
+    from espnet_prune.evaluate.report import write_report
+    from espnet_prune.provenance import command_line
+
+    args = get_parser().parse_args(argv)
+    out = args.out or args.experiments[0] / "report"
+    text, page = write_report(args.experiments, args.corpus, out, command_line())
+    print(f"{text}\n\nReport: {page.resolve()}\nTable:  {(out / 'RESULTS.md').resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
