@@ -50,12 +50,18 @@ class Lagrangian(Controller):
 class Constraint(Controller):
     """lambda (t - s) for the constraint s >= t, lambda >= 0 by projection.
 
-    Source: controlled sparsity, arXiv 2208.04425: no penalty to tune; the multiplier is reset
-    once the constraint is met, so that it doesn't go on pressing.
+    Source: controlled sparsity, arXiv 2208.04425: no penalty to tune; with restarts, the
+    multiplier is set back to 0 once the constraint is met, so that it doesn't go on pressing.
+    Restarts suit short trainings, whose gates hardly reopen by themselves; without them it settles
+    at the solution, after some swings.
+
+    Args:
+        restart: whether to restart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, restart: bool = True) -> None:
         super().__init__()
+        self.restart = restart
         self.lambda_linear = nn.Parameter(torch.zeros(()))
         self.register_buffer("met", torch.zeros((), dtype=torch.bool))
 
@@ -68,13 +74,14 @@ class Constraint(Controller):
     @torch.no_grad()
     def project(self) -> None:
         self.lambda_linear.clamp_(min=0)
-        self.lambda_linear.mul_(~self.met)
+        if self.restart:
+            self.lambda_linear.mul_(~self.met)
 
     def values(self) -> dict[str, Tensor]:
         return {"lambda_linear": self.lambda_linear.detach()}
 
 
-CONTROLLERS = {"lagrangian": Lagrangian, "constraint": Constraint}
+CONTROLLERS = ("lagrangian", "constraint")
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,16 @@ class ControllerConfig:
     Attributes:
         kind: ``lagrangian`` or ``constraint``.
         learning_rate: of the multipliers (CoFi's code: the same as the masks').
+        restart: of ``constraint``; the Lagrangian has none.
     """
 
     kind: str = "lagrangian"
     learning_rate: float = 0.05
+    restart: bool = True
 
     def __post_init__(self) -> None:
         check_choice("controller: kind", self.kind, CONTROLLERS)
 
     def build(self) -> Controller:
         """A fresh controller, multipliers at 0."""
-        return CONTROLLERS[self.kind]()
+        return Constraint(self.restart) if self.kind == "constraint" else Lagrangian()

@@ -77,9 +77,9 @@ def _reachable(structure: Structure, gated: set[str]) -> set[str]:
         children = structure.children[name]
         if site.kind == BRANCH and reachable.intersection(children):
             reachable.add(name)
-    for kind in (BLOCK, BRANCH):
+    for kind in (BLOCK, BRANCH):  # from the top down
         for name, site in structure.sites.items():
-            if site.kind == kind and name in gated:
+            if site.kind == kind and name in reachable:
                 reachable.update(structure.children[name])
     return reachable
 

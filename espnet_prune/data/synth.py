@@ -84,11 +84,11 @@ class Corpus:
         default_factory=lambda: {"awb": 124.0, "kal16": 103.0, "rms": 101.0, "slt": 174.0}
     )
     kinds: dict[str, float] = field(
-        default_factory=lambda: {"command": 2.0, "digits": 1.0, "spelling": 1.0}
+        default_factory=lambda: {"command": 4.0, "digits": 2.0, "spelling": 1.0}
     )
-    duration_stretch: tuple[float, float] = (0.85, 1.2)
+    duration_stretch: tuple[float, float] = (0.95, 1.3)
     pitch_ratio: tuple[float, float] = (0.9, 1.1)
-    snr_db: tuple[float, float] | None = (5.0, 25.0)
+    snr_db: tuple[float, float] | None = (10.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def check(corpus: Corpus, where: str) -> None:
 
 
 def draw_sentences(corpus: Corpus, draw: random.Random, where: str = "corpus") -> list[str]:
-    """Distinct sentences for all sets, in the order drawn.
+    """Distinct sentences for all sets, shuffled.
+
+    Kinds with few sentences give ever fewer new ones; unshuffled, the sets' mixtures would differ.
 
     Raises:
         ConfigError: the chosen kinds have too few distinct sentences.
@@ -174,7 +176,7 @@ def draw_sentences(corpus: Corpus, draw: random.Random, where: str = "corpus") -
                 f"only about {len(found)} different sentences; ask for fewer or add kinds"
             )
         found[sentence] = None
-    return list(found)
+    return draw.sample(list(found), len(found))
 
 
 def plan(corpus: Corpus, out: Path, where: str = "corpus") -> dict[str, list[Utterance]]:

@@ -165,7 +165,7 @@ def cut_system(out: Path) -> float:
     conf = to_dataclass(PruneConf, record["prune_conf"], str(out / "system.json"))
     method = conf.build_method()
     gated = _trained(conf, out) if method.learns_masks else inject(load(conf.teacher), method)
-    expected = float(gated.expected_sparsity())
+    expected = float(gated.expected_sparsity().detach())
     masks = method.masks(gated.eval())
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))

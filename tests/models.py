@@ -1,0 +1,64 @@
+"""Small models and helpers that several tests share."""
+
+import torch
+
+from espnet_prune.gates import FixedGate, HardConcreteGate
+from espnet_prune.sites import KINDS
+
+FRAMES = 120
+ENCODER = {
+    "output_size": 16,
+    "attention_heads": 4,
+    "linear_units": 24,
+    "num_blocks": 2,
+    "macaron_style": True,
+    "rel_pos_type": "latest",
+    "cnn_module_kernel": 7,
+    "dropout_rate": 0.0,
+    "positional_dropout_rate": 0.0,
+}
+
+
+def encoder(seed: int = 0, **options) -> torch.nn.Module:
+    """A tiny ConformerEncoder whose norms are not what they are at the start."""
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+
+    torch.manual_seed(seed)
+    model = ConformerEncoder(80, **{**ENCODER, **options})
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            torch.nn.init.normal_(module.weight, 1.0, 0.3)
+            torch.nn.init.normal_(module.bias)
+        if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, 0.0, 0.3)
+    return model.eval()
+
+
+def features(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random features (B, T, 80) and lengths of which one is shorter."""
+    generator = torch.Generator().manual_seed(7)
+    lengths = torch.full((batch,), FRAMES)
+    lengths[-1] = FRAMES * 3 // 4
+    return torch.randn(batch, FRAMES, 80, generator=generator), lengths
+
+
+class AllSites:
+    """A method of tests: a gate on every site of the given kinds."""
+
+    reference_seconds = FRAMES / 100
+    seed = 0
+
+    def __init__(self, kinds=KINDS, measure: str = "parameters", learned: bool = True) -> None:
+        self.site_kinds = kinds
+        self.measure = measure
+        self.learned = learned
+
+    def make_gate(self, site):
+        if not self.learned:
+            return FixedGate(site.units)
+        return HardConcreteGate(site.units, binary=site.kind == "block")
+
+    def make_controller(self):
+        return None
