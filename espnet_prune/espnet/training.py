@@ -9,6 +9,7 @@ from espnet_prune.config import dump_yaml
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import DataError
+from espnet_prune.espnet import archives
 from espnet_prune.io_atomic import read_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def data_options(train: Path, valid: Path) -> dict:
     options = {}
     for name, folder in (("train", train), ("valid", valid)):
         entry = next(iter(read_map(folder / "wav.scp").values()))
-        kind = "kaldi_ark" if ARCHIVE_ENTRY.match(entry) else "sound"
+        kind = archives.PCM_ARCHIVE if ARCHIVE_ENTRY.match(entry) else "sound"
         options[f"{name}_data_path_and_name_and_type"] = [
             (str((folder / "wav.scp").resolve()), "speech", kind),
             (str((folder / "text").resolve()), "text", "text"),
@@ -126,6 +127,7 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
         for k, v in values.items()
     }
     write_text(out / RESOLVED, dump_yaml(plain))
+    archives.register()
     with _log_to(out / LOG):
         command = ["--config", str(out / RESOLVED), "--output_dir", str(out), "--ngpu", str(ngpu)]
         task.main(cmd=command)

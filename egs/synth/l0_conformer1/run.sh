@@ -12,5 +12,5 @@ exec ../../TEMPLATE/prune1/prune.sh \
     --local_data_cmd 'python -m espnet_prune.bin.prepare_synth --out data --config "$conf_dir/corpus.yaml"' \
     --train_set train --valid_set dev --test_sets test \
     --speed_factors "1.0" \
-    --token_type char \
+    --token_type bpe --vocab_size 75 \
     "$@"

@@ -1,0 +1,105 @@
+"""Mappings and losses of distillation on problems with known answers."""
+
+import pytest
+import torch
+
+from espnet_prune.distill import (
+    DistillConfig,
+    LayerwiseDistillation,
+    choose,
+    default_teacher_layers,
+    kl_loss,
+    layer_loss,
+    length_mask,
+)
+from espnet_prune.distill.mapping import fixed, monotone
+from espnet_prune.errors import ConfigError
+
+
+def test_default_layers_are_the_quarters():
+    assert default_teacher_layers(12) == (2, 5, 8, 11)
+    assert default_teacher_layers(6) == (1, 2, 3, 5) or default_teacher_layers(6)[-1] == 5
+    assert default_teacher_layers(1) == (0,)
+
+
+def test_fixed_takes_the_nearest_kept_block_below():
+    assert fixed([2, 5, 8, 11], [0, 3, 5, 9]) == [0, 2, 2, 3]
+    assert fixed([0], [4, 5]) == [0]
+
+
+def test_argmin_takes_the_nearest():
+    distances = torch.tensor([[3.0, 1.0, 2.0], [0.5, 2.0, 2.0]])
+    assert choose("argmin", distances, [0, 1], [0, 1, 2]) == [1, 0]
+
+
+def test_monotone_keeps_the_order_where_argmin_does_not():
+    distances = torch.tensor([[9.0, 9.0, 1.0], [9.0, 1.0, 2.0]])
+    assert choose("argmin", distances, [0, 1], [0, 1, 2]) == [2, 1]
+    columns = monotone(distances)
+    assert columns[0] < columns[1] == 1
+
+
+def test_monotone_leaves_room_for_lower_layers():
+    distances = torch.tensor([[5.0, 1.0, 1.0], [5.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    assert monotone(distances) == [0, 1, 2]
+
+
+def test_monotone_with_fewer_blocks_than_layers_shares_the_lowest():
+    assert monotone(torch.rand(4, 2))[-1] == 1
+    assert set(monotone(torch.rand(4, 2))) <= {0, 1}
+
+
+def test_monotone_chooses_only_among_eligible_blocks():
+    distances = torch.zeros(2, 4)
+    columns = choose("monotone", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2])
+    assert columns == [1, 2]
+
+
+def test_equal_states_cost_nothing():
+    states = torch.randn(2, 5, 4)
+    valid = length_mask(torch.tensor([5, 3]), 5)
+    for kind in ("mse", "l1_cosine"):
+        assert float(layer_loss(kind, states, states, valid)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_padding_does_not_matter():
+    student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    valid = length_mask(torch.tensor([5, 3]), 5)
+    before = layer_loss("mse", student, teacher, valid)
+    student[1, 3:] = 99.0
+    assert torch.equal(layer_loss("mse", student, teacher, valid), before)
+
+
+def test_mse_is_the_mean_square():
+    student, teacher = torch.zeros(1, 2, 3), torch.full((1, 2, 3), 2.0)
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    assert float(layer_loss("mse", student, teacher, valid)) == pytest.approx(4.0)
+
+
+def test_kl_has_the_closed_form_value():
+    student = torch.log(torch.tensor([[[0.5, 0.5]]]))
+    teacher = torch.log(torch.tensor([[[0.25, 0.75]]]))
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    expected = 0.25 * torch.log(torch.tensor(0.5)) + 0.75 * torch.log(torch.tensor(1.5))
+    assert float(kl_loss(student, teacher, valid, 1.0)) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_linear_map_starts_at_the_identity():
+    module = LayerwiseDistillation(DistillConfig(mapping="fixed"), 4, 8)
+    states = [torch.randn(2, 6, 8) for _ in range(4)]
+    valid = torch.ones(2, 6, dtype=torch.bool)
+    assert float(module(states, states, valid, [0, 1, 2, 3]).detach()) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("mapping", "monoton"), ("layer_loss", "l2"), ("temperature", 0.0), ("ctc_weight", -1.0)],
+)
+def test_wrong_options_are_named(option, value):
+    with pytest.raises(ConfigError, match=option):
+        DistillConfig(**{option: value})
+
+
+def test_a_teacher_layer_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="12"):
+        LayerwiseDistillation(DistillConfig(teacher_layers=(12,)), 12, 8)

@@ -1,0 +1,81 @@
+"""Scoring: both tools agree, intervals and p-values behave."""
+
+import random
+
+import numpy
+import pytest
+
+from espnet_prune.errors import DataError
+from espnet_prune.evaluate.wer import find_sclite, interval, matched_pairs, score
+
+WORDS = ["A", "a", "it's", "(b)", "{c", "/", "ü", "D", "<x>", "E"]
+
+
+def corpus(drop: float, add: float, seed: int = 0) -> tuple[dict, dict]:
+    generator = random.Random(seed)
+    reference = {
+        f"u{i:03d}": " ".join(generator.choice(WORDS) for _ in range(generator.randint(1, 8)))
+        for i in range(150)
+    }
+    hypothesis = {}
+    for utterance, text in reference.items():
+        kept = [word for word in text.split() if generator.random() > drop]
+        if generator.random() < add:
+            kept.append(generator.choice(WORDS))
+        hypothesis[utterance] = " ".join(kept)
+    return reference, hypothesis
+
+
+@pytest.mark.skipif(find_sclite() is None, reason="sclite (Debian's sctk) isn't installed")
+@pytest.mark.parametrize("seed", range(3))
+def test_sclite_and_jiwer_give_the_same_wer(seed):
+    reference, hypothesis = corpus(0.2, 0.3, seed)
+    results = [score(reference, hypothesis, tool=tool) for tool in ("sclite", "jiwer")]
+    assert results[0].errors == results[1].errors
+    assert results[0].words == results[1].words == sum(len(t.split()) for t in reference.values())
+
+
+def test_known_counts():
+    reference = {"a": "ONE TWO THREE", "b": "FOUR"}
+    result = score(reference, {"a": "ONE TOO THREE FIVE", "b": ""}, tool="jiwer")
+    counts = (result.errors, result.substitutions, result.insertions, result.deletions)
+    assert counts == (3, 1, 1, 1)
+    assert result.wer == pytest.approx(75.0)
+
+
+def test_case_counts():
+    assert score({"a": "yes"}, {"a": "YES"}, tool="jiwer").errors == 1
+
+
+def test_interval_contains_the_estimate_and_repeats():
+    reference, hypothesis = corpus(0.2, 0.3)
+    first, second = (score(reference, hypothesis, tool="jiwer") for _ in range(2))
+    assert first.ci95[0] < first.wer < first.ci95[1]
+    assert first.ci95 == second.ci95
+
+
+def test_interval_narrows_with_more_utterances():
+    errors, words = numpy.array([0, 1, 2, 0] * 10), numpy.full(40, 5)
+    narrow = interval(numpy.tile(errors, 16), numpy.tile(words, 16))
+    wide = interval(errors, words)
+    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
+
+
+def test_equal_systems_are_not_different_and_clearly_different_ones_are():
+    reference, good = corpus(0.02, 0.0)
+    _, bad = corpus(0.4, 0.5)
+    assert score(reference, good, good, tool="jiwer").p_vs_teacher == 1.0
+    assert score(reference, bad, good, tool="jiwer").p_vs_teacher < 0.001
+
+
+def test_p_value_is_symmetric_and_exact_on_few_pairs():
+    few = numpy.array([1, 1, 1, 1])
+    nothing = numpy.zeros(4, dtype=int)
+    assert matched_pairs(few, nothing) == pytest.approx(2 / 16)
+    assert matched_pairs(nothing, few) == pytest.approx(2 / 16)
+
+
+@pytest.mark.parametrize("hypothesis", [{"a": "X"}, {"a": "X", "b": "Y", "c": "Z"}])
+def test_missing_and_extra_utterances_are_named(hypothesis):
+    with pytest.raises(DataError, match="b|c"):
+        score({"a": "X", "b": "Y"}, hypothesis, tool="jiwer")

@@ -1,0 +1,113 @@
+"""Every method reaches its target on a small encoder, with consistent masks."""
+
+import pytest
+import torch
+from models import encoder, features
+
+from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ConfigError
+from espnet_prune.methods import METHODS, L0Distill, MethodConfig, make_method
+from espnet_prune.surgery import cut, inject
+
+WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
+
+
+def train_gates(method: L0Distill, gated, updates: int) -> None:
+    """The size term alone, with the method's own optimiser groups."""
+    optimizer = torch.optim.Adam(method.parameter_groups(gated))
+    gated.train()
+    for _ in range(updates):
+        loss = method.loss(gated)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        gated.after_update()
+    gated.eval()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("target", [0.3, 0.7])
+def test_the_reached_sparsity_is_within_half_a_point(name, target):
+    method = make_method(name, target=target, seed=1, updates=200)
+    gated = inject(encoder(**WIDE), method).eval()
+    if method.learns_masks:
+        train_gates(method, gated, 200)
+    masks = method.masks(gated)
+    reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
+    tolerance = 0.03 if name in ("uniform_magnitude", "small_from_scratch") else 0.005
+    assert reached == pytest.approx(target, abs=tolerance)
+    small = cut(gated, masks)
+    removed = sum(p.numel() for p in gated.model.parameters()) - sum(
+        p.numel() for p in small.parameters()
+    )
+    assert removed == gated.budget.prunable - gated.budget.hard(masks)
+    assert torch.isfinite(small(*features())[0]).all()
+
+
+@pytest.mark.parametrize("kind", ["lagrangian", "constraint"])
+@pytest.mark.parametrize("measure", ["parameters", "macs"])
+def test_learned_size_comes_near_the_target_by_itself(kind, measure):
+    config = to_dataclass(
+        MethodConfig,
+        {"controller": {"kind": kind, "learning_rate": 0.5}, "budget": {"measure": measure}},
+        "test",
+    )
+    method = L0Distill(target=0.5, config=config, updates=600)
+    gated = inject(encoder(**WIDE), method)
+    train_gates(method, gated, 600)
+    assert float(gated.expected_sparsity().detach()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_target_starts_at_the_measured_sparsity():
+    method = L0Distill(target=0.5, updates=100)
+    gated = inject(encoder(), method)
+    assert method.target_now(gated) == pytest.approx(float(gated.start_sparsity))
+    assert 0 < float(gated.start_sparsity) < 0.01
+
+
+def test_multipliers_ascend_and_weights_do_not_decay_gates():
+    method = L0Distill(target=0.5, updates=100)
+    gates, multipliers = method.parameter_groups(inject(encoder(), method))
+    assert multipliers["maximize"] and multipliers["lr"] > 0
+    assert gates["weight_decay"] == multipliers["weight_decay"] == 0.0
+
+
+def test_l0_without_a_teacher_needs_none():
+    assert not make_method("l0").distillation.needs_teacher
+    assert make_method("l0_distill").distillation.needs_teacher
+
+
+def test_random_depends_on_the_seed_alone():
+    def masks(seed):
+        method = make_method("random", target=0.5, seed=seed)
+        return torch.cat(list(method.masks(inject(encoder(), method).eval()).values()))
+
+    assert torch.equal(masks(1), masks(1))
+    assert not torch.equal(masks(1), masks(2))
+
+
+def test_unknown_method_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'magnitude'"):
+        make_method("magnitud")
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"sites": ["heads"]}, "heads"),
+        ({"gate": {"initial_droprate": 0.1}}, "initial_drop_rate"),
+        ({"budget": {"measure": "flops"}}, "flops"),
+        ({"gate_learning_rate": "fast"}, "gate_learning_rate"),
+        ({"warmup_fraction": 2.0}, "warmup_fraction"),
+        ({"controller": {"kind": "pid"}}, "pid"),
+    ],
+)
+def test_wrong_options_are_named(options, named):
+    with pytest.raises(ConfigError, match=named):
+        to_dataclass(MethodConfig, options, "prune.yaml: method")
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 2.0])
+def test_target_out_of_range(target):
+    with pytest.raises(ConfigError, match="target"):
+        make_method("l0_distill", target=target)
