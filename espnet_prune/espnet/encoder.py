@@ -1,13 +1,17 @@
 """ESPnet's ConformerEncoder with a plan: built dense, then cut to shape."""
 
+import contextlib
+import io
 from typing import Any
 
-from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.surgery.cut import cut_to_plan
 from espnet_prune.surgery.plan import Plan
+
+with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 
 
 class PrunedConformerEncoder(ConformerEncoder):

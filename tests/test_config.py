@@ -1,0 +1,71 @@
+"""Strict configuration: each wrong key, value or file is named."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    count: int = 1
+    inner: Inner = field(default_factory=Inner)
+    kinds: tuple[str, ...] = ()
+    maybe: int | None = None
+    flag: bool = False
+
+
+def test_nested_values_lists_and_exponents():
+    values = {"name": "x", "inner": {"rate": "1e-3"}, "kinds": ["a"], "maybe": None, "flag": True}
+    outer = to_dataclass(Outer, values, "f.yaml")
+    assert outer.inner.rate == pytest.approx(1e-3)
+    assert outer.kinds == ("a",) and outer.maybe is None and outer.flag
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"name": "x", "cuont": 2}, "unknown key 'cuont'.*did you mean 'count'"),
+        ({"name": "x", "inner": {"rat": 2}}, "f.yaml: inner: unknown key 'rat'.*'rate'"),
+        ({"count": 2}, "'name' is missing"),
+        ({"name": "x", "count": "two"}, "count: int was expected, not 'two'"),
+        ({"name": "x", "count": True}, "count: int was expected"),
+        ({"name": "x", "count": 1.5}, "count: int was expected"),
+        ({"name": "x", "inner": 3}, "inner: a mapping"),
+        ({"name": "x", "kinds": "a"}, "kinds: a list"),
+        ({"name": "x", "flag": 1}, "flag: bool was expected"),
+    ],
+)
+def test_wrong_values_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        to_dataclass(Outer, values, "f.yaml")
+
+
+def test_base_is_merged_below(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: {x: 1, y: 2}\nb: 3\n")
+    (tmp_path / "own.yaml").write_text("base: base.yaml\na: {y: 5}\n")
+    assert load_yaml(tmp_path / "own.yaml") == {"a": {"x": 1, "y": 5}, "b": 3}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: 1\na: 2\n", "key 'a' is given twice"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "a mapping"),
+        ("base: own.yaml\n", "lead back to itself"),
+        ("base: none.yaml\n", "none.yaml: no such"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_yaml(tmp_path / "own.yaml")

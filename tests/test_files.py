@@ -1,0 +1,55 @@
+"""Files are whole or absent; stages know what made them."""
+
+import errno
+
+import pytest
+
+from espnet_prune.bin import run_main
+from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
+from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+from espnet_prune.stage import finished, mark_finished
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "x.txt"
+    write_text(target, "old")
+    with pytest.raises(ValueError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise ValueError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    with pytest.raises(EnvironmentProblem, match="x.txt.*no space left"):
+        with atomic_path(tmp_path / "x.txt") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_errors_name_the_file(tmp_path):
+    with pytest.raises(DataError, match="no.json: no such file"):
+        read_json(tmp_path / "no.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match="bad.json: not valid JSON"):
+        read_json(tmp_path / "bad.json")
+    write_json(tmp_path / "good.json", {"a": [1, 2]})
+    assert read_json(tmp_path / "good.json") == {"a": [1, 2]}
+
+
+def test_a_stage_is_finished_only_with_its_own_configuration(tmp_path):
+    config = {"a": {"b": 1}, "c": (1, 2)}
+    assert not finished(tmp_path, config)
+    mark_finished(tmp_path, config)
+    assert finished(tmp_path, config)
+    with pytest.raises(ConfigError, match="a.b: 1 -> 2"):
+        finished(tmp_path, {"a": {"b": 2}, "c": (1, 2)})
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    def main(argv):
+        raise DataError("x: broken; mend it")
+
+    assert run_main(main) == 2
+    assert capsys.readouterr().err.strip().endswith("error: x: broken; mend it")
