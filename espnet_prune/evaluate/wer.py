@@ -1,9 +1,11 @@
 """Word error rate with its interval, and its significance against the uncompressed model.
 
-Errors are counted by NIST's sclite where it is installed, otherwise by jiwer. Both align words; the
-words are handed over as neutral symbols, so that case, parentheses and encodings mean nothing
-special to either. (sclite weighs a substitution 4 and the others 3, jiwer all 1; where alignments
-of unequal error counts tie under those weights they could differ, which no test has met.)
+Errors are counted by NIST's sclite where it is installed, otherwise by an alignment here that does
+what sclite does: a substitution costs 4, an insertion or deletion 3, and of equally cheap ways the
+first of substitution, insertion, deletion is taken. That order matters, because equally cheap
+alignments can differ in their number of errors: jiwer, whose weights are all 1, and kaldialign's
+sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as neutral symbols,
+so that case, parentheses and encodings mean nothing special to it.
 
 The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
 matched-pair test: signs of the differences of errors per utterance are flipped at random, two-sided
@@ -27,6 +29,7 @@ RESAMPLES = 10000
 CONFIDENCE = 0.95
 SEED = 0
 TEST = "matched pairs: sign-flip permutation over utterances, two-sided"
+SUBSTITUTION_COST, GAP_COST = 4, 3  # sclite's
 SCORES = re.compile(r"Scores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)")
 
 
@@ -92,30 +95,46 @@ def count_errors(
     Args:
         reference: transcript by utterance.
         hypothesis: recognised text by utterance, which may be empty.
-        tool: ``sclite`` or ``jiwer``; by default sclite where it is installed.
+        tool: ``sclite`` or ``alignment``; by default sclite where it is installed.
     """
     check_same_utterances(reference, hypothesis, "hypotheses")
     pairs = [(reference[u].split(), hypothesis[u].split()) for u in reference]
     if tool is None:
-        tool = "sclite" if find_sclite() else "jiwer"
-    counter = {"sclite": _count_by_sclite, "jiwer": _count_by_jiwer}[tool]
+        tool = "sclite" if find_sclite() else "alignment"
+    counter = {"sclite": _count_by_sclite, "alignment": _count_by_alignment}[tool]
     return counter(pairs), tool
 
 
-def _count_by_jiwer(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
-    import jiwer
+def align(words: Sequence[str], recognised: Sequence[str]) -> Counts:
+    """Errors of one utterance by sclite's alignment; words must match exactly."""
+    # A row's cell holds cost, substitutions, deletions and insertions of the best way to it.
+    row = [(GAP_COST * column, 0, 0, column) for column in range(len(recognised) + 1)]
+    for word in words:
+        above = row
+        cost, s, d, i = above[0]
+        row = [(cost + GAP_COST, s, d + 1, i)]
+        for column, other in enumerate(recognised):
+            cost, s, d, i = above[column]
+            wrong = word != other
+            best = (cost + SUBSTITUTION_COST * wrong, s + wrong, d, i)
+            cost, s, d, i = row[column]
+            if cost + GAP_COST < best[0]:
+                best = (cost + GAP_COST, s, d, i + 1)
+            cost, s, d, i = above[column + 1]
+            if cost + GAP_COST < best[0]:
+                best = (cost + GAP_COST, s, d + 1, i)
+            row.append(best)
+    return Counts(len(words), *row[-1][1:])
 
-    counts = []
-    for words, recognised in pairs:
-        result = jiwer.process_words(" ".join(words), " ".join(recognised))
-        counts.append(Counts(len(words), result.substitutions, result.deletions, result.insertions))
-    return counts
+
+def _count_by_alignment(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    return [align(words, recognised) for words, recognised in pairs]
 
 
 def _count_by_sclite(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
     program = find_sclite()
     if program is None:
-        raise EnvironmentProblem("sclite isn't installed; `apt-get install sctk`, or use jiwer")
+        raise EnvironmentProblem("sclite isn't installed; `apt-get install sctk`")
     symbols: dict[str, str] = {}
 
     def line(words: list[str], number: int) -> str:
