@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
@@ -16,6 +16,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", required=True, help="name of the set, below <system>/decode")
     parser.add_argument("--teacher", type=Path, help="the teacher's folder, for the p-value")
     return parser
+
+
+def _hypotheses(path: Path, reference: Mapping[str, str]) -> dict[str, str]:
+    """Recognised texts, of the reference's utterances exactly."""
+    from espnet_prune.data.kaldi_dir import read_map
+    from espnet_prune.errors import DataError
+    from espnet_prune.evaluate.wer import check_same_utterances
+
+    if not path.exists():
+        raise DataError(f"{path}: no such file; decode this system and set in this mode first")
+    texts = read_map(path, empty_values=True)
+    check_same_utterances(reference, texts, str(path))
+    return texts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         teacher = None
         if args.teacher is not None:
             theirs = args.teacher / "decode" / args.set / path.parent.name / "hyp"
-            teacher = read_map(theirs, empty_values=True)
-        result = score(reference, read_map(path, empty_values=True), teacher)
+            teacher = _hypotheses(theirs, reference)
+        result = score(reference, _hypotheses(path, reference), teacher)
         write_json(path.parent / "score.json", result.to_json())
         p_value = "" if teacher is None else f", p {result.p_vs_teacher:.3g} against the teacher"
         print(

@@ -4,8 +4,8 @@ Errors are counted by NIST's sclite where it is installed, otherwise by an align
 what sclite does: a substitution costs 4, an insertion or deletion 3, and of equally cheap ways the
 first of substitution, insertion, deletion is taken. That order matters, because equally cheap
 alignments can differ in their number of errors: jiwer, whose weights are all 1, and kaldialign's
-sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as neutral symbols,
-so that case, parentheses and encodings mean nothing special to it.
+sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as neutral
+symbols, so that case, parentheses and encodings mean nothing special to it.
 
 The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
 matched-pair test: signs of the differences of errors per utterance are flipped at random, two-sided
@@ -186,7 +186,7 @@ def matched_pairs(errors: numpy.ndarray, others: numpy.ndarray, seed: int = SEED
 
     differences = errors - others
     differences = differences[differences != 0]
-    if len(differences) == 0:
+    if len(differences) < 2:  # either sign of a single difference is equally extreme
         return 1.0
     result = permutation_test(
         (differences,),

@@ -5,6 +5,8 @@ import random
 import numpy
 import pytest
 
+from espnet_prune.bin import run_main
+from espnet_prune.bin.score import main
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate.wer import (
     align,
@@ -14,6 +16,7 @@ from espnet_prune.evaluate.wer import (
     matched_pairs,
     score,
 )
+from espnet_prune.io_atomic import read_json
 
 WORDS = ["A", "a", "it's", "(b)", "{c", "/", "ü", "D", "<x>", "E"]
 
@@ -116,7 +119,59 @@ def test_p_value_is_symmetric_and_exact_on_few_pairs():
     assert matched_pairs(nothing, few) == pytest.approx(2 / 16)
 
 
+@pytest.mark.parametrize("differing", [0, 1])
+def test_fewer_than_two_differing_pairs_show_nothing(differing):
+    assert matched_pairs(numpy.array([differing, 2, 3]), numpy.array([0, 2, 3])) == 1.0
+
+
 @pytest.mark.parametrize("hypothesis", [{"a": "X"}, {"a": "X", "b": "Y", "c": "Z"}])
 def test_missing_and_extra_utterances_are_named(hypothesis):
     with pytest.raises(DataError, match="b|c"):
         score({"a": "X", "b": "Y"}, hypothesis, tool="alignment")
+
+
+def decoded(folder, texts):
+    folder.mkdir(parents=True)
+    (folder / "hyp").write_text("".join(f"{u} {t}".strip() + "\n" for u, t in texts.items()))
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """A dump folder, a teacher and a system that are decoded in two modes."""
+    (tmp_path / "dump").mkdir()
+    (tmp_path / "dump" / "text").write_text("a ONE TWO\nb THREE\n")
+    for system, text in (("teacher", "ONE TWO"), ("small", "ONE")):
+        for mode in ("greedy", "joint"):
+            decoded(tmp_path / system / "decode" / "test" / mode, {"a": text, "b": ""})
+    return tmp_path
+
+
+def score_main(experiment, *more: str) -> int:
+    system = ["--system", str(experiment / "small"), "--set", "test", *more]
+    return run_main(main, ["--data", str(experiment / "dump"), *system])
+
+
+def test_main_scores_every_mode(experiment, capsys):
+    assert score_main(experiment, "--teacher", str(experiment / "teacher")) == 0
+    for mode in ("greedy", "joint"):
+        result = read_json(experiment / "small" / "decode" / "test" / mode / "score.json")
+        counts = [result[key] for key in ("errors", "words", "deletions", "utterances", "schema")]
+        assert counts == [2, 3, 2, 2, 1]
+        assert result["p_vs_teacher"] == 1.0
+    assert "66.67% WER (2 of 3 words" in capsys.readouterr().out
+
+
+def test_main_without_teacher_has_no_p(experiment):
+    assert score_main(experiment) == 0
+    result = read_json(experiment / "small" / "decode" / "test" / "joint" / "score.json")
+    assert result["p_vs_teacher"] is None and result["test"] is None
+
+
+def test_main_names_the_hypotheses_at_fault(experiment, capsys):
+    path = experiment / "teacher" / "decode" / "test" / "joint" / "hyp"
+    path.write_text("a ONE TWO\n")
+    assert score_main(experiment, "--teacher", str(experiment / "teacher")) == 2
+    assert f"{path}: 1 utterances are missing (b)" in capsys.readouterr().err
+    path.unlink()
+    assert score_main(experiment, "--teacher", str(experiment / "teacher")) == 2
+    assert f"{path}: no such file; decode" in capsys.readouterr().err
