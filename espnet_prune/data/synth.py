@@ -86,9 +86,9 @@ class Corpus:
     kinds: dict[str, float] = field(
         default_factory=lambda: {"command": 4.0, "digits": 2.0, "spelling": 1.0}
     )
-    duration_stretch: tuple[float, float] = (0.95, 1.3)
+    duration_stretch: tuple[float, float] = (0.95, 1.15)
     pitch_ratio: tuple[float, float] = (0.9, 1.1)
-    snr_db: tuple[float, float] | None = (10.0, 30.0)
+    snr_db: tuple[float, float] | None = (20.0, 40.0)
 
 
 @dataclass(frozen=True)

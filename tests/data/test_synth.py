@@ -49,9 +49,16 @@ def test_default_vocabulary_is_small_and_the_test_set_has_no_new_words(tmp_path)
     assert words["test"] <= words["train"] and words["dev"] <= words["train"]
 
 
-def test_recipe_configuration_is_the_default(repository):
+def test_recipe_configuration_is_valid_and_its_sets_alike(repository, tmp_path):
     path = repository / "egs/synth/l0_conformer1/conf/corpus.yaml"
-    assert to_dataclass(synth.Corpus, load_yaml(path), str(path)) == synth.Corpus()
+    corpus = to_dataclass(synth.Corpus, load_yaml(path), str(path))
+    synth.check(corpus, str(path))
+    sets = synth.plan(corpus, tmp_path, str(path))
+    spelled = {
+        name: sum(u.text.startswith("SPELL ") for u in sets[name]) / len(sets[name])
+        for name in ("train", "test")
+    }
+    assert spelled["test"] == pytest.approx(spelled["train"], abs=0.1)
 
 
 def test_same_seed_same_plan_and_another_seed_another(tmp_path):
