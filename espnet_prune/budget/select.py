@@ -7,6 +7,7 @@ from torch import Tensor
 
 from espnet_prune.budget.cost import Budget
 from espnet_prune.budget.hierarchy import resolve
+from espnet_prune.budget.structure import BLOCK, BRANCH
 
 BISECTIONS = 60
 
@@ -20,6 +21,9 @@ def masks_at_sparsity(
 ) -> tuple[dict[str, Tensor], float]:
     """Finds the knob whose resolved masks come nearest to the target sparsity.
 
+    Where many units hang on one value of the knob, they are closed one by one instead, the
+    smallest mask value first.
+
     Args:
         make: from the knob to masks of the gated sites; sparsity must not rise with the knob.
         budget: counts them.
@@ -30,18 +34,50 @@ def masks_at_sparsity(
     Returns:
         The resolved masks of all sites, and the knob.
     """
-    best: tuple[float, dict[str, Tensor], float] | None = None
     for _ in range(BISECTIONS):
         knob = (low + high) / 2
-        masks = resolve(budget.structure, make(knob))
-        gap = float(budget.sparsity(budget.hard(masks))) - target
-        if best is None or abs(gap) < best[0]:
-            best = (abs(gap), masks, knob)
-        if gap > 0:
+        if _sparsity(budget, make(knob)) > target:
             low = knob
         else:
             high = knob
-    return best[1], best[2]
+    return resolve(budget.structure, _between(make(high), make(low), budget, target)), high
+
+
+def _sparsity(budget: Budget, masks: Mapping[str, Tensor]) -> float:
+    return float(budget.sparsity(budget.hard(resolve(budget.structure, masks))))
+
+
+def _between(
+    wide: Mapping[str, Tensor], narrow: Mapping[str, Tensor], budget: Budget, target: float
+) -> dict[str, Tensor]:
+    """``wide`` masks with as many units closed as the target needs.
+
+    First those that ``narrow`` lacks, then the others, the smallest mask value first; whole
+    branches and blocks, which would overshoot, stay as they are.
+    """
+    places = budget.structure.sites
+    candidates = []
+    for name, mask in wide.items():
+        if places[name].kind not in (BRANCH, BLOCK):
+            for unit in mask.nonzero()[:, 0].tolist():
+                stays = bool(narrow[name][unit] != 0)
+                candidates.append((stays, float(mask[unit]), name, unit))
+    candidates.sort()
+
+    def closed(number: int) -> dict[str, Tensor]:
+        masks = {name: mask.clone() for name, mask in wide.items()}
+        for _, _, name, unit in candidates[:number]:
+            masks[name][unit] = 0.0
+        return masks
+
+    few, many = 0, len(candidates)
+    while many - few > 1:
+        middle = (few + many) // 2
+        if _sparsity(budget, closed(middle)) > target:
+            many = middle
+        else:
+            few = middle
+    return min((closed(few), closed(many)), key=lambda m: abs(_sparsity(budget, m) - target))
 
 
 def keep_highest(scores: Mapping[str, Tensor], budget: Budget, target: float) -> dict[str, Tensor]:

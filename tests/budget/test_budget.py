@@ -127,8 +127,7 @@ def test_selection_hits_the_target(choose, target):
     scores = {n: gated.site_map.sites[n].magnitudes() for n in gated.gate_names()}
     masks = choose(scores, gated.budget, target)
     reached = gated.budget.sparsity(gated.budget.hard(masks))
-    tolerance = 0.005 if choose is keep_highest else 0.03  # few heads round coarsely
-    assert reached == pytest.approx(target, abs=tolerance)
+    assert reached == pytest.approx(target, abs=0.005)
 
 
 def test_highest_scores_are_kept():

@@ -34,8 +34,7 @@ def test_the_reached_sparsity_is_within_half_a_point(name, target):
         train_gates(method, gated, 200)
     masks = method.masks(gated)
     reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
-    tolerance = 0.03 if name in ("uniform_magnitude", "small_from_scratch") else 0.005
-    assert reached == pytest.approx(target, abs=tolerance)
+    assert reached == pytest.approx(target, abs=method.config.budget.tolerance)
     small = cut(gated, masks)
     removed = sum(p.numel() for p in gated.model.parameters()) - sum(
         p.numel() for p in small.parameters()

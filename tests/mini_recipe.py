@@ -1,0 +1,127 @@
+"""A tiny experiment on noise that a test makes itself, driven through the real mains."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+
+RATE = 16000
+WORDS = ("YES", "NO", "GO", "STOP")
+MODEL = """\
+base: {repository}/conf/models/conformer.yaml
+frontend_conf: {{n_mels: 20}}
+encoder_conf:
+  {{output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, cnn_module_kernel: 5}}
+decoder_conf: {{attention_heads: 2, linear_units: 16, num_blocks: 1}}
+specaug_conf: {{freq_mask_width_range: [0, 3]}}
+optim_conf: {{lr: 1e-3}}
+scheduler_conf: {{warmup_steps: 5}}
+"""
+TRAINING = """\
+batch_bins: 120000
+num_iters_per_epoch: 4
+max_epoch: 3
+best_model_criterion: [[valid, acc, max]]
+keep_nbest_models: 2
+"""
+SYSTEMS = """\
+systems:
+  l0: {method: l0_distill, target: 0.4, seed: 3}
+  magnitude: {method: magnitude, target: 0.4}
+"""
+
+
+def write_recipe(folder: Path, repository: Path) -> None:
+    """Configurations, two dump folders and tokens."""
+    from espnet_prune.data.kaldi_dir import DataSet, write_data, write_map
+    from espnet_prune.data.tokens import make_tokens
+
+    conf = folder / "conf"
+    conf.mkdir(parents=True)
+    (conf / "teacher.yaml").write_text(MODEL.format(repository=repository) + TRAINING)
+    (conf / "prune.yaml").write_text(f"base: {repository}/conf/prune.yaml\n{TRAINING}")
+    (conf / "finetune.yaml").write_text(f"base: {repository}/conf/finetune.yaml\n{TRAINING}")
+    (conf / "systems.yaml").write_text(SYSTEMS)
+    generator = numpy.random.default_rng(0)
+    import soundfile
+
+    for name, number in (("train", 16), ("dev", 6)):
+        recordings, texts, speakers, lengths = {}, {}, {}, {}
+        audio = folder / "dump" / name / "audio"
+        audio.mkdir(parents=True)
+        for index in range(number):
+            utterance = f"s{index % 2}-{name}{index:02d}"
+            samples = generator.normal(0, 3000, RATE + 800 * index).astype(numpy.int16)
+            soundfile.write(audio / f"{utterance}.flac", samples, RATE)
+            recordings[utterance] = str((audio / f"{utterance}.flac").resolve())
+            texts[utterance] = " ".join(generator.choice(WORDS, 2))
+            speakers[utterance] = utterance[:2]
+            lengths[utterance] = str(len(samples))
+        write_data(folder / "dump" / name, DataSet(recordings, texts, speakers))
+        write_map(folder / "dump" / name / "utt2num_samples", lengths)
+    make_tokens(folder / "dump/train/text", folder / "data/tokens", "char", 0)
+
+
+DATA = ["--train", "dump/train", "--valid", "dump/dev", "--tokens", "data/tokens"]
+STATS = ["--stats", "exp/stats"]
+SYSTEM = ["--systems", "conf/systems.yaml", "--teacher", "exp/teacher", *DATA, *STATS]
+COMMANDS = {
+    "collect_stats": ["--config", "conf/teacher.yaml", *DATA, "--out", "exp/stats"],
+    "train_teacher": ["--config", "conf/teacher.yaml", *DATA, *STATS, "--out", "exp/teacher"],
+    "prune": ["--config", "conf/prune.yaml", *SYSTEM, "--system", "{s}", "--out", "exp/{s}"],
+    "cut": ["--system", "exp/{s}"],
+    "finetune": ["--config", "conf/finetune.yaml", *SYSTEM, "--system", "{s}", "--out", "exp/{s}"],
+}
+
+
+def command(main: str, system: str = "l0") -> list[str]:
+    """The command line of a stage."""
+    arguments = [argument.format(s=system) for argument in COMMANDS[main]]
+    return [sys.executable, "-m", f"espnet_prune.bin.{main}", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """One thread, so that several tests share a machine, and the same sums every time."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, main: str, system: str = "l0") -> None:
+    """Runs a stage to its end."""
+    done = subprocess.run(
+        command(main, system), cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_and_kill(folder: Path, main: str, when: Callable[[], bool], system: str = "l0") -> None:
+    """Starts a stage and kills it with SIGKILL, its workers too, as soon as ``when`` holds."""
+    process = subprocess.Popen(
+        command(main, system),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not when():
+            assert process.poll() is None, "the stage ended before it could be killed"
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def copy_without(source: Path, target: Path, unwanted: Sequence[str]) -> Path:
+    """Copies an experiment without what some stages made."""
+    shutil.copytree(source, target, symlinks=True)
+    for name in unwanted:
+        path = target / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return target
