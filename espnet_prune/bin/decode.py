@@ -20,17 +20,13 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decodes the modes that aren't there yet."""
+    """Decodes, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml, to_dataclass
     from espnet_prune.espnet.decoding import DecodeConfig, decode
-    from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
-    values = load_yaml(args.config)
-    if not finished(args.out, values):
-        config = to_dataclass(DecodeConfig, values, str(args.config))
-        decode(args.model, args.data, config, args.out, args.nj)
-        mark_finished(args.out, values)
+    config = to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))
+    decode(args.model, args.data, config, args.out, args.nj)
     return 0
 
 

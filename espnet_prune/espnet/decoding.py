@@ -4,22 +4,30 @@ A cut model is read by stock ``Speech2Text`` from ``model/espnet``; that every r
 it is the proof that ESPnet loads it. Each process uses one thread.
 """
 
+import functools
+import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy
 
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.audio_io import read_audio
-from espnet_prune.data.kaldi_dir import read_data, write_map
+from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
 from espnet_prune.data.parallel import parallel_map
-from espnet_prune.errors import ModelError
+from espnet_prune.data.resume import begin, fingerprint
+from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
 MODES = ("greedy", "joint")
 SAMPLE_RATE = 16000
+PART_UTTERANCES = 8  # decoded between two writes
+PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
 
@@ -46,6 +54,8 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         for mode in self.modes:
             check_choice("modes", mode, MODES)
+        if not self.modes or len(set(self.modes)) < len(self.modes):
+            raise ConfigError(f"modes: {list(self.modes)}; expected each of {MODES} at most once")
         check_range("beam_size", self.beam_size, 1, 1000)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
 
@@ -62,38 +72,66 @@ class Recogniser:
     """
 
     def __init__(self, folder: Path, config: DecodeConfig) -> None:
+        import torch
+
         from espnet_prune.espnet.registry import register
+        from espnet_prune.surgery import load_strictly
 
         register()  # before ESPnet's tasks are imported
         from espnet2.bin.asr_inference import Speech2Text
 
-        files = folder / "espnet" / "config.yaml", folder / "espnet" / "model.pth"
-        for path in files:
-            if not path.exists():
-                raise ModelError(f"{path}: no such file; run the stages that make this model")
-        self.search = Speech2Text(
-            *map(str, files),
-            beam_size=config.beam_size,
-            ctc_weight=config.ctc_weight,
-            lm_weight=0.0,
-            penalty=config.penalty,
-            maxlenratio=config.maxlenratio,
-            minlenratio=config.minlenratio,
-        )
+        files = _files(folder)
+        try:
+            self.search = Speech2Text(
+                *map(str, files),
+                beam_size=config.beam_size,
+                ctc_weight=config.ctc_weight,
+                lm_weight=0.0,
+                penalty=config.penalty,
+                maxlenratio=config.maxlenratio,
+                minlenratio=config.minlenratio,
+            )
+            state = torch.load(files[1], map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+            raise ModelError(
+                f"{files[1].parent}: ESPnet can't load this model ({error}); its files are "
+                "damaged or moved: make it again where it shall stand"
+            ) from error
         self.model = self.search.asr_model
+        # ESPnet itself would leave weights that it doesn't find random, without a word
+        load_strictly(self.model, state, str(files[1]))
 
-    def transcribe(self, samples: numpy.ndarray, mode: str) -> str:
-        """Text of int16 samples (samples,); empty if the recording is too short to subsample."""
+    def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:
+        """Recognised text, its words separated by single spaces.
+
+        Args:
+            samples: int16 (samples,).
+            mode: one of ``MODES``.
+            name: of the utterance, for the warning.
+
+        Returns:
+            The text; empty if the recording is too short for the front-end, with a warning.
+        """
         from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
         speech = samples.astype(numpy.float32) / FULL_SCALE
         try:
-            if mode == "greedy":
-                return self._greedy(speech)
-            results = self.search(speech)
+            least = self.model.frontend.stft.n_fft // 2 + 1  # what its padding can mirror
+            if len(speech) < least:
+                raise TooShortUttError(f"the front-end needs {least}", len(speech), least)
+            text = self._greedy(speech) if mode == "greedy" else self._joint(speech)
         except TooShortUttError as error:
-            logger.warning("too short to decode, empty text: %s", error)
+            logger.warning(
+                "utterance '%s': %d samples are too short to decode, its text is empty (%s)",
+                name,
+                len(samples),
+                error,
+            )
             return ""
+        return " ".join(text.split())
+
+    def _joint(self, speech: numpy.ndarray) -> str:
+        results = self.search(speech)
         return (results[0][0] or "") if results else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
@@ -104,58 +142,116 @@ class Recogniser:
             encoded, _ = self.model.encode(torch.from_numpy(speech)[None], lengths)
             best = self.model.ctc.argmax(encoded)[0]
         collapsed = torch.unique_consecutive(best).tolist()
-        ids = [i for i in collapsed if i != self.model.blank_id]
+        ids = [i for i in collapsed if i not in (self.model.blank_id, self.model.eos)]
         tokens = self.search.converter.ids2tokens(ids)
         return self.search.tokenizer.tokens2text(tokens)
 
 
-_recogniser: Recogniser | None = None
+@dataclass(frozen=True)
+class _Part:
+    """Some utterances to decode in one mode: wav.scp entry by utterance, of ``data``."""
+
+    model: Path
+    digest: str
+    config: DecodeConfig
+    mode: str
+    data: Path
+    entries: dict[str, str]
+    target: Path
 
 
-Job = tuple[Path, DecodeConfig, Sequence[str], Sequence[tuple[str, str]]]
+@functools.lru_cache(maxsize=1)
+def _recogniser(model: Path, digest: str, config: DecodeConfig) -> Recogniser:
+    """Loaded once a process; ``digest`` tells a model from an earlier one in the same folder."""
+    return Recogniser(model, config)
 
 
-def _work(job: Job) -> dict[str, dict[str, str]]:
-    """Decodes one part in this process, texts by mode; the model is loaded once a process."""
+def _decode_part(part: _Part) -> None:
+    """Decodes one part in this process and writes its texts."""
     import torch
 
-    global _recogniser
-    folder, config, modes, entries = job
     torch.set_num_threads(1)
-    if _recogniser is None:
-        _recogniser = Recogniser(folder, config)
-    texts: dict[str, dict[str, str]] = {mode: {} for mode in modes}
-    for utterance, entry in entries:
-        samples, _ = read_audio(entry, f"utterance '{utterance}'", SAMPLE_RATE)
-        for mode in modes:
-            texts[mode][utterance] = _recogniser.transcribe(samples, mode)
-    return texts
+    recogniser = _recogniser(part.model, part.digest, part.config)
+    texts = {}
+    for utterance, entry in part.entries.items():
+        samples, _ = read_audio(entry, where(part.data, utterance), SAMPLE_RATE)
+        texts[utterance] = recogniser.transcribe(samples, part.mode, utterance)
+    write_map(part.target, texts)
+
+
+def _files(model: Path) -> tuple[Path, Path]:
+    """ESPnet's configuration and weights of a model."""
+    files = model / "espnet" / "config.yaml", model / "espnet" / "model.pth"
+    for path in files:
+        if not path.exists():
+            raise ModelError(f"{path}: no such file; run the stages that make this model")
+    return files
+
+
+def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
+    """What the result of each mode depends on; greedy decoding doesn't on the search."""
+    with _files(model)[1].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    common = {"model": digest, "data": fingerprint(data)}
+    search = {key: value for key, value in asdict(config).items() if key != "modes"}
+    made_by = {"greedy": common, "joint": {**common, **search}}
+    return {mode: made_by[mode] for mode in config.modes}
+
+
+def _parts_to_do(template: _Part, folder: Path) -> list[_Part]:
+    """Parts without a result; their size doesn't depend on the jobs, so that any may resume."""
+    entries = list(template.entries.items())
+    parts = []
+    for start in range(0, len(entries), PART_UTTERANCES):
+        target = folder / PARTS / f"hyp.{start:08d}"
+        if not target.exists():
+            chosen = dict(entries[start : start + PART_UTTERANCES])
+            parts.append(replace(template, entries=chosen, target=target))
+    return parts
+
+
+def _join_parts(folder: Path) -> None:
+    """Writes ``hyp`` from the parts."""
+    texts: dict[str, str] = {}
+    for path in sorted((folder / PARTS).glob("hyp.*")):
+        texts.update(read_map(path, empty_values=True))
+    write_map(folder / "hyp", texts)
 
 
 def decode(model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int = 1) -> None:
-    """Decodes a data folder in every mode that isn't there yet.
+    """Decodes a data folder in every mode; goes on where a killed decoding stopped.
 
     Args:
         model: the model's folder.
         data: a dump folder.
         config: modes and search.
-        out: gets ``<mode>/hyp``, in the order of the data, written at once when a mode is done.
+        out: gets ``<mode>/hyp``, in the order of the data, when a mode is done.
         jobs: number of processes.
 
     Raises:
+        ConfigError: ``out`` has results of another model, data or search.
         DataError: a recording can't be read.
         ModelError: the model can't be loaded.
+        EnvironmentProblem: a process died.
     """
-    global _recogniser
-    _recogniser = None
-    entries = list(read_data(data).recordings.items())
-    modes = [mode for mode in config.modes if not (out / mode / "hyp").exists()]
-    if not modes:
-        return
-    size = max(1, min(8, len(entries) // max(1, 2 * jobs)))
-    parts = [entries[i : i + size] for i in range(0, len(entries), size)]
-    work = [(model, config, modes, part) for part in parts]
-    results = parallel_map(_work, work, jobs, "decode", fresh_processes=True)
+    wanted = _made_by(model, data, config)
+    modes = [mode for mode in sorted(wanted) if not finished(out / mode, wanted[mode])]
+    entries = dict(read_data(data).recordings)
+    parts = []
+    for mode in reversed(modes):  # joint first, which takes longest
+        folder, made_by = out / mode, wanted[mode]
+        begin(folder / BEGUN, made_by, (folder / PARTS).glob("hyp.*"))
+        template = _Part(model, made_by["model"], config, mode, data, entries, folder)
+        parts += _parts_to_do(template, folder)
+    try:
+        parallel_map(_decode_part, parts, jobs, "decode", fresh_processes=True)
+    except BrokenProcessPool as error:
+        raise EnvironmentProblem(
+            f"{out}: a decoding process was killed, perhaps for want of memory; "
+            "give the same command again with fewer --nj"
+        ) from error
     for mode in modes:
-        texts = {utterance: text for part in results for utterance, text in part[mode].items()}
-        write_map(out / mode / "hyp", texts)
+        _join_parts(out / mode)
+        mark_finished(out / mode, wanted[mode])
+        shutil.rmtree(out / mode / PARTS)
+        (out / mode / BEGUN).unlink()
