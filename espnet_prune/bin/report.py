@@ -12,8 +12,12 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiments", type=Path, nargs="+", metavar="exp/TAG")
-    parser.add_argument("--corpus", default="unnamed", help="name of the corpus")
-    parser.add_argument("--out", type=Path, help="by default report/ in the first experiment")
+    parser.add_argument("--corpus", help="its name; by default that of the earlier report")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="by default report/ in the experiment, or a folder in that of the first of several",
+    )
     return parser
 
 
@@ -23,9 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.provenance import command_line
 
     args = get_parser().parse_args(argv)
-    out = args.out or args.experiments[0] / "report"
-    text, page = write_report(args.experiments, args.corpus, out, command_line())
-    print(f"{text}\n\nReport: {page.resolve()}\nTable:  {(out / 'RESULTS.md').resolve()}")
+    text, results, page = write_report(args.experiments, args.corpus, args.out, command_line())
+    print(f"{text}\n\nReport: {page.resolve()}\nTable:  {results.resolve()}")
     return 0
 
 

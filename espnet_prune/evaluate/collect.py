@@ -1,11 +1,15 @@
 """Everything that the stages left in an experiment, gathered into one report.
 
-``report.json``: ``{"schema": 1, "corpus", "systems": [{"name", "method", "seed", "target",
-"params", "sparsity", "macs_per_second", "rtf", "speedup", "wer": {"<set>/<mode>": ...},
-"train_seconds", ...}]}``. What a stage has not made yet is null, never invented.
+``report.json``: ``{"schema": 1, "corpus", "experiment", "systems": [{"name", "method", "seed",
+"target", "options", "params", "sparsity", "macs_per_second", "rtf", "speedup", "machine",
+"wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is scored once a decoding mode, hence
+the key. What a stage has not made yet is null, never invented.
 """
 
 import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.errors import DataError
@@ -13,6 +17,28 @@ from espnet_prune.io_atomic import read_json
 
 SCHEMA = 1
 TEACHER = "teacher"
+SCORE_KEYS = (
+    "errors words wer ci95 p_vs_teacher insertions deletions substitutions utterances tool test"
+).split()
+
+
+@dataclass(frozen=True)
+class SiteWidth:
+    """How much of a site is left.
+
+    Attributes:
+        name: the site's.
+        kind: of its units.
+        block: index of its block, None for the front-end.
+        kept: number of units kept.
+        units: number of units before the cut.
+    """
+
+    name: str
+    kind: str
+    block: int | None
+    kept: int
+    units: int
 
 
 def collect(experiment: Path, corpus: str) -> dict:
@@ -26,7 +52,7 @@ def collect(experiment: Path, corpus: str) -> dict:
         What report.json holds; the teacher first, then as their names sort.
 
     Raises:
-        DataError: there is no system, or a file isn't valid JSON; names it.
+        DataError: there is no system, or a file isn't what its stage writes; names it.
     """
     folders = sorted(path.parent for path in experiment.glob("*/system.json"))
     if not folders:
@@ -36,16 +62,35 @@ def collect(experiment: Path, corpus: str) -> dict:
     return {"schema": SCHEMA, "corpus": corpus, "experiment": experiment.name, "systems": systems}
 
 
+def read_result(path: Path, keys: Sequence[str] = ()) -> dict:
+    """A JSON file of a stage: an object of this schema with the given keys.
+
+    Raises:
+        DataError: it isn't; names the file and what is wrong.
+    """
+    value = read_json(path)
+    again = "remove it and run its stage again"
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise DataError(f'{path}: an object with "schema": {SCHEMA} was expected; {again}')
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise DataError(f"{path}: it lacks {', '.join(missing)}; {again}")
+    return value
+
+
 def _system(folder: Path) -> dict:
-    record = read_json(folder / "system.json")
+    record = read_result(folder / "system.json", ("name",))
     path = folder / "profile.json"
-    profile = read_json(path) if path.exists() else {}
+    keys = ("macs_per_second", "rtf", "speedup")
+    profile = read_result(path, keys) if path.exists() else {}
     seconds = record.get("train_seconds") or {}
+    asked = (record.get("prune_conf") or {}).get("system") or {}
     return {
-        "name": record.get("name", folder.name),
+        "name": record["name"],
         "method": record.get("method"),
         "seed": record.get("seed"),
         "target": record.get("target"),
+        "options": asked.get("options") or {},
         "params": record.get("params"),
         "sparsity": record.get("sparsity"),
         "macs_per_second": profile.get("macs_per_second"),
@@ -65,44 +110,63 @@ def _system(folder: Path) -> dict:
 
 
 def _score(path: Path) -> dict:
-    keys = ("errors", "words", "wer", "ci95", "p_vs_teacher", "tool", "test")
-    score = read_json(path)
-    return {key: score.get(key) for key in keys}
+    score = read_result(path, ("errors", "words", "wer", "ci95"))
+    return {key: score.get(key) for key in SCORE_KEYS}
 
 
-def kept_widths(experiment: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """(kept, units) by site and system, for every system that has a plan."""
+def kept_widths(experiment: Path) -> dict[str, list[SiteWidth]]:
+    """What every system that has a plan keeps of its sites.
+
+    Raises:
+        DataError: a plan is damaged; names it.
+    """
     widths = {}
     for path in sorted(experiment.glob("*/plan.json")):
-        sites = read_json(path)["sites"]
-        widths[path.parent.name] = {
-            name: (len(site["kept"]), site["units"]) for name, site in sites.items()
-        }
+        sites = read_result(path, ("sites",))["sites"]
+        try:
+            widths[path.parent.name] = [
+                SiteWidth(name, site["kind"], site["block"], len(site["kept"]), site["units"])
+                for name, site in sites.items()
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: a site is malformed ({error!r}); cut the system again") from (
+                error
+            )
     return widths
 
 
-def sparsity_curves(experiment: Path) -> dict[str, dict[str, list[float]]]:
-    """Target, expected and hard sparsity and the multipliers by update, by system."""
-    names = "target_sparsity expected_sparsity hard_sparsity lambda_linear lambda_quadratic"
+def progress_curves(experiment: Path) -> dict[str, Mapping[str, list[float]]]:
+    """Every column of the pruning stage's progress.csv by update, by system.
+
+    A column that some row lacks is NaN there.
+
+    Raises:
+        DataError: a cell isn't a number; names file and line.
+    """
     curves = {}
     for path in sorted(experiment.glob("*/prune/progress.csv")):
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows and "target_sparsity" in rows[0]:
-            curves[path.parent.parent.name] = {
-                name: [float(row[name]) for row in rows]
-                for name in names.split()
-                if name in rows[0]
-            }
+        columns = read_progress(path)
+        if columns:
+            curves[path.parent.parent.name] = columns
     return curves
 
 
-def loss_curves(experiment: Path) -> dict[str, dict[str, list[float]]]:
-    """Every part of the loss by update, by system, of the pruning stage."""
-    curves = {}
-    for path in sorted(experiment.glob("*/prune/progress.csv")):
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = [name for name in (rows[0] if rows else {}) if name.startswith("loss")]
-        curves[path.parent.parent.name] = {n: [float(row[n]) for row in rows] for n in names}
-    return curves
+def read_progress(path: Path) -> dict[str, list[float]]:
+    """The columns of one progress.csv; empty where it has no rows yet.
+
+    Raises:
+        DataError: a cell isn't a number, or a row is too long; names file and line.
+    """
+    columns: dict[str, list[float]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                for name, cell in row.items():
+                    columns.setdefault(name, []).append(float(cell) if cell else math.nan)
+    except (TypeError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path}:{reader.line_num}: not a row of numbers ({error}); remove that row, or the "
+            "file, which only plots need"
+        ) from error
+    return columns

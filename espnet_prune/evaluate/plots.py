@@ -1,139 +1,178 @@
-"""Plots of a report: kept widths, sparsity over training, WER against size."""
+"""Plots of a report: kept widths, the pruning stage over its updates, WER against size."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet_prune.evaluate.collect import TEACHER, SiteWidth
 from espnet_prune.io_atomic import atomic_path
 
+DOTS_PER_INCH = 110
+SPARSITIES = {"target_sparsity": ":", "expected_sparsity": "-", "hard_sparsity": "--"}
+MULTIPLIERS = ("lambda_linear", "lambda_quadratic")
+# Systems nearer to each other than this share of the plot's width are drawn so far apart.
+NEAR = 0.04
+SIDE_STEP = 0.015
+FRONT_END = "front-end"
 
-def _figure(width: float, height: float):
+
+def _subplots(rows: int, width: float, height: float, **options):
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
+    return pyplot.subplots(rows, 1, figsize=(width, height), layout="constrained", **options)
 
 
 def _save(figure, path: Path) -> Path:
     from matplotlib import pyplot
 
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
     pyplot.close(figure)
     return path
 
 
-def plot_widths(name: str, sites: Mapping[str, tuple[int, int]], path: Path) -> Path:
-    """A heat map of the share kept, by block and kind.
+def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
+    """Heat maps of the share kept: the blocks by kind, and the front-end's channels above.
 
     Args:
         name: the system's.
-        sites: (kept, units) by site.
+        sites: what it keeps.
         path: the PNG to write.
     """
+    front = {FRONT_END: {f"channels of convolution {s.name.rpartition('.')[2]}": s for s in sites
+                         if s.block is None}}  # fmt: skip
+    blocks: dict[str, dict[str, SiteWidth]] = {}
+    for site in sites:
+        parts = site.name.split(".")
+        if site.block is not None and len(parts) == 4:  # block.<i>.<branch>.<units>
+            column = f"{parts[2]} {parts[3]}".replace("_", " ")
+            blocks.setdefault(f"block {site.block}", {})[column] = site
+    grids = [grid for grid in (front, blocks) if any(grid.values())]
+    if not grids:
+        grids = [{"": {}}]
+    heights = [0.5 + len(grid) for grid in grids]
+    figure, panels = _subplots(
+        len(grids),
+        8,
+        1.6 + 0.42 * sum(heights),
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
+    for panel, grid in zip(panels[:, 0], grids, strict=True):
+        image = _heat_map(panel, grid)
+    panels[0, 0].set_title(f"{name}: units kept")
+    figure.colorbar(image, ax=panels[:, 0].tolist(), label="share kept")
+    return _save(figure, path)
+
+
+def _heat_map(axes, grid: Mapping[str, Mapping[str, SiteWidth]]):
     import numpy
 
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
-    for site, widths in sites.items():
-        parts = site.split(".")
-        if parts[0] == "front_end":
-            groups.setdefault("front-end", {})[f"channels {parts[1]}"] = widths
-        elif len(parts) == 4:
-            kind = f"{parts[2]} {parts[3]}".replace("_", " ")
-            groups.setdefault(f"block {parts[1]}", {})[kind] = widths
-    kinds = list(dict.fromkeys(kind for row in groups.values() for kind in row))
-    shares = numpy.full((len(groups), len(kinds)), numpy.nan)
-    figure, axes = _figure(1.5 + 1.3 * len(kinds), 1.5 + 0.4 * len(groups))
-    for i, row in enumerate(groups.values()):
-        for j, kind in enumerate(kinds):
-            if kind in row:
-                kept, units = row[kind]
-                shares[i, j] = kept / units
-                axes.text(j, i, f"{kept}/{units}", ha="center", va="center", fontsize=8)
+    columns = list(dict.fromkeys(column for row in grid.values() for column in row))
+    shares = numpy.full((len(grid), max(1, len(columns))), numpy.nan)
+    for i, row in enumerate(grid.values()):
+        for j, column in enumerate(columns):
+            if column in row:
+                site = row[column]
+                shares[i, j] = site.kept / site.units
+                dark = shares[i, j] > 0.7
+                text = f"{site.kept}/{site.units}"
+                color = "white" if dark else "black"
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="YlGn", aspect="auto")
-    axes.set_xticks(range(len(kinds)), kinds, rotation=25, ha="right", fontsize=8)
-    axes.set_yticks(range(len(groups)), list(groups), fontsize=8)
-    axes.set_title(f"{name}: units kept")
-    figure.colorbar(image, label="share kept")
-    return _save(figure, path)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(grid)), list(grid), fontsize=8)
+    return image
 
 
-def plot_sparsity(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
-    """Target, expected and hard sparsity over the updates, and the multipliers below.
+def plot_training(name: str, columns: Mapping[str, Sequence[float]], path: Path) -> Path:
+    """One system's pruning stage: sparsities, multipliers and losses over the updates.
 
     Args:
-        curves: by system and quantity.
+        name: the system's.
+        columns: of progress.csv; those that are missing aren't drawn.
         path: the PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (upper, lower) = pyplot.subplots(
-        2, 1, figsize=(8, 6), sharex=True, layout="constrained"
-    )
-    styles = {"target_sparsity": ":", "expected_sparsity": "-", "hard_sparsity": "--"}
-    for number, (name, series) in enumerate(curves.items()):
-        color = f"C{number % 10}"
-        for key, style in styles.items():
-            label = f"{name} {key.removesuffix('_sparsity')}"
-            upper.plot(series.get(key, []), style, color=color, label=label, linewidth=1)
-        for key, style in (("lambda_linear", "-"), ("lambda_quadratic", "--")):
-            lower.plot(series.get(key, []), style, color=color, label=f"{name} {key}", linewidth=1)
+    losses = [key for key in columns if key.startswith("loss")]
+    figure, (upper, middle, lower) = _subplots(3, 8, 9, sharex=True)
+    for key, style in SPARSITIES.items():
+        _line(upper, columns, key, style, color="black" if style == ":" else None)
+    for key in MULTIPLIERS:
+        _line(middle, columns, key)
+    for key in losses:
+        _line(lower, columns, key)
+    upper.set_title(f"{name}: the pruning stage")
     upper.set_ylabel("sparsity")
-    lower.set_ylabel("multiplier")
+    middle.set_ylabel("multiplier")
+    lower.set_ylabel("loss")
+    lower.set_yscale("symlog", linthresh=0.1)
     lower.set_xlabel("update")
-    for axes in (upper, lower):
-        axes.legend(fontsize=6, ncols=2)
+    for axes in (upper, middle, lower):
         axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=7, ncols=2)
+        else:
+            axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes)
     return _save(figure, path)
 
 
-def plot_losses(name: str, losses: Mapping[str, Sequence[float]], path: Path) -> Path:
-    """Every part of the loss over the updates of one system."""
-    figure, axes = _figure(8, 4)
-    for key, values in losses.items():
-        axes.plot(values, label=key, linewidth=1)
-    axes.set_yscale("symlog", linthresh=0.1)
-    axes.set_xlabel("update")
-    axes.set_title(f"{name}: losses of the pruning stage")
-    axes.legend(fontsize=7, ncols=2)
-    axes.grid(alpha=0.3)
-    return _save(figure, path)
+def _line(axes, columns: Mapping, key: str, style: str = "-", color: str | None = None) -> None:
+    if key in columns:
+        updates = range(1, len(columns[key]) + 1)  # the column of this name begins anew each epoch
+        label = key.replace("_", " ")
+        axes.plot(updates, columns[key], style, color=color, label=label, linewidth=1)
 
 
-def plot_wer_against_size(reports: Sequence[dict], key: str, path: Path) -> Path:
+def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: Path) -> Path | None:
     """WER with its interval against the encoder's parameters, a colour a method.
 
     Args:
-        reports: what ``collect`` made.
+        systems: names and entries of the reports.
         key: ``<set>/<mode>``.
         path: the PNG to write.
+
+    Returns:
+        The path; None where no system has both a score and a size.
     """
-    figure, axes = _figure(7, 4.5)
-    colors: dict[str, str] = {}
-    for report in reports:
-        for system in report["systems"]:
-            score, params = system["wer"].get(key), system["params"]
-            if not score or not params:
-                continue
-            first = system["method"] not in colors
-            color = colors.setdefault(system["method"], f"C{len(colors) % 10}")
-            size = params["encoder"]["kept"] / 1e6
-            spread = [[score["wer"] - score["ci95"][0]], [score["ci95"][1] - score["wer"]]]
-            label = system["method"] if first else None
-            axes.errorbar(size, score["wer"], spread, fmt="o", color=color, label=label, capsize=3)
-            axes.annotate(
-                system["name"],
-                (size, score["wer"]),
-                fontsize=6,
-                xytext=(4, 4),
-                textcoords="offset points",
-            )
-    axes.set_xlabel("encoder parameters (millions)")
+    shown = [s for _, s in systems if s["wer"].get(key) and s["params"]]
+    if not shown:
+        return None
+    figure, axes = _subplots(1, 8, 4.5)
+    methods = list(dict.fromkeys(system["method"] for system in shown))
+    sizes = [system["params"]["encoder"]["kept"] / 1e6 for system in shown]
+    for index, (system, size) in enumerate(zip(shown, _side_by_side(sizes), strict=True)):
+        score, method = system["wer"][key], system["method"]
+        first = all(other["method"] != method for other in shown[:index])
+        spread = [[score["wer"] - score["ci95"][0]], [score["ci95"][1] - score["wer"]]]
+        axes.errorbar(
+            size,
+            score["wer"],
+            spread,
+            fmt="s" if method == TEACHER else "o",
+            color=f"C{methods.index(method) % 10}",
+            label=str(method) if first else None,
+            capsize=3,
+        )
+        if method == TEACHER:
+            axes.axhline(score["wer"], color="gray", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("encoder parameters (millions); equal sizes are drawn side by side")
     axes.set_ylabel(f"WER % on {key}, 95% interval")
-    axes.legend(fontsize=7)
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
     return _save(figure, path)
+
+
+def _side_by_side(sizes: Sequence[float]) -> list[float]:
+    """The sizes, those that are nearly equal moved sideways so that they don't hide each other."""
+    width = (max(sizes) - min(sizes)) or max(sizes)
+    places = [round((size - min(sizes)) / (NEAR * width)) for size in sizes]
+    counts, seen = Counter(places), Counter()
+    moved = []
+    for size, place in zip(sizes, places, strict=True):
+        moved.append(size + SIDE_STEP * width * (seen[place] - (counts[place] - 1) / 2))
+        seen[place] += 1
+    return moved

@@ -1,84 +1,113 @@
 """The report: report.json, RESULTS.md, plots, and one page with all of it."""
 
-import base64
-import html
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from espnet_prune.errors import DataError
 from espnet_prune.evaluate import plots, tables
-from espnet_prune.evaluate.collect import collect, kept_widths, loss_curves, sparsity_curves
+from espnet_prune.evaluate.collect import SCHEMA, collect, kept_widths, progress_curves, read_result
+from espnet_prune.evaluate.page import Picture, render_page
 from espnet_prune.io_atomic import write_json, write_text
 
-STYLE = (
-    "body{font-family:sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-    "td,th{border:1px solid #bbb;padding:.3em .6em;font-size:.85em;text-align:left}"
-    "img{max-width:100%;margin:1em 0}"
-)
+REPORT_FOLDER = "report"
+REPORT_FILE = "report.json"
+UNNAMED = "unnamed"
 
 
 def write_report(
-    experiments: Sequence[Path], corpus: str, out: Path, command: str
-) -> tuple[str, Path]:
+    experiments: Sequence[Path], corpus: str | None, out: Path | None, command: str
+) -> tuple[str, Path, Path]:
     """Writes the report of one experiment, or of several side by side.
 
     Args:
         experiments: ``exp/<tag>`` folders.
-        corpus: name of the corpus.
-        out: folder of the report.
+        corpus: name of the corpus; None to take it from each experiment's own report.
+        out: folder of the report; None for ``report`` in the experiment, or, of several,
+            ``report/compared_with_<tag>...`` in the first one.
         command: what made it, for RESULTS.md.
 
     Returns:
-        The table as plain text, and the page's path.
+        The table as plain text, and the paths of RESULTS.md and the page.
 
     Raises:
-        DataError: an experiment has no system, or a file is damaged.
+        DataError: an experiment has no system or is given twice, or a file is damaged.
     """
-    reports = [collect(experiment, corpus) for experiment in experiments]
-    merged = reports[0] if len(reports) == 1 else {"schema": 1, "experiments": reports}
-    write_json(out / "report.json", merged)
-    write_text(out / "RESULTS.md", tables.markdown(reports, command))
-    pictures = _plots(reports, experiments, out)
-    page = out / "index.html"
-    write_text(page, _page(reports, pictures, command))
-    return tables.plain_text(reports), page
-
-
-def _plots(reports: Sequence[dict], experiments: Sequence[Path], out: Path) -> list[Path]:
-    pictures = []
-    for key in tables.wer_keys(reports):
-        path = out / f"wer_against_size_{key.replace('/', '_')}.png"
-        pictures.append(plots.plot_wer_against_size(reports, key, path))
-    for experiment in experiments:
-        tag = f"{experiment.name}_" if len(experiments) > 1 else ""
-        curves = sparsity_curves(experiment)
-        if curves:
-            pictures.append(plots.plot_sparsity(curves, out / f"{tag}sparsity.png"))
-        for name, losses in loss_curves(experiment).items():
-            if losses:
-                path = out / f"{tag}losses_{name}.png"
-                pictures.append(plots.plot_losses(name, losses, path))
-        for name, sites in kept_widths(experiment).items():
-            path = out / f"{tag}widths_{name}.png"
-            pictures.append(plots.plot_widths(name, sites, path))
-    return pictures
-
-
-def _page(reports: Sequence[dict], pictures: Sequence[Path], command: str) -> str:
-    header, body = tables.rows(reports)
-    title = html.escape("Results: " + ", ".join(dict.fromkeys(r["corpus"] for r in reports)))
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = [
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body
-    ]
-    means = "".join(f"<p>{html.escape(line)}</p>" for line in tables.seed_means(reports))
-    images = []
-    for path in pictures:
-        data = base64.b64encode(path.read_bytes()).decode()
-        images.append(f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">')
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{title}</h1>"
-        f"<p>Made by <code>{html.escape(command)}</code>. WER in percent with its 95% interval and "
-        "p against the uncompressed model; sparsity of the prunable part.</p>"
-        f"<table><tr>{head}</tr>{''.join(lines)}</table>{means}{''.join(images)}</body></html>\n"
+    labels = distinguishing_names(experiments)
+    reports = [collect(folder, corpus or _corpus_of(folder)) for folder in experiments]
+    for report, label in zip(reports, labels, strict=True):
+        report["experiment"] = label
+    out = out or _default_folder(experiments, labels)
+    merged = reports[0] if len(reports) == 1 else {"schema": SCHEMA, "experiments": reports}
+    results, page = out / "RESULTS.md", out / "index.html"
+    # All is read before anything is drawn, so that a damaged file leaves no half of a report.
+    shapes, curves = (
+        {
+            (f"{label}/" if len(labels) > 1 else "") + name: values
+            for label, folder in zip(labels, experiments, strict=True)
+            for name, values in read(folder).items()
+        }
+        for read in (kept_widths, progress_curves)
     )
+    pictures = _plots(tables.named_systems(reports), shapes, curves, out)
+    write_json(out / REPORT_FILE, merged)
+    write_text(results, tables.markdown(reports, command))
+    write_text(page, render_page(reports, pictures, command))
+    return tables.plain_text(reports), results, page
+
+
+def distinguishing_names(experiments: Sequence[Path]) -> list[str]:
+    """The folders' names; where two are the same, the part of the paths that differs.
+
+    Raises:
+        DataError: one is given twice.
+    """
+    paths = [path.resolve() for path in experiments]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise DataError(f"{twice[0]}: this experiment is given twice; name each once")
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath(paths)
+    parts = [path.relative_to(common).parts for path in paths]
+    while len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]
+    return ["/".join(part) for part in parts]
+
+
+def _corpus_of(experiment: Path) -> str:
+    """The corpus by the experiment's own report, where there is one."""
+    path = experiment / REPORT_FOLDER / REPORT_FILE
+    return read_result(path).get("corpus", UNNAMED) if path.exists() else UNNAMED
+
+
+def _default_folder(experiments: Sequence[Path], labels: Sequence[str]) -> Path:
+    folder = experiments[0] / REPORT_FOLDER
+    if len(experiments) == 1:
+        return folder
+    return folder / _file_name("compared_with_" + "_".join(labels[1:]))
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def _plots(
+    systems: Sequence[tuple[str, dict]], shapes: Mapping, curves: Mapping, out: Path
+) -> list[Picture]:
+    found = []
+    for key in tables.wer_keys([system for _, system in systems]):
+        path = out / _file_name(f"wer_against_size_{key}.png")
+        if plots.plot_wer_against_size(systems, key, path):
+            found.append(Picture(path, f"WER against size, {key}"))
+    for name, sites in shapes.items():
+        path = plots.plot_widths(name, sites, out / _file_name(f"widths_{name}.png"))
+        found.append(Picture(path, f"{name}: units kept by layer and kind"))
+    for name, columns in curves.items():
+        path = plots.plot_training(name, columns, out / _file_name(f"training_{name}.png"))
+        title = f"{name}: sparsity, multipliers and losses of the pruning stage"
+        found.append(Picture(path, title))
+    return found

@@ -1,167 +1,293 @@
-"""The table of a report, for the terminal and for RESULTS.md."""
+"""The tables of a report, for the terminal, for RESULTS.md and for the page.
 
-import math
+Three tables, because one would not fit a terminal: sizes, speeds, word error rates.
+"""
+
+import json
 import statistics
+import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from espnet_prune.evaluate.collect import TEACHER
 
 NOT_RUN = "not run"
-HEADER = (
-    "system",
-    "prunable params kept",
-    "encoder params",
-    "sparsity",
-    "MMACs/s",
-    "speed-up (MACs say)",
-    "RTF greedy / joint",
-)
+NOT_APPLICABLE = "-"
+TERMINAL_COLUMNS = 120
+GAP = "  "
+SMALL_TEST_WORDS = 10000
+
+Line = tuple[str, dict]
 
 
-def wer_keys(reports: Sequence[dict]) -> list[str]:
-    """All ``<set>/<mode>`` of the reports, in order."""
-    keys = (key for report in reports for system in report["systems"] for key in system["wer"])
-    return list(dict.fromkeys(keys))
+@dataclass(frozen=True)
+class Table:
+    """A titled table of text; the first column names the system."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
 
 
-def rows(reports: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text; one row a system, one column a set and mode.
+def wer_keys(systems: Sequence[dict]) -> list[str]:
+    """All ``<set>/<mode>`` of the systems, in order."""
+    return list(dict.fromkeys(key for system in systems for key in system["wer"]))
+
+
+def named_systems(reports: Sequence[dict]) -> list[Line]:
+    """Every system with its name; of several reports the experiment's name stands before it."""
+    several = len(reports) > 1
+    return [
+        (f"{report['experiment']}/{system['name']}" if several else system["name"], system)
+        for report in reports
+        for system in report["systems"]
+    ]
+
+
+def tables(reports: Sequence[dict], exact: bool = True) -> list[Table]:
+    """Sizes, speeds and word error rates; one row a system, then one a group of seeds.
 
     Args:
-        reports: what ``collect`` made; several are told apart by their experiment's name.
+        reports: what ``collect`` made.
+        exact: every digit of the sizes, or as short as a terminal needs.
     """
-    keys = wer_keys(reports)
-    header = [*HEADER, *(f"WER% {key} [95%] p" for key in keys)]
-    body = []
-    for report in reports:
-        prefix = f"{report['experiment']}/" if len(reports) > 1 else ""
-        for system in report["systems"]:
-            cells = [prefix + system["name"], *_size(system), *_speed(system)]
-            body.append([*cells, *(wer_cell(system["wer"].get(key)) for key in keys)])
-    return header, body
+    lines = named_systems(reports)
+    return [_sizes(lines, exact), _speeds(lines), _errors(reports, lines)]
+
+
+def _exact(number: int) -> str:
+    return f"{number:,}"
+
+
+def _short(number: int) -> str:
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= scale:
+            return f"{number / scale:.2f}{letter}"
+    return str(number)
+
+
+def _sizes(lines: Sequence[Line], exact: bool) -> Table:
+    digits = _exact if exact else _short
+    header = ["system", "prunable params", "encoder params", "model params", "sparsity reached"]
+    rows = []
+    for name, system in lines:
+        params = system["params"] or {}
+        parts = [_part(system, params.get(p), digits) for p in ("prunable", "encoder", "total")]
+        rows.append([name, *parts, _sparsity(system), _seconds(system)])
+    return Table("Sizes (kept of dense)", [*header, "training s"], rows)
+
+
+def _part(system: dict, part: dict | None, digits: Callable[[int], str]) -> str:
+    if part:
+        return f"{digits(part['kept'])} of {digits(part['dense'])}"
+    return NOT_APPLICABLE if system["method"] == TEACHER else NOT_RUN
+
+
+def _sparsity(system: dict) -> str:
+    sparsity = system["sparsity"]
+    if sparsity:
+        return f"{100 * sparsity['value']:.2f}% of {sparsity['measure']}"
+    return NOT_APPLICABLE if system["method"] == TEACHER else NOT_RUN
+
+
+def _seconds(system: dict) -> str:
+    seconds = system["train_seconds"]
+    return NOT_RUN if seconds is None else f"{seconds:.0f}"
+
+
+def _speeds(lines: Sequence[Line]) -> Table:
+    header = ["system", "encoder MMACs/s", "speed-up by MACs", "speed-up", "realised/predicted"]
+    header += ["RTF encoder", "RTF greedy", "RTF joint"]
+    rows = []
+    for name, system in lines:
+        macs, rtf, speedup = (system[key] for key in ("macs_per_second", "rtf", "speedup"))
+        cells = [NOT_RUN if macs is None else f"{macs / 1e6:.1f}"]
+        if speedup:
+            real, predicted = speedup["encoder"], speedup["predicted"]
+            cells += [f"{predicted:.2f}", f"{real:.2f}", f"{real / predicted:.2f}"]
+        else:
+            cells += [NOT_RUN] * 3
+        modes = ("encoder", "ctc_greedy", "joint")
+        cells += [f"{rtf[mode]:.4f}" for mode in modes] if rtf else [NOT_RUN] * 3
+        rows.append([name, *cells])
+    return Table(
+        f"Speed of the encoder, and real-time factors ({_conditions(lines)})", header, rows
+    )
+
+
+def _conditions(lines: Sequence[Line]) -> str:
+    found = [
+        f"{system['rtf']['threads']} thread, batch {system['rtf']['batch']}"
+        for _, system in lines
+        if system["rtf"]
+    ]
+    return "; ".join(dict.fromkeys(found)) or NOT_RUN
+
+
+def machines(reports: Sequence[dict]) -> list[str]:
+    """The machines that times were measured on, each once."""
+    found = [system["machine"] for _, system in named_systems(reports) if system["machine"]]
+    return list(dict.fromkeys(f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}" for m in found))
+
+
+def _errors(reports: Sequence[dict], lines: Sequence[Line]) -> Table:
+    keys = wer_keys([system for _, system in lines])
+    rows = [[name, *(wer_cell(system["wer"].get(key)) for key in keys)] for name, system in lines]
+    rows += seed_rows(reports, keys)
+    return Table("WER % [95% interval], p against the teacher", ["system", *keys], rows)
 
 
 def wer_cell(score: dict | None) -> str:
-    """``5.17 [3.5, 7.0] p 0.41``."""
+    """``5.17 [3.5, 7.0] p 0.410``."""
     if not score:
         return NOT_RUN
     low, high = score["ci95"]
     text = f"{score['wer']:.2f} [{low:.1f}, {high:.1f}]"
     p_value = score.get("p_vs_teacher")
-    return text if p_value is None else f"{text} p {p_value:.3f}"
+    if p_value is None:
+        return text
+    return f"{text} p {p_value:.3f}" if p_value >= 0.001 else f"{text} p < 0.001"
 
 
-def _size(system: dict) -> list[str]:
-    params = system["params"] or {}
-    sizes = []
-    for name in ("prunable", "encoder"):
-        part = params.get(name)
-        dense_only = "-" if name == "prunable" and system["method"] == "teacher" else NOT_RUN
-        sizes.append(f"{part['kept']:,} of {part['dense']:,}" if part else dense_only)
-    sparsity = system["sparsity"]
-    if sparsity:
-        sizes.append(f"{100 * sparsity['value']:.2f}% of {sparsity['measure']}")
-    else:
-        sizes.append("0%" if system["method"] == "teacher" else NOT_RUN)
-    return sizes
-
-
-def _speed(system: dict) -> list[str]:
-    macs, rtf, speedup = system["macs_per_second"], system["rtf"], system["speedup"]
-    return [
-        f"{macs / 1e6:.1f}" if macs is not None else NOT_RUN,
-        f"{speedup['encoder']:.2f} ({speedup['predicted']:.2f})" if speedup else NOT_RUN,
-        f"{rtf['ctc_greedy']:.4f} / {rtf['joint']:.3f}" if rtf else NOT_RUN,
-    ]
-
-
-def seed_means(reports: Sequence[dict]) -> list[str]:
-    """Lines of mean and deviation where one method and target was run with several seeds."""
+def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
+    """Mean and deviation over the seeds of one method, target and options in one experiment."""
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for report in reports:
+        prefix = f"{report['experiment']}/" if len(reports) > 1 else ""
         for system in report["systems"]:
-            groups[(report["experiment"], system["method"], system["target"])].append(system)
-    lines = []
-    for (experiment, method, target), systems in groups.items():
+            options = json.dumps(system["options"], sort_keys=True)
+            groups[(prefix, system["method"], system["target"], options)].append(system)
+    rows = []
+    for (prefix, method, target, _), systems in groups.items():
         seeds = {system["seed"] for system in systems}
-        if len(seeds) < 2:
+        if len(seeds) < 2 or target is None:
             continue
-        for key in wer_keys([{"systems": systems}]):
-            values = [s["wer"][key]["wer"] for s in systems if key in s["wer"]]
-            if len(values) > 1 and not any(map(math.isnan, values)):
-                mean, deviation = statistics.mean(values), statistics.stdev(values)
-                lines.append(
-                    f"{experiment}: {method} at {target:.0%}, {key}: mean {mean:.2f}% WER, "
-                    f"standard deviation {deviation:.2f} over {len(values)} seeds"
-                )
-    return lines
+        cells = [_mean([s["wer"][key]["wer"] for s in systems if key in s["wer"]]) for key in keys]
+        rows.append([f"{prefix}{method} at {target:.0%}, {len(seeds)} seeds", *cells])
+    return rows
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return NOT_RUN
+    spread = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return f"{spread} (sd of {len(values)})"
+
+
+def words_line(reports: Sequence[dict]) -> str:
+    """How many words each set has, and a warning where they are few."""
+    words: dict[str, int] = {}
+    for report in reports:
+        for system in report["systems"]:
+            for key, score in system["wer"].items():
+                name = f"{report['corpus']} {key.rpartition('/')[0]}"
+                words.setdefault(name, score["words"])
+    if not words:
+        return "Nothing has been scored yet."
+    text = "Words scored: " + ", ".join(f"{name} {count:,}" for name, count in words.items()) + "."
+    if min(words.values()) >= SMALL_TEST_WORDS:
+        return text
+    return (
+        f"{text} These are results on small data: what the intervals don't separate is no result."
+    )
 
 
 def plain_text(reports: Sequence[dict]) -> str:
-    """Two aligned blocks that fit a terminal: sizes and speeds, then word error rates."""
-    header, body = rows(reports)
-    cut = len(HEADER)
-    blocks = [_aligned([header[:cut], *(row[:cut] for row in body)])]
-    scored = [[row[0], *row[cut:]] for row in body]
-    blocks.append(_aligned([[header[0], *header[cut:]], *scored]))
-    return "\n\n".join([*blocks, *seed_means(reports)])
+    """The tables, aligned and no wider than a terminal."""
+    blocks = []
+    for table in tables(reports, exact=False):
+        for part in fit(table):
+            blocks.append(f"{part.title}\n{_aligned([part.header, *part.rows])}")
+    return "\n\n".join([*blocks, textwrap.fill(words_line(reports), TERMINAL_COLUMNS)])
+
+
+def fit(table: Table, columns: int = TERMINAL_COLUMNS) -> Iterator[Table]:
+    """Splits a table by columns, the first repeated, so that each part fits."""
+    widths = _widths([table.header, *table.rows])
+    start = 1
+    while True:
+        end, used = start, widths[0]
+        while end < len(widths) and (end == start or used + len(GAP) + widths[end] <= columns):
+            used += len(GAP) + widths[end]
+            end += 1
+        lines = [[line[0], *line[start:end]] for line in (table.header, *table.rows)]
+        title = table.title if start == 1 else f"{table.title}, continued"
+        yield Table(title, lines[0], lines[1:])
+        start = end
+        if start >= len(widths):
+            return
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+    widths = _widths(lines)
+    texts = [GAP.join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
     return "\n".join(text.rstrip() for text in texts)
 
 
 def markdown(reports: Sequence[dict], command: str) -> str:
-    """The text of RESULTS.md."""
-    header, body = rows(reports)
+    """The text of RESULTS.md.
+
+    Args:
+        reports: what ``collect`` made.
+        command: that made it.
+    """
     corpora = ", ".join(dict.fromkeys(report["corpus"] for report in reports))
-    words = {
-        key: system["wer"][key]["words"]
-        for report in reports
-        for system in report["systems"]
-        for key in system["wer"]
-    }
-    counted = ", ".join(f"{key} {count}" for key, count in words.items())
     lines = [
         f"# Results: {corpora}",
         "",
-        f"Made by `{command}`; don't edit. Small data, named for what it is. Words scored: "
-        f"{counted}.",
-        "WER in percent with its 95% bootstrap interval; p against the uncompressed model by a "
-        "matched-pair sign-flip test. Sparsity with its denominator, the prunable part. "
-        + _threads(reports),
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(row) + " |" for row in body),
-        "",
-        *(f"- {line}" for line in seed_means(reports)),
-        "",
-        "## How each was made",
+        f"Made by `{command}`; don't edit.",
+        words_line(reports),
+        explanation(reports),
     ]
-    for report in reports:
-        for system in report["systems"]:
-            lines += ["", f"**{system['name']}** ({_made(system)})", "", "```"]
-            lines += [*system["commands"], "```"]
+    for table in tables(reports):
+        lines += ["", f"## {table.title}", "", _markdown_row(table.header)]
+        lines += ["|" + "---|" * len(table.header), *map(_markdown_row, table.rows)]
+    lines += ["", "## How each was made"]
+    for name, system in named_systems(reports):
+        lines += ["", f"**{name}** ({made(system)})", "", "```", *system["commands"], "```"]
     return "\n".join(lines) + "\n"
 
 
-def _threads(reports: Sequence[dict]) -> str:
-    for report in reports:
-        for system in report["systems"]:
-            if system["rtf"]:
-                rtf, machine = system["rtf"], system["machine"] or {}
-                return (
-                    f"Times beside the dense model in one run: {rtf['threads']} thread, batch "
-                    f"{rtf['batch']}, {machine.get('cpu')}, torch {machine.get('torch')}."
-                )
-    return "No times were measured."
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _made(system: dict) -> str:
-    updates = ", ".join(f"{n} {count}" for n, count in (system["updates"] or {}).items())
+def explanation(reports: Sequence[dict]) -> str:
+    """What the numbers are and how they were measured."""
+    scores = [s for _, system in named_systems(reports) for s in system["wer"].values()]
+    tools = ", ".join(sorted({str(score["tool"]) for score in scores if score.get("tool")}))
+    tests = ", ".join(sorted({str(score["test"]) for score in scores if score.get("test")}))
+    text = "WER with its 95% bootstrap interval over utterances"
+    text += f" (counted by {tools})" if tools else ""
+    text += f"; p against the uncompressed model ({tests})" if tests else ""
+    text += ". Sparsity = 1 - kept / prunable, in the measure named beside it."
+    places = "; ".join(machines(reports))
+    if places:
+        text += (
+            " Times are the least of interleaved repeats beside the dense model in one run, on "
+            f"{places}; speed-up is dense time / time, beside what the MACs predict."
+        )
+    return text
+
+
+def made(system: dict) -> str:
+    """Method, seed, updates, training time, commit and check of one system in one line."""
+    updates = ", ".join(f"{name} {count}" for name, count in (system["updates"] or {}).items())
     seconds = system["train_seconds"]
-    hours = f"{seconds:.0f} s of training" if seconds is not None else NOT_RUN
-    made = f"{system['method']}, seed {system['seed']}, updates: {updates}; {hours}"
-    return f"{made}; commit {system['commit']}"
+    parts = [f"{system['method']}, seed {system['seed']}", f"updates: {updates or NOT_RUN}"]
+    parts.append(NOT_RUN if seconds is None else f"{seconds:.0f} s of training")
+    if system["sparsity"]:
+        sparsity = system["sparsity"]
+        kept, total = _exact(sparsity["kept"]), _exact(sparsity["total"])
+        parts.append(f"keeps {kept} of {total} prunable {sparsity['measure']}")
+    if system["options"]:
+        parts.append(f"options {json.dumps(system['options'])}")
+    if system["masked_equals_cut"]:
+        difference = system["masked_equals_cut"]["max_difference"]
+        parts.append(f"masked and cut outputs differ by at most {difference:.1e}")
+    return "; ".join([*parts, f"commit {system['commit'] or 'unknown'}"])

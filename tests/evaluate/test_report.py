@@ -6,7 +6,11 @@ import pytest
 
 from espnet_prune.bin.report import main
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import collect
+from espnet_prune.evaluate.collect import collect, read_progress
+from espnet_prune.evaluate.report import distinguishing_names
+from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
+
+PARTS = ("index.html", "RESULTS.md", "report.json")
 
 
 def make_system(experiment, name: str, method: str, seed: int = 0, complete: bool = True) -> None:
@@ -85,30 +89,93 @@ def test_report_has_the_schema(experiment, capsys):
 def test_page_is_self_contained_and_plots_are_there(experiment):
     main([str(experiment), "--corpus", "made_up"])
     page = (experiment / "report" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") >= 4
+    assert page.count("data:image/png;base64,") == 2 + 2 * 2  # modes; shape and training of each
     assert 'src="http' not in page
     results = (experiment / "report" / "RESULTS.md").read_text()
     assert "python -m example" in results
-    assert "mean 5.50% WER, standard deviation 0.71 over 2 seeds" in results
+    assert "| l0_distill at 50%, 2 seeds | 5.50 ± 0.71 (sd of 2) | 5.50 ± 0.71" in results
+
+
+def edit(path, **values) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_other_options_are_no_other_seed(experiment):
+    other = {"system": {"options": {"layer_weight": 0.0}}}
+    edit(experiment / "l0_50_seed1" / "system.json", prune_conf=other)
+    main([str(experiment), "--corpus", "made_up"])
+    assert "2 seeds" not in (experiment / "report" / "RESULTS.md").read_text()
 
 
 def test_what_has_not_run_says_so(experiment):
     make_system(experiment, "half_done", "magnitude", complete=False)
     main([str(experiment), "--corpus", "made_up"])
-    row = next(
-        line
-        for line in (experiment / "report" / "RESULTS.md").read_text().splitlines()
-        if line.startswith("| half_done")
-    )
-    assert row.count("not run") >= 4
+    report = json.loads((experiment / "report" / "report.json").read_text())
+    half_done = next(s for s in report["systems"] if s["name"] == "half_done")
+    assert half_done["rtf"] is None and half_done["speedup"] is None and half_done["wer"] == {}
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    found = [line for line in text.splitlines() if line.startswith("| half_done")]
+    assert [line.count("not run") for line in found] == [0, 7, 2]
+
+
+def test_nothing_but_a_system_is_a_report_too(tmp_path, capsys):
+    make_system(tmp_path / "base", "teacher", "teacher", complete=False)
+    assert main([str(tmp_path / "base"), "--corpus", "made_up"]) == 0
+    assert "Nothing has been scored yet" in capsys.readouterr().out
 
 
 def test_several_experiments_side_by_side(experiment, tmp_path, capsys):
     other = tmp_path / "exp" / "other"
     make_system(other, "teacher", "teacher")
-    main([str(experiment), str(other), "--corpus", "made_up", "--out", str(tmp_path / "both")])
+    main([str(experiment), "--corpus", "made_up"])
+    own = (experiment / "report" / "report.json").read_text()
+    main([str(experiment), str(other)])
     printed = capsys.readouterr().out
     assert "base/l0_50" in printed and "other/teacher" in printed
+    assert (experiment / "report" / "report.json").read_text() == own
+    both = experiment / "report" / "compared_with_other"
+    assert all((both / name).exists() for name in PARTS)
+    first, second = json.loads((both / "report.json").read_text())["experiments"]
+    assert (first["corpus"], second["corpus"]) == ("made_up", "unnamed")
+
+
+def test_experiments_of_one_name_are_told_apart(tmp_path):
+    folders = [tmp_path / corpus / "l0_conformer1" / "exp" / "base" for corpus in ("an4", "synth")]
+    assert distinguishing_names(folders) == ["an4", "synth"]
+    assert distinguishing_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+    with pytest.raises(DataError, match="twice"):
+        distinguishing_names([tmp_path / "a", tmp_path / "a"])
+
+
+def test_the_printed_table_fits_a_terminal(experiment, capsys):
+    for number in range(3):
+        name = f"a_system_with_a_long_name_{number}"
+        make_system(experiment, name, "small_from_scratch", seed=number)
+        params = {"kept": 98_765_432, "dense": 123_456_789}
+        parts = dict.fromkeys(("prunable", "encoder", "total"), params)
+        edit(experiment / name / "system.json", params=parts)
+        for mode in ("greedy", "joint"):
+            score = (experiment / name / "decode" / "test" / mode / "score.json").read_text()
+            path = experiment / name / "decode" / "another_test_set" / mode / "score.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(score)
+    main([str(experiment), "--corpus", "made_up"])
+    table = capsys.readouterr().out.partition("\nReport:")[0]
+    assert max(map(len, table.splitlines())) <= TERMINAL_COLUMNS
+
+
+def test_a_split_table_keeps_every_column_once():
+    header = ["system", *(f"column {i}" for i in range(9))]
+    table = Table("made up", header, [[f"{name} cell" for name in header]])
+    parts = list(fit(table, 40))
+    assert len(parts) > 1
+    assert [name for part in parts for name in part.header[1:]] == header[1:]
+    assert all(part.header[0] == "system" for part in parts)
+
+
+def test_a_tiny_p_value_is_not_zero():
+    score = {"wer": 5.0, "ci95": [4.0, 6.0], "p_vs_teacher": 0.0002}
+    assert wer_cell(score) == "5.00 [4.0, 6.0] p < 0.001"
 
 
 def test_no_system_is_an_error(tmp_path):
@@ -116,7 +183,28 @@ def test_no_system_is_an_error(tmp_path):
         collect(tmp_path, "made_up")
 
 
-def test_a_damaged_file_is_named(experiment):
-    (experiment / "l0_50" / "profile.json").write_text("{")
-    with pytest.raises(DataError, match="profile.json"):
-        collect(experiment, "made_up")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("profile.json", "{"),
+        ("profile.json", '{"schema": 1, "rtf": {}}'),
+        ("system.json", "[]"),
+        ("system.json", '{"schema": 2, "name": "l0_50"}'),
+        ("decode/test/joint/score.json", '{"schema": 1}'),
+        ("plan.json", '{"schema": 1, "sites": {"block.0": {}}}'),
+        ("prune/progress.csv", "epoch,update,loss\n1,1,2.0\n1,2,oops\n"),
+    ],
+)
+def test_a_damaged_file_is_named(experiment, name, text):
+    (experiment / "l0_50" / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        main([str(experiment), "--corpus", "made_up"])
+
+
+def test_progress_may_lack_columns_and_cells(experiment):
+    path = experiment / "l0_50" / "prune" / "progress.csv"
+    path.write_text("epoch,update,loss,acc\n1,1,2.0,\n1,2,1.0,0.5\n")
+    columns = read_progress(path)
+    assert columns["loss"] == [2.0, 1.0] and columns["acc"][1] == 0.5
+    assert columns["acc"][0] != columns["acc"][0]  # not a number
+    assert main([str(experiment), "--corpus", "made_up"]) == 0
