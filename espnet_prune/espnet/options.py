@@ -60,10 +60,12 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
     if value is None:
         return
     expected = {int: (int,), float: (int, float), str: (str,)}.get(action.type)
-    if expected and not isinstance(value, (list, dict)):
-        if isinstance(value, bool) or not isinstance(value, expected):
-            name = action.type.__name__
-            raise ConfigError(f"{where}: {name} was expected, not {value!r}")
+    if expected:
+        several = isinstance(value, list) and (action.nargs is not None or _appends(action))
+        for single in value if several else [value]:
+            if isinstance(single, bool) or not isinstance(single, expected):
+                name = action.type.__name__
+                raise ConfigError(f"{where}: {name} was expected, not {single!r}")
     if getattr(action.type, "__name__", "") == "str2bool" and not isinstance(value, bool):
         raise ConfigError(f"{where}: true or false was expected, not {value!r}")
     if action.dest.endswith("_conf") and not isinstance(value, Mapping):
@@ -71,6 +73,11 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
     if action.choices and value not in action.choices:
         choices = [c for c in action.choices if c is not None]
         raise ConfigError(f"{where}: '{value}' is not known{nearest(value, choices)}")
+
+
+def _appends(action: argparse.Action) -> bool:
+    """Whether the option may be given several times."""
+    return isinstance(action, argparse._AppendAction)
 
 
 def _class_choices(task: type) -> Iterator[tuple[str, Mapping[str, type]]]:

@@ -1,0 +1,137 @@
+"""Training configurations are checked before ESPnet sees them; errors name key and remedy."""
+
+import copy
+
+import pytest
+
+from espnet_prune.config import load_yaml
+from espnet_prune.errors import ConfigError
+from espnet_prune.espnet.options import check_training_config, read_floats
+
+
+@pytest.fixture(scope="module")
+def task():
+    from espnet_prune.espnet.teacher_task import TeacherTask
+
+    return TeacherTask
+
+
+@pytest.fixture
+def config(repository) -> dict:
+    """A configuration that is right."""
+    return copy.deepcopy(load_yaml(repository / "egs/an4/l0_conformer1/conf/teacher.yaml"))
+
+
+def test_every_recipe_is_right(task, repository):
+    paths = sorted((repository / "egs").glob("*/*/conf/teacher*.yaml"))
+    assert paths
+    for path in paths:
+        check_training_config(task, load_yaml(path), str(path))
+
+
+def test_every_recipe_of_pruning_and_finetuning_is_right(repository):
+    from espnet_prune.espnet import stages
+
+    tasks = {"prune": stages.PruneTask, "finetune": stages.FinetuneTask}
+    for name, task in tasks.items():
+        paths = sorted((repository / "egs").glob(f"*/*/conf/{name}*.yaml"))
+        assert paths
+        for path in paths:
+            recipe = stages.read_recipe(path, task)
+            systems = load_yaml(path.parent / "systems.yaml")["systems"]
+            for system in systems:
+                row = stages.read_system(path.parent / "systems.yaml", system)
+                stages.method_config(recipe, row)
+
+
+WRONG = [
+    ({"max_epochs": 3}, "teacher.yaml: unknown key 'max_epochs' .did you mean 'max_epoch'"),
+    (
+        {"encoder_conf": {"linear_unit": 8}},
+        "encoder_conf: .* no option 'linear_unit'.*linear_units",
+    ),
+    ({"decoder_conf": {"num_block": 8}}, "decoder_conf: .* 'num_block'.*num_blocks"),
+    ({"frontend_conf": {"n_mel": 8}}, "frontend_conf: .* 'n_mel'.*n_mels"),
+    ({"specaug_conf": {"num_freq_masks": 1}}, "specaug_conf: .* 'num_freq_masks'.*num_freq_mask"),
+    ({"model_conf": {"ctc_weigth": 0.1}}, "model_conf: .* 'ctc_weigth'.*ctc_weight"),
+    ({"optim_conf": {"learning_rate": 0.1}}, "optim_conf: Adam has no option 'learning_rate'"),
+    ({"scheduler_conf": {"warmup": 9}}, "scheduler_conf: .* 'warmup'.*warmup_steps"),
+    ({"max_epoch": "many"}, "max_epoch: int was expected, not 'many'"),
+    ({"max_epoch": 2.5}, "max_epoch: int was expected, not 2.5"),
+    ({"max_epoch": True}, "max_epoch: int was expected, not True"),
+    ({"seed": [1]}, r"seed: int was expected, not \[1\]"),
+    ({"seed": {"a": 1}}, "seed: int was expected, not {'a': 1}"),
+    ({"keep_nbest_models": [5, "all"]}, "keep_nbest_models: int was expected, not 'all'"),
+    ({"grad_clip": "high"}, "grad_clip: float was expected, not 'high'"),
+    ({"use_amp": "yes please"}, "use_amp: true or false was expected"),
+    ({"encoder_conf": 4}, "encoder_conf: a mapping of keys was expected, not 4"),
+    ({"encoder": "conformr"}, "encoder: 'conformr' is not known .did you mean 'conformer'"),
+    ({"optim": "adamm"}, "optim: 'adamm' is not known .did you mean 'adam"),
+    ({"scheduler": "warmuplrs"}, "scheduler: 'warmuplrs' is not known .did you mean 'warmuplr'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_what_is_wrong_is_named(task, config, change, message):
+    with pytest.raises(ConfigError, match=message):
+        check_training_config(task, {**config, **change}, "teacher.yaml")
+
+
+def test_a_wrong_class_is_named_where_it_has_no_options(task):
+    with pytest.raises(ConfigError, match="'conformr' is not known"):
+        check_training_config(task, {"encoder": "conformr"}, "teacher.yaml")
+    with pytest.raises(ConfigError, match="'adamm' is not known"):
+        check_training_config(task, {"optim": "adamm"}, "teacher.yaml")
+
+
+def test_exponents_without_a_point_are_numbers(task, config):
+    config["optim_conf"] = {"lr": "1e-3", "betas": ["9e-1", 0.98]}
+    config["grad_clip"] = "5e0"
+    config["keep_nbest_models"] = [1, 2]
+    checked = check_training_config(task, config, "teacher.yaml")
+    assert checked["optim_conf"] == {"lr": 0.001, "betas": [0.9, 0.98]}
+    assert checked["grad_clip"] == 5.0
+    assert config["optim_conf"]["lr"] == "1e-3", "the caller's mapping was changed"
+
+
+@pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "1e-3x", "path/1e5", "123", ""])
+def test_other_strings_stay(text):
+    assert read_floats({"key": [text]}) == {"key": [text]}
+
+
+@pytest.mark.parametrize("path", ["prune", "finetune"])
+def test_a_system_can_set_an_option_but_no_unknown_one(repository, path):
+    from espnet_prune.espnet import stages
+
+    conf = repository / "egs/an4/l0_conformer1/conf"
+    recipe = stages.read_recipe(conf / f"{path}.yaml", stages.PruneTask)
+    system = stages.SystemConfig("l0_distill", options={"distillation": {"layer_weight": 0.0}})
+    assert stages.method_config(recipe, system).distillation.layer_weight == 0.0
+    wrong = stages.SystemConfig("l0_distill", options={"distilation": {}})
+    with pytest.raises(ConfigError, match="'distilation' .did you mean 'distillation'"):
+        stages.method_config(recipe, wrong)
+
+
+def test_an_unknown_system_or_method_is_named(tmp_path):
+    from espnet_prune.espnet import stages
+
+    path = tmp_path / "systems.yaml"
+    path.write_text("systems:\n  l0_50: {method: l0_distil}\n  other: {method: l0, sed: 1}\n")
+    with pytest.raises(ConfigError, match="no system 'l0_5' .did you mean 'l0_50'"):
+        stages.read_system(path, "l0_5")
+    with pytest.raises(ConfigError, match="no method 'l0_distil' .did you mean 'l0_distill'"):
+        stages.read_system(path, "l0_50")
+    with pytest.raises(ConfigError, match="unknown key 'sed' .did you mean 'seed'"):
+        stages.read_system(path, "other")
+
+
+@pytest.mark.parametrize("missing", ["max_epoch", "num_iters_per_epoch"])
+def test_what_schedules_are_counted_by_must_be_there(tmp_path, missing):
+    from espnet_prune.espnet import stages
+
+    values = {"max_epoch": 3, "num_iters_per_epoch": 4}
+    del values[missing]
+    path = tmp_path / "prune.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+    with pytest.raises(ConfigError, match=f"{missing} is missing"):
+        _ = stages.read_recipe(path, stages.PruneTask).updates
