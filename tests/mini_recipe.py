@@ -88,7 +88,8 @@ def command(main: str, system: str = "l0") -> list[str]:
 
 def environment() -> dict[str, str]:
     """One thread, so that several tests share a machine, and the same sums every time."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": programs}
 
 
 def run(folder: Path, main: str, system: str = "l0") -> None:

@@ -1,11 +1,15 @@
 """Stage 12: MACs, real-time factors and speed-up of a system, beside the teacher in one run."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+
+logger = logging.getLogger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -19,20 +23,20 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Profiles, unless it is done already with this configuration."""
+    """Profiles, unless it is done already with this configuration, these models and this data."""
     from espnet_prune.config import load_yaml, to_dataclass
+    from espnet_prune.evaluate.profile import ProfileConfig, made_from, profile
     from espnet_prune.io_atomic import read_json, write_json
 
     args = get_parser().parse_args(argv)
-    values = load_yaml(args.config)
+    config = to_dataclass(ProfileConfig, load_yaml(args.config), str(args.config))
+    wanted = made_from(args.system, args.teacher, args.data, asdict(config))
     target = args.system / "profile.json"
-    if target.exists() and read_json(target).get("config") == values:
+    if target.exists() and read_json(target).get("made_from") == wanted:
+        logger.info("%s: already done, nothing to do", target)
         return 0
-    from espnet_prune.evaluate.profile import ProfileConfig, profile
-
-    config = to_dataclass(ProfileConfig, values, str(args.config))
     result = profile(args.system, args.teacher, args.data, config)
-    write_json(target, {**result, "config": values})
+    write_json(target, {**result, "made_from": wanted})
     rtf, speedup = result["rtf"], result["speedup"]
     print(
         f"{args.system.name}: encoder {speedup['encoder']:.2f} times as fast as dense "

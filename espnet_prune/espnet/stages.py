@@ -208,7 +208,7 @@ def cut_system(out: Path) -> float:
 
 
 def finetune(
-    recipe: Recipe, teacher: Path, folders: Folders, out: Path, ngpu: int, system: SystemConfig
+    recipe: Recipe, system: SystemConfig, teacher: Path, folders: Folders, out: Path, ngpu: int
 ) -> None:
     """Stage 10: trains the cut model on, distilled from the same teacher.
 
@@ -216,11 +216,11 @@ def finetune(
 
     Args:
         recipe: finetune.yaml.
+        system: method, target, seed.
         teacher: the teacher's folder.
         folders: the data.
         out: the system's folder.
         ngpu: 0 for the CPU.
-        system: method, target, seed.
     """
     record = read_record(out)
     conf = PruneConf(

@@ -1,14 +1,18 @@
 """What a system costs, measured beside the uncompressed model in the same run.
 
-Times are the least of several repeats, dense and pruned in turn (A B A B), on real speech, one
-utterance at a time. A speed is claimed of a cut model only. MACs are counted by torch's flop
-counter on what really runs, with eager attention.
+Parameters, multiply-accumulates (MACs) and real-time factors (seconds of work per second of
+speech). Times are the least of several repeats, dense and cut in turn (A B A B), on real speech,
+one utterance at a time: what else the machine does can only lengthen them, and hits both alike. A
+speed is claimed of a cut model only. MACs are counted by torch's flop counter on what really runs,
+with eager attention, whose products it sees all; they are what the budget adds up (tested).
 """
 
+import contextlib
+import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +20,16 @@ import numpy
 
 from espnet_prune.config import check_range
 from espnet_prune.data.audio_io import read_audio
-from espnet_prune.data.kaldi_dir import read_data
-from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Recogniser
+from espnet_prune.data.kaldi_dir import read_data, where
+from espnet_prune.data.resume import fingerprint
+from espnet_prune.errors import DataError
+from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
 
+SCHEMA = 1
 FLOPS_A_MAC = 2
+WEIGHTS = "model/espnet/model.pth"
+# Recordings shorter than this are left out: nothing is recognised in them.
+LEAST_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,14 @@ class ProfileConfig:
     """How a system is measured.
 
     Attributes:
-        reference_seconds: length of the utterance for the encoder's time and MACs.
+        reference_seconds: length of the utterance for the encoder's time and MACs; recordings
+            are joined to it.
         threads: of torch.
-        repeats: of every measurement; the least counts.
-        greedy_utterances: for the greedy real-time factor.
+        repeats: of the encoder's and the greedy measurement; the least counts.
+        greedy_utterances: for the greedy real-time factor, spread over the set.
         joint_utterances: for the joint one.
+        joint_repeats: of the joint measurement.
+        least_seconds: that each measurement takes, by more repeats where the model is small.
         beam_size: of the joint search.
         ctc_weight: of CTC in it.
     """
@@ -41,13 +54,84 @@ class ProfileConfig:
     repeats: int = 5
     greedy_utterances: int = 10
     joint_utterances: int = 3
+    joint_repeats: int = 2
+    least_seconds: float = 4.0
     beam_size: int = 10
     ctc_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        check_range("reference_seconds", self.reference_seconds, 0.5, 600)
-        for name in ("threads", "repeats", "greedy_utterances", "joint_utterances", "beam_size"):
+        check_range("reference_seconds", self.reference_seconds, LEAST_SECONDS, 600)
+        check_range("ctc_weight", self.ctc_weight, 0, 1)
+        check_range("least_seconds", self.least_seconds, 0, 600)
+        counts = "threads repeats greedy_utterances joint_utterances joint_repeats beam_size"
+        for name in counts.split():
             check_range(name, getattr(self, name), 1, 10000)
+
+
+def made_from(system: Path, teacher: Path, data: Path, config: Mapping) -> dict:
+    """What a profile depends on: configuration, both models, data; but not the machine.
+
+    Raises:
+        DataError: a model isn't there; says which stage makes it.
+    """
+    digests = {}
+    for name, folder in (("system", system), ("teacher", teacher)):
+        try:
+            with (folder / WEIGHTS).open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{folder / WEIGHTS}: no such file; run the stages that make this model"
+            ) from error
+    return {"config": dict(config), "models": digests, "data": fingerprint(data)}
+
+
+def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> dict:
+    """Profiles a system beside the teacher.
+
+    Args:
+        system: the system's folder; the teacher's own is measured against itself.
+        teacher: the uncompressed one's.
+        data: a dump folder, for real speech.
+        config: what and how often.
+
+    Returns:
+        What profile.json holds; ``dense_...`` is the teacher in the same run.
+
+    Raises:
+        DataError: the data has no speech.
+        ModelError: a model can't be loaded.
+    """
+    import torch
+
+    torch.set_num_threads(config.threads)
+    search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
+    pair = [Recogniser(folder / "model", search) for folder in (teacher, system)]
+    for recogniser in pair:
+        recogniser.model.eval()
+    seconds, best = _times(pair, data, config)
+    macs = [encoder_macs(r.model, config.reference_seconds) for r in pair]
+    rtf = [{key: times[i] / seconds[key] for key, times in best.items()} for i in (0, 1)]
+    common = {"threads": config.threads, "batch": 1}
+    predicted = macs[0] / max(1, macs[1])
+    speedup = {key: times[0] / times[1] for key, times in best.items()}
+    return {
+        "schema": SCHEMA,
+        "params": _parameters(*(r.model for r in pair)),
+        "reference_seconds": config.reference_seconds,
+        "macs_per_second": macs[1] / config.reference_seconds,
+        "dense_macs_per_second": macs[0] / config.reference_seconds,
+        "rtf": {**rtf[1], **common},
+        "dense_rtf": {**rtf[0], **common},
+        "speedup": {
+            **speedup,
+            "predicted": predicted,
+            "realised_over_predicted": speedup["encoder"] / predicted,
+        },
+        "measured_seconds_of_speech": seconds,
+        "beam_size": config.beam_size,
+        "machine": machine(),
+    }
 
 
 def encoder_macs(model, reference_seconds: float) -> int:
@@ -60,79 +144,49 @@ def encoder_macs(model, reference_seconds: float) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    hop = model.frontend.hop_length
-    frames = round(reference_seconds * SAMPLE_RATE / hop)
+    frames = round(reference_seconds * SAMPLE_RATE / model.frontend.hop_length)
     feats = torch.zeros(1, frames, model.frontend.output_size())
-    for module in model.encoder.modules():
-        if hasattr(module, "use_sdpa"):
-            module.use_sdpa = False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.encoder(feats, torch.tensor([frames]))
+    with torch.no_grad(), eager_attention(model.encoder):
+        with FlopCounterMode(display=False) as counter:
+            model.encoder(feats, torch.tensor([frames]))
     return counter.get_total_flops() // FLOPS_A_MAC
 
 
-def interleaved(actions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Least seconds of each action, run in turn ``repeats`` times after one warm-up."""
+@contextlib.contextmanager
+def eager_attention(encoder) -> Iterator[None]:
+    """Attention without fused kernels, whose products the flop counter doesn't see."""
+    fused = [module for module in encoder.modules() if getattr(module, "use_sdpa", False)]
+    for module in fused:
+        module.use_sdpa = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.use_sdpa = True
+
+
+def interleaved(
+    actions: Sequence[Callable[[], object]], repeats: int, least_seconds: float = 0.0
+) -> list[float]:
+    """Least seconds of each action, run in turn after one warm-up.
+
+    Args:
+        actions: what is timed.
+        repeats: of each, at least.
+        least_seconds: goes on until all repeats together took so long; what takes milliseconds
+            needs many to meet an undisturbed moment.
+    """
     best = [float("inf")] * len(actions)
-    for repeat in range(repeats + 1):
+    for action in actions:
+        action()
+    begun, done = time.perf_counter(), 0
+    while done < repeats or time.perf_counter() - begun < least_seconds:
         for index, action in enumerate(actions):
             started = time.perf_counter()
             action()
-            seconds = time.perf_counter() - started
-            if repeat:
-                best[index] = min(best[index], seconds)
+            best[index] = min(best[index], time.perf_counter() - started)
+        done += 1
     return best
-
-
-def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> dict:
-    """Profiles a system beside the teacher.
-
-    Args:
-        system: the system's folder.
-        teacher: the uncompressed one's.
-        data: a dump folder, for real speech.
-        config: what and how often.
-
-    Returns:
-        What profile.json holds.
-    """
-    import torch
-
-    torch.set_num_threads(config.threads)
-    search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
-    dense, small = (Recogniser(folder / "model", search) for folder in (teacher, system))
-    entries = list(read_data(data).recordings.items())
-    speech = [read_audio(entry, f"utterance '{u}'", SAMPLE_RATE)[0] for u, entry in entries[:50]]
-    seconds = {"encoder": config.reference_seconds}
-    best = {"encoder": _time_encoders((dense, small), speech, config)}
-    for mode, key, number in (
-        ("greedy", "ctc_greedy", config.greedy_utterances),
-        ("joint", "joint", config.joint_utterances),
-    ):
-        chosen = speech[:number]
-        seconds[key] = sum(len(samples) for samples in chosen) / SAMPLE_RATE
-        actions = [_transcriber(r, chosen, mode) for r in (dense, small)]
-        repeats = config.repeats if mode == "greedy" else max(1, config.repeats // 2)
-        best[key] = interleaved(actions, repeats)
-    macs = [encoder_macs(r.model, config.reference_seconds) for r in (dense, small)]
-    predicted = macs[0] / max(1, macs[1])
-    speedup = {key: times[0] / times[1] for key, times in best.items()}
-    common = {"threads": config.threads, "batch": 1}
-    return {
-        "schema": 1,
-        "macs_per_second": macs[1] / config.reference_seconds,
-        "dense_macs_per_second": macs[0] / config.reference_seconds,
-        "reference_seconds": config.reference_seconds,
-        "rtf": {**{k: times[1] / seconds[k] for k, times in best.items()}, **common},
-        "dense_rtf": {**{k: times[0] / seconds[k] for k, times in best.items()}, **common},
-        "speedup": {
-            **speedup,
-            "predicted": predicted,
-            "realised_over_predicted": speedup["encoder"] / predicted,
-        },
-        "beam_size": config.beam_size,
-        "machine": machine(),
-    }
 
 
 def machine() -> dict:
@@ -147,23 +201,76 @@ def machine() -> dict:
     return {"cpu": name, "cores": os.cpu_count(), "torch": torch.__version__}
 
 
-def _time_encoders(recognisers: Sequence[Recogniser], speech: list, config: ProfileConfig):
+def _parameters(dense, small) -> dict[str, dict[str, int]]:
+    from espnet_prune.espnet.system import count_parameters
+
+    parts = {"encoder": (small.encoder, dense.encoder), "total": (small, dense)}
+    return {
+        name: {"kept": count_parameters(kept), "dense": count_parameters(whole)}
+        for name, (kept, whole) in parts.items()
+    }
+
+
+def _times(
+    pair: Sequence[Recogniser], data: Path, config: ProfileConfig
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Seconds of speech, and least seconds of work (dense, small), of each measurement."""
+    speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances))
+    seconds = {"encoder": config.reference_seconds}
+    best = {"encoder": _time_encoders(pair, speech, config)}
+    for mode, key, number, repeats in (
+        ("greedy", "ctc_greedy", config.greedy_utterances, config.repeats),
+        ("joint", "joint", config.joint_utterances, config.joint_repeats),
+    ):
+        chosen = _spread(speech, number)
+        seconds[key] = sum(len(samples) for samples in chosen) / SAMPLE_RATE
+        actions = [_transcriber(r, chosen, mode) for r in pair]
+        best[key] = interleaved(actions, repeats, config.least_seconds)
+    return seconds, best
+
+
+def read_speech(data: Path, number: int) -> list[numpy.ndarray]:
+    """Samples (int16) of ``number`` recordings, or of all if they are fewer.
+
+    Raises:
+        DataError: none is long enough to time.
+    """
+    entries = list(read_data(data).recordings.items())
+    read = (
+        read_audio(entry, where(data, name), SAMPLE_RATE)[0]
+        for name, entry in _spread(entries, number)
+    )
+    speech = [samples for samples in read if len(samples) >= LEAST_SECONDS * SAMPLE_RATE]
+    if not speech:
+        raise DataError(
+            f"{data}: no recording of at least {LEAST_SECONDS} s to time; give another set"
+        )
+    return speech
+
+
+def _spread(items: Sequence, number: int) -> list:
+    """``number`` items at equal distances, so that not one speaker is all."""
+    number = min(number, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def _time_encoders(
+    pair: Sequence[Recogniser], speech: Sequence[numpy.ndarray], config: ProfileConfig
+) -> list[float]:
     import torch
 
-    samples = numpy.concatenate(speech)
     needed = round(config.reference_seconds * SAMPLE_RATE)
-    samples = numpy.resize(samples, needed).astype(numpy.float32) / 32768.0
+    samples = numpy.resize(numpy.concatenate(speech), needed)  # repeats what is too short
+    waves = torch.from_numpy(samples.astype(numpy.float32) / FULL_SCALE)[None]
     actions = []
-    for recogniser in recognisers:
+    for recogniser in pair:
         model = recogniser.model
         with torch.no_grad():
-            waves = torch.from_numpy(samples)[None]
             feats, lengths = model._extract_feats(waves, torch.tensor([needed]))
-            feats, lengths = (
-                model.normalize(feats, lengths) if model.normalize else (feats, lengths)
-            )
+            if model.normalize is not None:
+                feats, lengths = model.normalize(feats, lengths)
         actions.append(_encoder_run(model.encoder, feats, lengths))
-    return interleaved(actions, config.repeats)
+    return interleaved(actions, config.repeats, config.least_seconds)
 
 
 def _encoder_run(encoder, feats, lengths) -> Callable[[], object]:

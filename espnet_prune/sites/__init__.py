@@ -1,6 +1,6 @@
 """Sites: where a model can be cut, how, and at which cost."""
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap
-from espnet_prune.sites.conformer import conformer_sites
+from espnet_prune.sites.conformer import conformer_sites, describe_conformer
 
-__all__ = ["KINDS", "UNIT_KINDS", "Site", "SiteMap", "conformer_sites"]
+__all__ = ["KINDS", "UNIT_KINDS", "Site", "SiteMap", "conformer_sites", "describe_conformer"]

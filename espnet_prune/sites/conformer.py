@@ -318,3 +318,32 @@ def conformer_sites(
     terms.append(CostTerm(2 * size, 0, ()))  # after_norm
     by_name = {site.name: site for site in sites + upper}
     return SiteMap(by_name, terms, encoder, reference_seconds)
+
+
+def describe_conformer(encoder: nn.Module) -> dict:
+    """The options that build an encoder of this one's dense shape, read off the encoder.
+
+    Raises:
+        ModelError: a part of it isn't known, or it was cut and no longer shows them.
+    """
+    _check(encoder)
+    layer = encoder.encoders[0]
+    bins = encoder.embed.out.in_features // encoder.embed.conv[2].out_channels
+    return {
+        "input_size": 80 if ((80 - 1) // 2 - 1) // 2 == bins else bins * 4 + 3,
+        "output_size": encoder.output_size(),
+        "attention_heads": layer.self_attn.h,
+        "linear_units": layer.feed_forward.w_1.out_features,
+        "num_blocks": len(encoder.encoders),
+        "macaron_style": layer.feed_forward_macaron is not None,
+        "rel_pos_type": "latest",
+        "cnn_module_kernel": layer.conv_module.depthwise_conv.kernel_size[0],
+        "activation_type": _activation_name(layer.conv_module.activation),
+        "zero_triu": layer.self_attn.zero_triu,
+        "use_sdpa": layer.self_attn.use_sdpa,
+    }
+
+
+def _activation_name(activation: nn.Module) -> str:
+    name = type(activation).__name__.lower()
+    return "swish" if name == "silu" else name

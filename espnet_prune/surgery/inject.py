@@ -9,7 +9,7 @@ from espnet_prune.budget import Budget, Controller
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ModelError
 from espnet_prune.gates import Gate
-from espnet_prune.sites import KINDS, Site, SiteMap, conformer_sites
+from espnet_prune.sites import KINDS, Site, SiteMap, conformer_sites, describe_conformer
 from espnet_prune.surgery.gated import GatedModel
 
 SAMPLE_RATE = 16000
@@ -78,9 +78,7 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         raise ModelError(f"sites {list(method.site_kinds)}: the model has none of them")
     budget = Budget(site_map, list(gates), method.measure)
     if hasattr(model, "encoders") and not hasattr(model, "espnet_prune_config"):
-        from espnet_prune.espnet.encoder import describe_encoder
-
-        model.espnet_prune_config = describe_encoder(model)
+        model.espnet_prune_config = describe_conformer(model)
     device = next(model.parameters()).device
     wrapped = GatedModel(model, site_map, gates, budget, method.make_controller(), method.seed)
     return wrapped.to(device)

@@ -6,8 +6,9 @@ the model from the JSON and demands every weight, no other, in its shape; it run
 folder.
 """
 
+import importlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
+from espnet_prune.sites import describe_conformer
 from espnet_prune.surgery.cut import plan_of
 
 SCHEMA = 1
@@ -22,6 +24,12 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 BPE = "bpe.model"
 CONFIG_ATTRIBUTE = "espnet_prune_config"
+
+# who builds a saved model, by its kind; imported only when one is loaded
+BUILDERS = {
+    "espnet_asr": "espnet_prune.espnet.build:build_asr_model",
+    "conformer_encoder": "espnet_prune.espnet.encoder:build_encoder",
+}
 
 # what of an ESPnet configuration makes the model; the rest steers training
 MODEL_KEYS = (
@@ -93,12 +101,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     config = dict(description["config"])
     if config.get("bpemodel"):
         config["bpemodel"] = str((folder / config["bpemodel"]).resolve())
-    builders = _builders()
-    if description.get("kind") not in builders:
-        raise ModelError(
-            f"{folder / DESCRIPTION}: kind {description.get('kind')!r}, expected {list(builders)}"
-        )
-    model = builders[description["kind"]](config)
+    kind = description.get("kind")
+    if kind not in BUILDERS:
+        raise ModelError(f"{folder / DESCRIPTION}: kind {kind!r}, expected one of {list(BUILDERS)}")
+    module, function = BUILDERS[kind].split(":")
+    model = getattr(importlib.import_module(module), function)(config)
     load_strictly(model, state, str(folder / WEIGHTS))
     return model.to(device).eval()
 
@@ -154,18 +161,9 @@ def espnet_config(model: nn.Module) -> dict:
 
 def _describe(model: nn.Module) -> dict:
     if hasattr(model, "encoders"):
-        from espnet_prune.espnet.encoder import describe_encoder
-
         plan = plan_of(model)
-        config = getattr(model, CONFIG_ATTRIBUTE, None) or describe_encoder(model)
+        config = getattr(model, CONFIG_ATTRIBUTE, None) or describe_conformer(model)
         if plan is not None:
             config = {**config, "pruned_arch": plan.to_json()}
         return {"kind": "conformer_encoder", "config": config}
     return {"kind": "espnet_asr", "config": espnet_config(model)}
-
-
-def _builders() -> Mapping[str, Callable[[dict], nn.Module]]:
-    from espnet_prune.espnet.build import build_asr_model
-    from espnet_prune.espnet.encoder import build_encoder
-
-    return {"espnet_asr": build_asr_model, "conformer_encoder": build_encoder}

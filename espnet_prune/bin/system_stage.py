@@ -1,0 +1,51 @@
+"""What the mains of stages 8 and 10 share: their command line, and skipping what is done."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser(description: str) -> argparse.ArgumentParser:
+    """The command line of a stage that trains one system."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--systems", type=Path, required=True, help="systems.yaml")
+    parser.add_argument("--system", required=True, help="a name in it")
+    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's folder")
+    parser.add_argument("--train", type=Path, required=True, help="dump folder")
+    parser.add_argument("--valid", type=Path, required=True, help="dump folder")
+    parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
+    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
+    parser.add_argument("--out", type=Path, required=True, help="the system's folder")
+    parser.add_argument("--ngpu", type=int, default=0)
+    return parser
+
+
+def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Runs, goes on, or finds it done.
+
+    Args:
+        name: ``prune`` or ``finetune``; also the folder below the system's.
+        parser: the stage's.
+        argv: the arguments, by default the process's.
+    """
+    from espnet_prune.config import load_yaml
+    from espnet_prune.stage import finished, mark_finished
+
+    args = parser.parse_args(argv)
+    entry = (load_yaml(args.systems).get("systems") or {}).get(args.system)
+    made_by = {"config": load_yaml(args.config), "system": entry, "teacher": str(args.teacher)}
+    if finished(args.out / name, made_by):
+        return 0
+    from espnet_prune.espnet import stages
+
+    stage, task = {
+        "prune": (stages.prune, stages.PruneTask),
+        "finetune": (stages.finetune, stages.FinetuneTask),
+    }[name]
+    recipe = stages.read_recipe(args.config, task)
+    system = stages.read_system(args.systems, args.system)
+    folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)
+    stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
+    mark_finished(args.out / name, made_by)
+    return 0
