@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
-import torch
 from torch import nn
 
 from espnet_prune.config import dump_yaml
 from espnet_prune.errors import ModelError
 from espnet_prune.espnet import registry  # noqa: F401  (stubs and the cut encoder's class)
 from espnet_prune.io_atomic import atomic_path, write_text
+from espnet_prune.io_torch import read_torch, write_torch
 from espnet_prune.surgery.serialize import espnet_config, load_strictly
 
 ESPNET_FOLDER = "espnet"
@@ -75,11 +75,7 @@ def load_trained(config_file: str | Path, model_file: str | Path) -> nn.Module:
 
     config = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
     model = build_asr_model(config)
-    try:
-        state = torch.load(model_file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{model_file}: can't be read as weights ({error})") from error
-    load_strictly(model, state, str(model_file))
+    load_strictly(model, read_torch(model_file), str(model_file))
     return model.eval()
 
 
@@ -107,8 +103,8 @@ def write_espnet_folder(model: nn.Module, folder: str | Path) -> Path:
         target = folder / "feats_stats.npz"
         _write_stats(model.normalize, target)
         config["normalize_conf"] = {**(config["normalize_conf"] or {}), "stats_file": str(target)}
-    with atomic_path(folder / "model.pth") as temporary:
-        torch.save({k: v.detach().cpu() for k, v in model.state_dict().items()}, temporary)
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    write_torch(state, folder / "model.pth")
     write_text(folder / "config.yaml", dump_yaml(config))
     return folder
 

@@ -24,6 +24,7 @@ from espnet_prune.espnet.system import (
     write_cut,
 )
 from espnet_prune.espnet.training import run_training
+from espnet_prune.io_torch import read_torch
 from espnet_prune.methods import METHODS, MethodConfig
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.serialize import espnet_config
@@ -246,7 +247,7 @@ def finetune(
     run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
     best = best_average(training, recipe.training)
     small = load(conf.student)
-    state = torch.load(best, map_location="cpu", weights_only=True)
+    state = read_torch(best)
     own = {k.removeprefix("plain."): v for k, v in state.items() if k.startswith("plain.")}
     load_strictly(small, own, str(best))
     write_cut(out, small, "model")
@@ -278,7 +279,7 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
     if not last.exists():
         raise ModelError(f"{last}: no such file; run stage 8 (prune) to its end first")
     model = PruneTask.build_model(Namespace(prune_conf=_plain(asdict(conf))))
-    load_strictly(model, torch.load(last, map_location="cpu", weights_only=True), str(last))
+    load_strictly(model, read_torch(last), str(last))
     return model.gated
 
 

@@ -20,11 +20,13 @@ import torch
 from espnet2.train.trainer import Trainer
 from tqdm import tqdm
 
-from espnet_prune.errors import TrainingError
+from espnet_prune.errors import ModelError, TrainingError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+from espnet_prune.io_torch import read_torch, write_torch
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pth"
+LATEST = "latest.pth"
 PROGRESS = "progress.csv"
 SECONDS = "train_seconds.json"
 
@@ -126,8 +128,9 @@ class _Recorder:
 def repair_checkpoints(folder: Path) -> None:
     """Puts an output folder into the state that ESPnet's resume expects.
 
-    The epoch's own file is missing if the process was killed after it wrote the checkpoint; files
-    of later epochs would be left if the checkpoint was removed by hand.
+    A process killed after it wrote the checkpoint leaves the epoch's own file unwritten, or
+    ``latest.pth`` leading to the epoch before; after the last epoch nothing would write them again,
+    and the cut reads ``latest.pth``.
 
     Raises:
         TrainingError: the checkpoint can't be read; says what to do.
@@ -136,16 +139,20 @@ def repair_checkpoints(folder: Path) -> None:
     if not path.exists():
         return
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)
-        epoch = int(states["reporter"]["epoch"])
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        states = read_torch(path)
+        weights, epoch = states["model"], int(states["reporter"]["epoch"])
+    except (ModelError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
             f"{path}: the checkpoint can't be read ({error}); remove it to train from the start"
         ) from error
-    own = folder / f"{epoch}epoch.pth"
-    if epoch and not own.exists():
-        with atomic_path(own) as temporary:
-            torch.save(states["model"], temporary)
+    own, latest = folder / f"{epoch}epoch.pth", folder / LATEST
+    if not epoch:
+        return
+    if not own.exists():
+        write_torch(weights, own)
+    if not latest.is_symlink() or latest.readlink() != Path(own.name):
+        with atomic_path(latest) as temporary:
+            temporary.symlink_to(own.name)
 
 
 @contextlib.contextmanager
@@ -158,13 +165,10 @@ def atomic_torch_save() -> Iterator[None]:
     stock = torch.save
 
     def save(value, target, *arguments, **keywords) -> None:
-        if not isinstance(target, (str, os.PathLike)):
+        if isinstance(target, (str, os.PathLike)):
+            write_torch(value, target, lambda *both: stock(*both, *arguments, **keywords))
+        else:
             stock(value, target, *arguments, **keywords)
-            return
-        with atomic_path(target) as temporary:
-            stock(value, temporary, *arguments, **keywords)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
 
     torch.save = save
     try:

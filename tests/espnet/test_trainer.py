@@ -1,0 +1,176 @@
+"""The guarded trainer: no silent NaN, whole files, checkpoints put right."""
+
+import errno
+import types
+
+import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import pytest
+import torch
+
+from espnet_prune import io_atomic
+from espnet_prune.errors import EnvironmentProblem, TrainingError
+from espnet_prune.espnet.trainer import _Recorder, atomic_torch_save, repair_checkpoints
+
+
+class Toy(torch.nn.Module):
+    """Gives the loss that the batch asks for."""
+
+    def forward(self, wanted, utt_id):
+        loss = torch.as_tensor(wanted)
+        return loss, {"loss_ctc": loss, "acc": torch.tensor(0.5), "loss_att": None}, 1
+
+
+@pytest.fixture
+def recorder():
+    recorder = _Recorder(3, types.SimpleNamespace(accum_grad=1), batches=2)
+    yield recorder
+    recorder.bar.close()
+
+
+@pytest.fixture
+def model(recorder):
+    model = Toy()
+    model.register_forward_hook(recorder, with_kwargs=True)
+    return model
+
+
+@pytest.mark.parametrize("wanted", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_utterances(model, wanted):
+    model(wanted=1.0, utt_id=["a"])
+    with pytest.raises(TrainingError) as caught:
+        model(wanted=wanted, utt_id=["s1-u1", "s1-u2"])
+    message = str(caught.value)
+    for part in ("epoch 3", "batch 2", "s1-u1, s1-u2", "loss_ctc", "learning rate"):
+        assert part in message
+    assert "acc" not in message.split("utterances")[0]
+
+
+def test_each_update_is_a_row_and_validation_is_none(model, recorder, tmp_path):
+    model(wanted=1.0, utt_id=["a"])
+    model(wanted=2.0, utt_id=["b"])
+    model.eval()
+    model(wanted=float("nan"), utt_id=["c"])
+    recorder.write(tmp_path)
+    lines = (tmp_path / "progress.csv").read_text().splitlines()
+    assert lines == ["epoch,update,loss_ctc,acc", "3,1,1.0,0.5", "3,2,2.0,0.5"]
+
+
+def test_rows_from_before_a_kill_are_replaced(model, recorder, tmp_path):
+    (tmp_path / "progress.csv").write_text("epoch,update,old\n2,1,7\n3,1,8\n4,1,9\n")
+    model(wanted=1.0, utt_id=["a"])
+    recorder.write(tmp_path)
+    lines = (tmp_path / "progress.csv").read_text().splitlines()
+    assert lines == ["epoch,update,old,loss_ctc,acc", "2,1,7,,", "3,1,,1.0,0.5"]
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 1}, path)
+    with atomic_torch_save(), pytest.raises((TypeError, AttributeError)):
+        torch.save({"big": torch.zeros(1000), "unpicklable": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, number):
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 1}, path)
+
+    def full(descriptor):
+        raise OSError(number, "No space left on device")
+
+    monkeypatch.setattr("espnet_prune.io_torch.os.fsync", full)
+    with atomic_torch_save(), pytest.raises(EnvironmentProblem, match="checkpoint.pth: no space"):
+        torch.save({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth"]
+
+
+@pytest.mark.skipif(not io_atomic.Path("/dev/full").exists(), reason="Linux has /dev/full")
+def test_a_truly_full_device_is_an_environment_problem(tmp_path, monkeypatch):
+    """PyTorch wraps the system's error in a RuntimeError of its own."""
+    stock = torch.save
+
+    def to_full_device(value, target, *arguments, **keywords):
+        with open("/dev/full", "wb") as full:
+            stock(value, full)
+
+    path = tmp_path / "1epoch.pth"
+    monkeypatch.setattr(torch, "save", to_full_device)
+    with atomic_torch_save(), pytest.raises(EnvironmentProblem, match="1epoch.pth"):
+        torch.save({"weights": torch.zeros(100000)}, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_is_as_it_was_afterwards(tmp_path):
+    stock = torch.save
+    with pytest.raises(ZeroDivisionError), atomic_torch_save():
+        assert torch.save is not stock
+        _ = 1 / 0
+    assert torch.save is stock
+
+
+def write_checkpoint(folder, epoch=2):
+    model = {"weight": torch.arange(3.0) + epoch}
+    torch.save({"model": model, "reporter": {"epoch": epoch}}, folder / "checkpoint.pth")
+    return model
+
+
+def test_a_missing_file_of_the_epoch_is_written_anew(tmp_path):
+    """As after a kill between checkpoint.pth and 2epoch.pth."""
+    model = write_checkpoint(tmp_path)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "1epoch.pth")
+    (tmp_path / "latest.pth").symlink_to("1epoch.pth")
+    repair_checkpoints(tmp_path)
+    assert torch.equal(torch.load(tmp_path / "2epoch.pth")["weight"], model["weight"])
+    assert torch.equal(torch.load(tmp_path / "1epoch.pth")["weight"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("left", ["nothing", "the epoch before"])
+def test_latest_leads_to_the_checkpoint_s_epoch(tmp_path, left):
+    """As after a kill between 2epoch.pth and the link; the cut reads latest.pth."""
+    model = write_checkpoint(tmp_path)
+    torch.save(model, tmp_path / "2epoch.pth")
+    if left == "the epoch before":
+        torch.save({"weight": torch.zeros(3)}, tmp_path / "1epoch.pth")
+        (tmp_path / "latest.pth").symlink_to("1epoch.pth")
+    repair_checkpoints(tmp_path)
+    assert (tmp_path / "latest.pth").readlink().name == "2epoch.pth"
+    assert torch.equal(torch.load(tmp_path / "latest.pth")["weight"], model["weight"])
+
+
+def test_a_whole_folder_is_left_alone(tmp_path):
+    model = write_checkpoint(tmp_path)
+    torch.save(model, tmp_path / "2epoch.pth")
+    (tmp_path / "latest.pth").symlink_to("2epoch.pth")
+    before = {p.name: p.lstat().st_mtime_ns for p in tmp_path.iterdir()}
+    repair_checkpoints(tmp_path)
+    assert before == {p.name: p.lstat().st_mtime_ns for p in tmp_path.iterdir()}
+
+
+def test_nothing_to_repair(tmp_path):
+    repair_checkpoints(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"not a checkpoint", None, "other"])
+def test_a_checkpoint_that_cannot_be_read_says_what_to_do(tmp_path, content):
+    path = tmp_path / "checkpoint.pth"
+    if content is None:  # cut off in the middle
+        write_checkpoint(tmp_path)
+        path.write_bytes(path.read_bytes()[:400])
+    elif content == "other":
+        torch.save({"weights": 1}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match="checkpoint.pth: .*remove it to train from the start"):
+        repair_checkpoints(tmp_path)
+
+
+def test_a_checkpoint_with_foreign_objects_is_not_unpickled(tmp_path):
+    torch.save(
+        {"model": types.SimpleNamespace(), "reporter": {"epoch": 1}}, tmp_path / "checkpoint.pth"
+    )
+    with pytest.raises(TrainingError, match="checkpoint.pth"):
+        repair_checkpoints(tmp_path)
