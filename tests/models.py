@@ -24,7 +24,11 @@ def encoder(seed: int = 0, **options) -> torch.nn.Module:
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 
     torch.manual_seed(seed)
-    model = ConformerEncoder(80, **{**ENCODER, **options})
+    return randomise(ConformerEncoder(80, **{**ENCODER, **options})).eval()
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Gives norms and biases values that they don't have at the start."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_()
@@ -33,7 +37,7 @@ def encoder(seed: int = 0, **options) -> torch.nn.Module:
             torch.nn.init.normal_(module.bias)
         if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)) and module.bias is not None:
             torch.nn.init.normal_(module.bias, 0.0, 0.3)
-    return model.eval()
+    return model
 
 
 def features(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
