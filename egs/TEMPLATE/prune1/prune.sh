@@ -232,8 +232,9 @@ train_systems() { # MAIN CONFIG
 stage_prune() { train_systems prune "$prune_config"; }
 
 stage_cut() {
-    local name
-    for name in $systems; do run "$train_cmd" cut --system "$exp/$name"; done
+    local name folders=()
+    for name in $systems; do folders+=("$exp/$name"); done
+    run "$train_cmd" cut --system "${folders[@]}"
 }
 
 stage_finetune() { train_systems finetune "$finetune_config"; }
