@@ -125,7 +125,8 @@ def test_stock_espnet_reads_every_weight(model, tmp_path, part):
         return
     ours, theirs = (getattr(m, part).state_dict() for m in (model, read.asr_model))
     assert set(ours) == set(theirs)
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    # Speech2Text turns the statistics, which may be of double precision, into single ones.
+    assert all(torch.equal(ours[key].to(theirs[key].dtype), theirs[key]) for key in ours)
 
 
 def test_our_loader_reads_the_folder_for_stock_espnet(model, tmp_path):
@@ -269,14 +270,14 @@ def test_the_cut_at_its_target_is_recorded(system):
 
 
 def test_a_missed_target_says_by_how_much(system):
-    """Whole heads alone: no choice of them comes near this target."""
-    out = system(0.9999, sites=["head"])
+    """Whole heads alone: eighths can't come nearer to this target."""
+    out = system(0.45, sites=["head"])
     with pytest.raises(TargetMissedError) as caught:
         stages.cut_system(out)
     message = str(caught.value)
     found = re.search(r"reach ([\d.]+)% of (\d+) prunable parameters, ([\d.]+) points", message)
     reached, points = float(found[1]), float(found[3])
-    assert abs(reached - 99.99) == pytest.approx(points, abs=0.011)
+    assert abs(reached - 45) == pytest.approx(points, abs=0.011)
     assert points > 0.5
-    assert "target 99.99% (tolerance 0.50%)" in message
+    assert "target 45.00% (tolerance 0.50%)" in message
     assert not (out / "cut").exists()
