@@ -8,6 +8,7 @@ the key. What a stage has not made yet is null, never invented.
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from espnet_prune.io_atomic import read_json
 
 SCHEMA = 1
 TEACHER = "teacher"
+REPOSITORY = Path(__file__).resolve().parents[2]
 SCORE_KEYS = (
     "errors words wer ci95 p_vs_teacher insertions deletions substitutions utterances tool test"
 ).split()
@@ -104,9 +106,24 @@ def _system(folder: Path) -> dict:
         "masked_equals_cut": record.get("masked_equals_cut"),
         "updates": record.get("updates"),
         "train_seconds": sum(seconds.values()) if seconds else None,
-        "commands": record.get("commands", []),
+        "commands": [portable(command, folder) for command in record.get("commands", [])],
         "commit": (record.get("provenance") or {}).get("commit"),
     }
+
+
+def portable(command: str, system: Path) -> str:
+    """A command without this machine's folders: as typed where ``exp`` is, in any clone.
+
+    Args:
+        command: as it was recorded.
+        system: ``exp/<tag>/<system>``.
+    """
+    recipe = system.resolve().parent.parent.parent
+    places = {recipe: "", REPOSITORY: "$root/"}
+    places.pop(Path("/"), None)
+    for folder, name in places.items():
+        command = re.sub(rf"(?<![\w./-]){re.escape(str(folder))}/", lambda _, n=name: n, command)
+    return command
 
 
 def _score(path: Path) -> dict:

@@ -49,6 +49,7 @@ pre { background: #f4f4f4; padding: .6em; overflow-x: auto; font-size: .8em }
 <p>{{ not_run }}</p>
 {% endfor %}
 <h2>How each was made</h2>
+<p>{{ place_of_commands }}</p>
 {% for name, how, commands in made %}
 <details><summary><b>{{ name }}</b>: {{ how }}</summary><pre>{{ commands }}</pre></details>
 {% endfor %}
@@ -95,6 +96,7 @@ def render_page(reports: Sequence[dict], pictures: Sequence[Picture], command: s
         tables=tables.tables(reports),
         pictures=pictures,
         made=made,
+        place_of_commands=tables.PLACE_OF_COMMANDS,
         not_run=tables.NOT_RUN,
         command=command,
     )

@@ -6,7 +6,7 @@ import pytest
 
 from espnet_prune.bin.report import main
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import collect, read_progress
+from espnet_prune.evaluate.collect import collect, portable, read_progress
 from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
 
@@ -105,6 +105,30 @@ def test_other_options_are_no_other_seed(experiment):
     edit(experiment / "l0_50_seed1" / "system.json", prune_conf=other)
     main([str(experiment), "--corpus", "made_up"])
     assert "2 seeds" not in (experiment / "report" / "RESULTS.md").read_text()
+
+
+def test_commands_name_no_folder_of_this_machine(experiment, repository):
+    system = experiment / "l0_50"
+    recipe = experiment.parent.parent
+    words = ["python", f"{recipe}/conf/a.yaml", f"{repository}/conf/b.yaml", "exp/base", "/other/c"]
+    expected = ["python", "conf/a.yaml", "$root/conf/b.yaml", "exp/base", "/other/c"]
+    assert portable(" ".join(words), system) == " ".join(expected)
+    assert portable(f"-x {recipe}_2/a", system) == f"-x {recipe}_2/a"
+    edit(system / "system.json", commands=[f"python --config {recipe}/conf/prune.yaml"])
+    main([str(experiment), "--corpus", "made_up"])
+    for name in PARTS:
+        text = (experiment / "report" / name).read_text()
+        assert "python --config conf/prune.yaml" in text, name
+
+
+def test_speed_ups_stand_beside_the_real_time_factors(experiment):
+    path = experiment / "l0_50" / "profile.json"
+    edit(path, speedup={"encoder": 1.4, "predicted": 1.5, "ctc_greedy": 1.3, "joint": 1.05})
+    main([str(experiment), "--corpus", "made_up"])
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    assert "| 0.0100 | 0.0200 (1.30x) | 0.2000 (1.05x) |" in text
+    assert "| 0.0100 | 0.0200 | 0.2000 |" in text  # a profile without them
+    assert "the gates' expected sparsity was 49.00%" in text
 
 
 def test_what_has_not_run_says_so(experiment):
