@@ -15,6 +15,7 @@ from espnet_prune.io_atomic import read_json, write_json
 
 logger = logging.getLogger(__name__)
 MARK = ".done.json"
+BEGUN = ".begun.json"
 
 
 def _plain(config: Mapping) -> dict:
@@ -57,3 +58,8 @@ def finished(folder: str | Path, config: Mapping) -> bool:
 def mark_finished(folder: str | Path, config: Mapping) -> None:
     """Records that ``folder`` is complete and which configuration made it."""
     write_json(Path(folder) / MARK, {"schema": 1, "config": _plain(config)})
+
+
+def mark_begun(folder: str | Path, config: Mapping) -> None:
+    """Records which configuration an unfinished ``folder`` is being made with."""
+    write_json(Path(folder) / BEGUN, {"schema": 1, "config": _plain(config)})

@@ -21,11 +21,11 @@ from espnet2.train.trainer import Trainer
 from tqdm import tqdm
 
 from espnet_prune.errors import ModelError, TrainingError
+from espnet_prune.espnet.training import CHECKPOINT
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
 
 logger = logging.getLogger(__name__)
-CHECKPOINT = "checkpoint.pth"
 LATEST = "latest.pth"
 PROGRESS = "progress.csv"
 SECONDS = "train_seconds.json"

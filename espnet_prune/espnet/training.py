@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import DataError
 from espnet_prune.espnet import archives
 from espnet_prune.io_atomic import read_json, write_text
+from espnet_prune.stage import BEGUN, check_same, mark_begun
 
 logger = logging.getLogger(__name__)
 RESOLVED = "train_config.yaml"
 LOG = "train.log"
+CHECKPOINT = "checkpoint.pth"
 
 # what a recipe needn't say: no plots but TensorBoard, no cache, one loader process
 FIXED = {
@@ -110,6 +113,7 @@ def run_training(
         extra: options of this task alone, such as ``prune_conf``; they win.
 
     Raises:
+        ConfigError: the training was begun with another configuration.
         DataError: a folder isn't what it should be.
         TrainingError: the loss is not finite, or there is no batch.
     """
@@ -126,11 +130,25 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
         k: [list(i) if isinstance(i, tuple) else i for i in v] if isinstance(v, list) else v
         for k, v in values.items()
     }
+    made_by = _movable(plain, out.resolve())
+    if (out / CHECKPOINT).exists():
+        check_same(out, made_by, BEGUN)
+    mark_begun(out, made_by)
     write_text(out / RESOLVED, dump_yaml(plain))
     archives.register()
     with _log_to(out / LOG):
         command = ["--config", str(out / RESOLVED), "--output_dir", str(out), "--ngpu", str(ngpu)]
         task.main(cmd=command)
+
+
+def _movable(value: object, out: Path) -> object:
+    """The same with paths relative to ``out``, so that an experiment's folder can be moved."""
+    if isinstance(value, Mapping):
+        return {key: _movable(inner, out) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_movable(inner, out) for inner in value]
+    is_path = isinstance(value, str) and os.path.isabs(value)
+    return os.path.relpath(value, out) if is_path else value
 
 
 @contextlib.contextmanager

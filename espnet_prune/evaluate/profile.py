@@ -44,8 +44,8 @@ class ProfileConfig:
         greedy_utterances: for the greedy real-time factor, spread over the set.
         joint_utterances: for the joint one.
         joint_repeats: of the joint measurement.
-        least_seconds: that the encoder's and the greedy measurement take at least, by more
-            repeats where the model is small.
+        least_seconds: that each measurement takes at least, by more repeats where the model is
+            small.
         beam_size: of the joint search.
         ctc_weight: of CTC in it.
     """
@@ -220,17 +220,15 @@ def _times(
     seconds = {"encoder": config.reference_seconds}
     best = {"encoder": _time_encoders(pair, speech, config)}
 
-    def measure(mode: str, number: int, repeats: int, least: float) -> tuple[float, list[float]]:
+    def measure(mode: str, number: int, repeats: int) -> tuple[float, list[float]]:
         chosen = _spread(speech, number)
         spoken = sum(len(samples) for samples in chosen) / SAMPLE_RATE
-        return spoken, interleaved([_transcriber(r, chosen, mode) for r in pair], repeats, least)
+        actions = [_transcriber(r, chosen, mode) for r in pair]
+        return spoken, interleaved(actions, repeats, config.least_seconds)
 
-    seconds["ctc_greedy"], best["ctc_greedy"] = measure(
-        "greedy", config.greedy_utterances, config.repeats, config.least_seconds
-    )
-    seconds["joint"], best["joint"] = measure(
-        "joint", config.joint_utterances, config.joint_repeats, 0.0
-    )
+    greedy, joint = config.greedy_utterances, config.joint_utterances
+    seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
+    seconds["joint"], best["joint"] = measure("joint", joint, config.joint_repeats)
     return seconds, best
 
 

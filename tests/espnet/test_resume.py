@@ -1,6 +1,7 @@
 """Kill -9 and the same command again: weights bit-equal to those of an unbroken run."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import mini_recipe
@@ -21,14 +22,33 @@ def unbroken(tmp_path_factory, repository) -> Path:
     return folder
 
 
-def kill_twice_then_finish(folder: Path, main: str, training: str) -> None:
-    """Kills in the first epoch, then right after a checkpoint, then lets it end."""
-    output = folder / training
+def in_the_first_epoch(output: Path) -> bool:
     log = output / "train.log"
-    mini_recipe.run_and_kill(folder, main, lambda: log.exists() and "1/3epoch" in log.read_text())
-    checkpoint = output / "checkpoint.pth"
-    assert not checkpoint.exists()
-    mini_recipe.run_and_kill(folder, main, checkpoint.exists)
+    return log.exists() and "1/3epoch" in log.read_text()
+
+
+def after_a_checkpoint(output: Path) -> bool:
+    return (output / "checkpoint.pth").exists()
+
+
+def in_the_second_epoch(output: Path) -> bool:
+    """Its updates are made and recorded, its checkpoint isn't written."""
+    progress = output / "progress.csv"
+    return progress.exists() and "\n2,4," in progress.read_text()
+
+
+def at_the_end(output: Path) -> bool:
+    return (output / "3epoch.pth").exists()
+
+
+EARLY = (in_the_first_epoch, after_a_checkpoint)
+LATE = (in_the_second_epoch, at_the_end)
+
+
+def kill_then_finish(folder: Path, main: str, training: str, moments) -> None:
+    """Kills at each moment, giving the same command again, then lets it end."""
+    for moment in moments:
+        mini_recipe.run_and_kill(folder, main, partial(moment, folder / training))
     mini_recipe.run(folder, main)
 
 
@@ -47,31 +67,80 @@ def updates(path: Path) -> list[tuple[int, int]]:
         return [(int(row["epoch"]), int(row["update"])) for row in csv.DictReader(file)]
 
 
-def test_prune_goes_on_bit_equal_with_gates_and_multipliers(unbroken, tmp_path):
-    folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0"])
-    kill_twice_then_finish(folder, "prune", "exp/l0/prune")
+EACH_ONCE = [(epoch, update) for epoch in (1, 2, 3) for update in (1, 2, 3, 4)]
+
+
+def check_pruned(folder: Path, unbroken: Path) -> None:
     name = "exp/l0/prune/latest.pth"
     assert same_pickle(folder / name, unbroken / name)
-    keys = torch.load(folder / name, weights_only=True)
+    assert updates(folder / "exp/l0/prune/progress.csv") == EACH_ONCE
+
+
+def test_prune_goes_on_bit_equal_with_gates_and_multipliers(unbroken, tmp_path):
+    folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0"])
+    kill_then_finish(folder, "prune", "exp/l0/prune", EARLY)
+    check_pruned(folder, unbroken)
+    keys = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
     assert any("log_alpha" in key for key in keys)
     assert any("lambda_linear" in key for key in keys)
-    each_once = [(epoch, update) for epoch in (1, 2, 3) for update in (1, 2, 3, 4)]
-    assert updates(folder / "exp/l0/prune/progress.csv") == each_once
 
 
 @pytest.mark.slow
-def test_teacher_goes_on_bit_equal(unbroken, tmp_path):
+def test_prune_killed_late_goes_on_bit_equal(unbroken, tmp_path):
+    folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0"])
+    kill_then_finish(folder, "prune", "exp/l0/prune", LATE)
+    check_pruned(folder, unbroken)
+
+
+@pytest.mark.slow
+def test_prune_killed_right_after_its_last_checkpoint(unbroken, tmp_path):
+    """The state that such a kill leaves: no file of the last epoch, the link on the one before."""
+    folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0/prune/.done.json"])
+    training = folder / "exp/l0/prune"
+    (training / "3epoch.pth").rename(training / "2epoch.pth")
+    (training / "latest.pth").unlink()
+    (training / "latest.pth").symlink_to("2epoch.pth")
+    wrong = torch.load(training / "2epoch.pth", weights_only=True)
+    torch.save(
+        {key: torch.zeros_like(value) for key, value in wrong.items()}, training / "2epoch.pth"
+    )
+    mini_recipe.run(folder, "prune")
+    check_pruned(folder, unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [EARLY, LATE], ids=["early", "late"])
+def test_teacher_goes_on_bit_equal(unbroken, tmp_path, moments):
     folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/teacher"])
-    kill_twice_then_finish(folder, "train_teacher", "exp/teacher/train")
+    kill_then_finish(folder, "train_teacher", "exp/teacher/train", moments)
     name = "exp/teacher/model/model.safetensors"
     assert same_safetensors(folder / name, unbroken / name)
+    assert updates(folder / "exp/teacher/train/progress.csv") == EACH_ONCE
+
+
+@pytest.fixture(scope="module")
+def finetuned(unbroken) -> Path:
+    """The same experiment, cut and finetuned."""
+    mini_recipe.run(unbroken, "cut")
+    mini_recipe.run(unbroken, "finetune")
+    return unbroken
 
 
 @pytest.mark.slow
-def test_finetune_goes_on_bit_equal(unbroken, tmp_path):
-    mini_recipe.run(unbroken, "cut")
-    folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", [])
-    mini_recipe.run(unbroken, "finetune")
-    kill_twice_then_finish(folder, "finetune", "exp/l0/finetune")
+@pytest.mark.parametrize("moments", [EARLY, LATE], ids=["early", "late"])
+def test_finetune_goes_on_bit_equal(finetuned, tmp_path, moments):
+    made = ["exp/l0/finetune", "exp/l0/model"]
+    folder = mini_recipe.copy_without(finetuned, tmp_path / "killed", made)
+    kill_then_finish(folder, "finetune", "exp/l0/finetune", moments)
     name = "exp/l0/model/model.safetensors"
-    assert same_safetensors(folder / name, unbroken / name)
+    assert same_safetensors(folder / name, finetuned / name)
+    assert updates(folder / "exp/l0/finetune/progress.csv") == EACH_ONCE
+
+
+@pytest.mark.slow
+def test_a_finished_stage_is_left_alone(finetuned):
+    """Idempotence: the same commands again write nothing."""
+    before = {p: p.lstat().st_mtime_ns for p in finetuned.rglob("*")}
+    for main in ("collect_stats", "train_teacher", "prune", "cut", "finetune"):
+        mini_recipe.run(finetuned, main)
+    assert before == {p: p.lstat().st_mtime_ns for p in finetuned.rglob("*")}

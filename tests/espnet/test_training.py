@@ -1,0 +1,94 @@
+"""What a training is started with, and that it goes on with nothing else."""
+
+import json
+import shutil
+
+import mini_recipe
+import pytest
+import yaml
+
+from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.espnet.training import run_training
+
+
+class Task:
+    """Stands for an ESPnet task; leaves a checkpoint, as one that was killed later does."""
+
+    commands: list = []
+
+    @classmethod
+    def main(cls, cmd):
+        options = dict(zip(cmd[::2], cmd[1::2], strict=True))
+        cls.commands.append(options)
+        (cls.folder / "checkpoint.pth").touch()
+
+
+@pytest.fixture
+def folder(tmp_path, repository):
+    """A mini recipe with the statistics' shapes."""
+    folder = tmp_path / "work"
+    mini_recipe.write_recipe(folder, repository)
+    for name in ("train", "valid"):
+        shapes = folder / "exp/stats" / name / "speech_shape"
+        shapes.parent.mkdir(parents=True)
+        shapes.write_text("u 1\n")
+    return folder
+
+
+def train(folder, **changes):
+    """Starts the stand-in; returns the configuration that it got."""
+    Task.folder = out = folder / "exp/l0/prune"
+    data = (folder / "dump/train", folder / "dump/dev", folder / "data/tokens")
+    config = {"max_epoch": 3, "optim_conf": {"lr": 0.001}, "normalize": "global_mvn"}
+    extra = {"prune_conf": {"teacher": str(folder / "exp/teacher")}, "grad_clip": float("inf")}
+    run_training(Task, {**config, **changes}, *data, folder / "exp/stats", out, extra=extra)
+    return yaml.safe_load((out / "train_config.yaml").read_text())
+
+
+def test_the_resolved_configuration_holds_everything(folder):
+    config = train(folder)
+    assert config["max_epoch"] == 3 and config["resume"] is True
+    assert config["normalize_conf"]["stats_file"] == str(
+        (folder / "exp/stats/train/feats_stats.npz").resolve()
+    )
+    assert config["token_type"] == "char"
+    assert Task.commands[-1]["--ngpu"] == "0"
+
+
+def test_the_same_command_goes_on(folder):
+    assert train(folder) == train(folder)
+
+
+def test_another_configuration_is_an_error_that_names_the_keys(folder):
+    train(folder)
+    with pytest.raises(ConfigError, match=r"optim_conf.lr: 0.001 -> 0.1.*remove this folder"):
+        train(folder, optim_conf={"lr": 0.1})
+    config = yaml.safe_load((folder / "exp/l0/prune/train_config.yaml").read_text())
+    assert config["optim_conf"]["lr"] == 0.001, "the refused configuration was written"
+
+
+def test_a_training_without_a_checkpoint_can_be_put_right(folder):
+    train(folder)
+    (folder / "exp/l0/prune/checkpoint.pth").unlink()
+    assert train(folder, optim_conf={"lr": 0.1})["optim_conf"]["lr"] == 0.1
+    with pytest.raises(ConfigError, match="optim_conf.lr: 0.1 -> 0.001"):
+        train(folder)
+
+
+def test_a_moved_experiment_goes_on(folder):
+    train(folder)
+    moved = folder.parent / "moved"
+    shutil.move(folder, moved)
+    assert train(moved)["prune_conf"]["teacher"] == str(moved / "exp/teacher")
+
+
+def test_missing_statistics_name_the_stage(folder):
+    (folder / "exp/stats/valid/speech_shape").unlink()
+    with pytest.raises(DataError, match="speech_shape: no such file; run stage 5"):
+        train(folder)
+
+
+def test_bpe_tokens_bring_their_model(folder):
+    path = folder / "data/tokens/tokens.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": "bpe.model"}))
+    assert train(folder)["bpemodel"] == str((folder / "data/tokens/bpe.model").resolve())
