@@ -34,10 +34,16 @@ def git_commit() -> str | None:
 
 
 def command_line() -> str:
-    """This process's command, as a user would type it again."""
+    """This process's command, as a user would type it again in the same folder."""
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     name = main.name if main is not None else sys.argv[0]
-    return " ".join(["python -m", name, *map(shlex.quote, sys.argv[1:])])
+    return " ".join(["python -m", name, *(shlex.quote(_near(word)) for word in sys.argv[1:])])
+
+
+def _near(word: str) -> str:
+    """A path below the current folder relative to it, so that commands hold on other machines."""
+    folder = f"{Path.cwd()}/"
+    return word.removeprefix(folder) if word.startswith(folder) else word
 
 
 def provenance(config: Mapping, seed: int) -> dict:

@@ -1,0 +1,17 @@
+"""The record of a result's making."""
+
+import sys
+
+from espnet_prune.provenance import command_line, provenance
+
+
+def test_command_holds_on_other_machines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "--config", f"{tmp_path}/conf/a b.yaml", "--out", "exp"])
+    assert command_line().endswith("--config 'conf/a b.yaml' --out exp")
+
+
+def test_record_names_versions_seed_and_configuration():
+    record = provenance({"a": 1}, 7)
+    assert record["seed"] == 7 and record["packages"]["torch"] and record["config_hash"]
+    assert record["config_hash"] != provenance({"a": 2}, 7)["config_hash"]
