@@ -7,12 +7,25 @@ as a string; here the key is named, with the nearest one that exists.
 import argparse
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
 
 from espnet_prune.config import nearest
 from espnet_prune.errors import ConfigError
 
+# what YAML may give where a class annotates a parameter so
+YAML_KINDS = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    dict: (Mapping,),
+    list: (list,),
+    tuple: (list,),
+    Sequence: (list,),
+    type(None): (type(None),),
+}
 FLOAT = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+$")
 
 
@@ -93,9 +106,34 @@ def _check_class(kind: type, conf: Mapping, where: str) -> None:
     parameters = inspect.signature(kind.__init__).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    for key in conf:
+    for key, value in conf.items():
         if key not in parameters:
             known = [name for name in parameters if name != "self"]
             raise ConfigError(
                 f"{where}: {kind.__name__} has no option '{key}'{nearest(key, known)}"
             )
+        _check_annotated(parameters[key], value, f"{where}: {key}")
+
+
+def _check_annotated(parameter: inspect.Parameter, value: Any, where: str) -> None:
+    """Compares a value with its parameter's annotation, where that says what YAML can give."""
+    names, accepted = [], []
+    for kind in _members(parameter.annotation):
+        kind = get_origin(kind) or kind
+        if getattr(kind, "__name__", "") == "Tensor":  # as in Adam's ``lr: float | Tensor``
+            continue
+        if kind not in YAML_KINDS:
+            return
+        names.append("null" if kind is type(None) else kind.__name__)
+        accepted.extend(YAML_KINDS[kind])
+    if not names or value is None and parameter.default is None:
+        return
+    is_bool = isinstance(value, bool)  # which Python counts among the integers
+    if is_bool and bool not in accepted or not isinstance(value, tuple(accepted)):
+        raise ConfigError(f"{where}: {' or '.join(names)} was expected, not {value!r}")
+
+
+def _members(annotation: Any) -> Sequence[Any]:
+    """The alternatives of a union; another annotation is its only one."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)

@@ -2,7 +2,8 @@
 
 ESPnet checkpoints at the end of an epoch and seeds each epoch by its number, so a killed training
 that starts again from the last checkpoint repeats the very same updates. What could break that is
-mended here: half-written checkpoints, and a kill between a checkpoint and its epoch's file.
+mended here: half-written checkpoints, a kill between a checkpoint and its epoch's file, and
+gradients that an epoch leaves unused for the next one.
 """
 
 import contextlib
@@ -42,22 +43,35 @@ class GuardedTrainer(Trainer):
             super().run(model=model, trainer_options=trainer_options, **keywords)
 
     @classmethod
-    def train_one_epoch(cls, model, iterator, reporter, options, **keywords) -> bool:
+    def train_one_epoch(cls, model, iterator, optimizers, reporter, options, **keywords) -> bool:
         """One epoch, each update recorded and checked."""
         cls._epoch_started = time.perf_counter()
+        for optimizer in optimizers:  # of batches short of accum_grad; no checkpoint has them
+            optimizer.zero_grad()
         recorder = _Recorder(reporter.epoch, options, len(iterator))
         handle = model.register_forward_hook(recorder, with_kwargs=True)
         try:
             invalid = super().train_one_epoch(
-                model=model, iterator=iterator, reporter=reporter, options=options, **keywords
+                model=model,
+                iterator=iterator,
+                optimizers=optimizers,
+                reporter=reporter,
+                options=options,
+                **keywords,
             )
         finally:
             handle.remove()
             recorder.bar.close()
-        if recorder.updates == 0:
+        if not recorder.rows:
             raise TrainingError(
-                f"{options.output_dir}: epoch {reporter.epoch} had no batch; lower batch_bins or "
-                "batch_size, or give more data"
+                f"{options.output_dir}: epoch {reporter.epoch} had {recorder.batches} batches, too "
+                f"few for an update of {recorder.accumulate} (accum_grad); lower accum_grad, "
+                "batch_bins or batch_size, or give more data"
+            )
+        if invalid:  # ESPnet would stop here and average the epochs before, as if it were done
+            raise TrainingError(
+                f"{options.output_dir}: epoch {reporter.epoch}: no gradient was finite, the model "
+                "wasn't updated; lower the learning rate and train anew"
             )
         recorder.write(Path(options.output_dir))
         return invalid
@@ -75,39 +89,51 @@ class GuardedTrainer(Trainer):
 
 
 class _Recorder:
-    """A forward hook that keeps a row an update and stops at a loss that is not finite."""
+    """A forward hook that keeps a row an update and stops at a loss that is not finite.
+
+    Under ``accum_grad`` a row is the mean of the update's batches; batches at the end of an epoch
+    that don't make up an update have none.
+    """
 
     def __init__(self, epoch: int, options, batches: int) -> None:
         self.epoch = epoch
         self.accumulate = max(1, options.accum_grad)
         self.rows: list[dict] = []
-        self.forwards = 0
+        self.batches = 0
+        self.pending: list[dict] = []
         self.bar = tqdm(
             total=batches, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty()
         )
 
-    @property
-    def updates(self) -> int:
-        """Updates of this epoch so far."""
-        return self.forwards // self.accumulate
-
     def __call__(self, model, inputs, keywords, output) -> None:
         if not model.training:
             return
-        loss, stats, _ = output
-        self.forwards += 1
-        numbers = {k: float(v) for k, v in stats.items() if v is not None}
-        if not math.isfinite(float(loss.detach())):
+        loss, stats, weight = output
+        self.batches += 1
+        numbers = {k: _mean(v, weight) for k, v in stats.items() if v is not None}
+        value = _mean(loss, weight)
+        if not math.isfinite(value):
             parts = ", ".join(f"{k} {v:g}" for k, v in numbers.items() if not math.isfinite(v))
             utterances = ", ".join(list(keywords.get("utt_id", ()))[:4])
             raise TrainingError(
-                f"epoch {self.epoch}, batch {self.forwards}: the loss is {float(loss):g} "
+                f"epoch {self.epoch}, batch {self.batches}: the loss is {value:g} "
                 f"(not finite: {parts or 'the sum'}; utterances {utterances} ...); lower the "
                 "learning rate, or look at these utterances"
             )
-        self.rows.append({"epoch": self.epoch, "update": self.forwards, **numbers})
+        self.pending.append(numbers)
+        if len(self.pending) == self.accumulate:
+            self.rows.append({"epoch": self.epoch, "update": len(self.rows) + 1, **self._row()})
+            self.pending = []
         self.bar.update()
-        self.bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+        self.bar.set_postfix(loss=f"{value:.3f}")
+
+    def _row(self) -> dict[str, float]:
+        """The mean of each number over the update's batches that have it."""
+        values: dict[str, list[float]] = {}
+        for numbers in self.pending:
+            for key, number in numbers.items():
+                values.setdefault(key, []).append(number)
+        return {key: sum(numbers) / len(numbers) for key, numbers in values.items()}
 
     def write(self, folder: Path) -> None:
         """Appends the rows to progress.csv; those of later epochs, from before a kill, go."""
@@ -123,6 +149,15 @@ class _Recorder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(path, text.getvalue())
+
+
+def _mean(value: torch.Tensor | float, weight: torch.Tensor | float) -> float:
+    """A number of the batch; the mean by weight of several GPUs', as ESPnet takes it."""
+    value = torch.as_tensor(value).detach()
+    if value.numel() == 1:
+        return value.item()
+    weight = torch.as_tensor(weight, dtype=value.dtype, device=value.device)
+    return (value * weight / weight.sum()).sum().item()
 
 
 def repair_checkpoints(folder: Path) -> None:

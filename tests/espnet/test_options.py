@@ -65,6 +65,17 @@ WRONG = [
     ({"grad_clip": "high"}, "grad_clip: float was expected, not 'high'"),
     ({"use_amp": "yes please"}, "use_amp: true or false was expected"),
     ({"encoder_conf": 4}, "encoder_conf: a mapping of keys was expected, not 4"),
+    ({"encoder_conf": {"output_size": "big"}}, "encoder_conf: output_size: int .* not 'big'"),
+    ({"encoder_conf": {"num_blocks": 2.5}}, "encoder_conf: num_blocks: int was expected, not 2.5"),
+    ({"encoder_conf": {"num_blocks": True}}, "encoder_conf: num_blocks: int .* not True"),
+    ({"encoder_conf": {"num_blocks": None}}, "encoder_conf: num_blocks: int .* not None"),
+    ({"encoder_conf": {"macaron_style": "no"}}, "macaron_style: bool was expected, not 'no'"),
+    ({"encoder_conf": {"stochastic_depth_rate": "x"}}, "_rate: float or list .* not 'x'"),
+    ({"decoder_conf": {"dropout_rate": [0.1]}}, r"dropout_rate: float was expected, not \[0.1\]"),
+    ({"specaug_conf": {"freq_mask_width_range": "8"}}, "range: int or Sequence .* not '8'"),
+    ({"model_conf": {"ctc_weight": "half"}}, "model_conf: ctc_weight: float .* not 'half'"),
+    ({"optim_conf": {"lr": "fast"}}, "optim_conf: lr: float was expected, not 'fast'"),
+    ({"scheduler_conf": {"warmup_steps": "5k"}}, "warmup_steps: int or float .* not '5k'"),
     ({"encoder": "conformr"}, "encoder: 'conformr' is not known .did you mean 'conformer'"),
     ({"optim": "adamm"}, "optim: 'adamm' is not known .did you mean 'adam"),
     ({"scheduler": "warmuplrs"}, "scheduler: 'warmuplrs' is not known .did you mean 'warmuplr'"),
@@ -92,6 +103,21 @@ def test_exponents_without_a_point_are_numbers(task, config):
     assert checked["optim_conf"] == {"lr": 0.001, "betas": [0.9, 0.98]}
     assert checked["grad_clip"] == 5.0
     assert config["optim_conf"]["lr"] == "1e-3", "the caller's mapping was changed"
+
+
+RIGHT = [
+    {"encoder_conf": {"dropout_rate": 0, "stochastic_depth_rate": [0.0, 0.1]}},
+    {"encoder_conf": {"input_layer": None}},
+    {"frontend_conf": {"fs": "16k", "fmax": None, "win_length": 400}},
+    {"specaug_conf": {"time_mask_width_ratio_range": [0, 0.1], "freq_mask_width_range": 8}},
+    {"optim_conf": {"betas": [0.9, 0.98], "foreach": None, "weight_decay": 0}},
+    {"scheduler_conf": {"warmup_steps": 1000.0}},
+]
+
+
+@pytest.mark.parametrize("change", RIGHT)
+def test_what_an_annotation_allows_is_taken(task, config, change):
+    assert check_training_config(task, {**config, **change}, "teacher.yaml")
 
 
 @pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "1e-3x", "path/1e5", "123", ""])

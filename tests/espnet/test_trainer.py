@@ -9,7 +9,12 @@ import torch
 
 from espnet_prune import io_atomic
 from espnet_prune.errors import EnvironmentProblem, TrainingError
-from espnet_prune.espnet.trainer import _Recorder, atomic_torch_save, repair_checkpoints
+from espnet_prune.espnet.trainer import (
+    GuardedTrainer,
+    _Recorder,
+    atomic_torch_save,
+    repair_checkpoints,
+)
 
 
 class Toy(torch.nn.Module):
@@ -53,6 +58,92 @@ def test_each_update_is_a_row_and_validation_is_none(model, recorder, tmp_path):
     recorder.write(tmp_path)
     lines = (tmp_path / "progress.csv").read_text().splitlines()
     assert lines == ["epoch,update,loss_ctc,acc", "3,1,1.0,0.5", "3,2,2.0,0.5"]
+
+
+def test_a_row_is_the_mean_of_an_update_s_batches(tmp_path):
+    recorder = _Recorder(1, types.SimpleNamespace(accum_grad=2), batches=5)
+    model = Toy()
+    model.register_forward_hook(recorder, with_kwargs=True)
+    for wanted in (1.0, 2.0, 4.0, 8.0, 16.0):  # the fifth makes no update
+        model(wanted=wanted, utt_id=["a"])
+    recorder.bar.close()
+    recorder.write(tmp_path)
+    lines = (tmp_path / "progress.csv").read_text().splitlines()
+    assert lines == ["epoch,update,loss_ctc,acc", "1,1,1.5,0.5", "1,2,6.0,0.5"]
+
+
+def test_numbers_of_several_gpus_are_averaged_by_weight(recorder):
+    model = Toy()
+    weight = torch.tensor([3, 1])
+    loss = torch.tensor([1.0, 5.0])
+    recorder(model, (), {}, (loss, {"loss_ctc": loss}, weight))
+    assert recorder.rows == [{"epoch": 3, "update": 1, "loss_ctc": 2.0}]
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        recorder(model, (), {}, (torch.tensor([1.0, float("nan")]), {}, weight))
+
+
+class Weight(torch.nn.Module):
+    """One weight; its loss is finite, its gradient what the batch asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, gradient, utt_id):
+        loss = (self.weight * gradient).nan_to_num(0.0)
+        loss.register_hook(lambda given: given * gradient)
+        return loss, {"loss": loss.detach()}, torch.tensor(1)
+
+
+def train_epoch(model, optimizer, folder, gradients, accum_grad=1):
+    """One epoch of the guarded trainer over batches with these gradients."""
+    from espnet2.train.distributed_utils import DistributedOption
+    from espnet2.train.reporter import Reporter
+    from espnet2.train.trainer import TrainerOptions
+
+    options = TrainerOptions.__new__(TrainerOptions)  # ESPnet checks the type; few fields matter
+    vars(options).update(
+        output_dir=str(folder), accum_grad=accum_grad, grad_noise=False, grad_clip=1e9,
+        grad_clip_type=2.0, log_interval=100, no_forward_run=False, ngpu=0, use_wandb=False,
+        create_graph_in_tensorboard=False, use_amp=False,
+    )  # fmt: skip
+    batches = [(["a"], {"gradient": torch.tensor(gradient)}) for gradient in gradients]
+    reporter = Reporter()
+    reporter.set_epoch(1)
+    with reporter.observe("train") as sub_reporter:
+        return GuardedTrainer.train_one_epoch(
+            model=model, iterator=batches, optimizers=[optimizer], schedulers=[None], scaler=None,
+            reporter=sub_reporter, summary_writer=None, options=options,
+            distributed_option=DistributedOption(),
+        )  # fmt: skip
+
+
+def test_an_epoch_inherits_no_gradients(tmp_path):
+    """Else an unbroken run would go on with what a resumed one can't know."""
+    model = Weight()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.weight.grad = torch.tensor(100.0)
+    train_epoch(model, optimizer, tmp_path, [1.0, 1.0, 1.0], accum_grad=2)
+    assert model.weight.item() == -1.0
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 2
+
+
+def test_too_few_batches_for_an_update_are_an_error(tmp_path):
+    model = Weight()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(TrainingError, match="epoch 1 had 3 batches, too few .* 4 .accum_grad"):
+        train_epoch(model, optimizer, tmp_path, [1.0, 1.0, 1.0], accum_grad=4)
+    with pytest.raises(TrainingError, match="epoch 1 had 0 batches"):
+        train_epoch(model, optimizer, tmp_path, [])
+
+
+def test_an_epoch_without_a_finite_gradient_is_an_error(tmp_path):
+    model = Weight()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(TrainingError, match="epoch 1: no gradient was finite"):
+        train_epoch(model, optimizer, tmp_path, [float("inf")] * 3)
+    assert model.weight.item() == 0.0
+    assert not (tmp_path / "progress.csv").exists()
 
 
 def test_rows_from_before_a_kill_are_replaced(model, recorder, tmp_path):
