@@ -1,5 +1,6 @@
 """What made a result: versions, commit, command, configuration hash, seed."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_prune.config import config_hash
+from espnet_prune.errors import DataError
 
 PACKAGES = ("torch", "espnet", "numpy", "sentencepiece", "jiwer")
 
@@ -31,6 +33,19 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if changed else "")
+
+
+def file_digest(path: Path) -> str:
+    """The first 12 hex digits of a file's SHA-256, by which a result knows what it was made from.
+
+    Raises:
+        DataError: the file isn't there.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run the stages that make this model") from error
 
 
 def command_line() -> str:

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+TEACHER_WEIGHTS = "model/model.safetensors"
+
 
 def get_parser(description: str) -> argparse.ArgumentParser:
     """The command line of a stage that trains one system."""
@@ -30,11 +32,17 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
         argv: the arguments, by default the process's.
     """
     from espnet_prune.config import load_yaml
+    from espnet_prune.provenance import file_digest
     from espnet_prune.stage import finished, mark_finished
 
     args = parser.parse_args(argv)
     entry = (load_yaml(args.systems).get("systems") or {}).get(args.system)
-    made_by = {"config": load_yaml(args.config), "system": entry, "teacher": str(args.teacher)}
+    weights = args.teacher / TEACHER_WEIGHTS
+    made_by = {
+        "config": load_yaml(args.config),
+        "system": entry,
+        "teacher": {"folder": str(args.teacher), "weights": file_digest(weights)},
+    }
     if finished(args.out / name, made_by):
         return 0
     from espnet_prune.espnet import stages
@@ -45,6 +53,7 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     }[name]
     recipe = stages.read_recipe(args.config, task)
     system = stages.read_system(args.systems, args.system)
+    recipe = stages.for_system(recipe, system, task)
     folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)
     stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
     mark_finished(args.out / name, made_by)

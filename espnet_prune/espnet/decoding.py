@@ -5,7 +5,6 @@ it is the proof that ESPnet loads it. Each process uses one thread.
 """
 
 import functools
-import hashlib
 import logging
 import shutil
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
@@ -190,9 +190,7 @@ def _files(model: Path) -> tuple[Path, Path]:
 
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     """What the result of each mode depends on; greedy decoding doesn't on the search."""
-    with _files(model)[1].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    common = {"model": digest, "data": fingerprint(data)}
+    common = {"model": file_digest(_files(model)[1]), "data": fingerprint(data)}
     search = {key: value for key, value in asdict(config).items() if key != "modes"}
     made_by = {"greedy": common, "joint": {**common, **search}}
     return {mode: made_by[mode] for mode in config.modes}

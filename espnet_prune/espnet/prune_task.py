@@ -31,12 +31,15 @@ class SystemConfig:
         target: wanted sparsity.
         seed: of the gates' noise, the batches and everything else random.
         options: of the method; keys given here win over the recipe's prune.yaml.
+        training: keys of ESPnet's training configuration that win over prune.yaml and
+            finetune.yaml for this system, such as another learning rate.
     """
 
     method: str
     target: float = 0.5
     seed: int = 0
     options: dict[str, object] = field(default_factory=dict)
+    training: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

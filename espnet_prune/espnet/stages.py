@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from espnet_prune.surgery.serialize import espnet_config
 
 logger = logging.getLogger(__name__)
 METHOD_KEY = "method"
+UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
 CHECK_FRAMES = 200
 CUT_TOLERANCE = 1e-4  # of outputs of the order of 1: float32 sums in another order
 
@@ -103,6 +104,23 @@ def read_system(path: Path, name: str) -> SystemConfig:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{path}: {name}: there is no method '{system.method}'{near}")
     return system
+
+
+def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
+    """The recipe with the system's own training keys in it.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a key that would change the number of
+            updates, which is the same for all systems.
+    """
+    where = f"{recipe.path} with the system's training keys"
+    for key in UPDATE_KEYS & set(system.training):
+        raise ConfigError(
+            f"training: {key}: every system gets the same number of updates; set it in "
+            f"{recipe.path} for all of them"
+        )
+    training = check_training_config(task, merge(recipe.training, system.training), where)
+    return replace(recipe, training=training)
 
 
 def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:

@@ -8,7 +8,6 @@ with eager attention, whose products it sees all; they are what the budget adds 
 """
 
 import contextlib
-import hashlib
 import os
 import platform
 import time
@@ -24,6 +23,7 @@ from espnet_prune.data.kaldi_dir import read_data, where
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import DataError
 from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
+from espnet_prune.provenance import file_digest
 
 SCHEMA = 1
 FLOPS_A_MAC = 2
@@ -75,15 +75,10 @@ def made_from(system: Path, teacher: Path, data: Path, config: Mapping) -> dict:
     Raises:
         DataError: a model isn't there; says which stage makes it.
     """
-    digests = {}
-    for name, folder in (("system", system), ("teacher", teacher)):
-        try:
-            with (folder / WEIGHTS).open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{folder / WEIGHTS}: no such file; run the stages that make this model"
-            ) from error
+    digests = {
+        name: file_digest(folder / WEIGHTS)
+        for name, folder in (("system", system), ("teacher", teacher))
+    }
     return {"config": dict(config), "models": digests, "data": fingerprint(data)}
 
 

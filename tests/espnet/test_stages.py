@@ -1,0 +1,44 @@
+"""A system's own training keys."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_prune.errors import ConfigError
+from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
+from espnet_prune.espnet.stages import for_system, read_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    path = tmp_path / "finetune.yaml"
+    path.write_text(
+        "optim: adam\noptim_conf: {lr: 0.001, weight_decay: 0.1}\n"
+        "num_iters_per_epoch: 3\nmax_epoch: 2\n"
+    )
+    return read_recipe(path, FinetuneTask)
+
+
+def adapted(recipe, **training: object):
+    return for_system(recipe, SystemConfig("magnitude", training=training), FinetuneTask)
+
+
+def test_a_system_overrides_single_training_keys(recipe):
+    training = adapted(recipe, optim_conf={"lr": 0.01}).training
+    assert training["optim_conf"] == {"lr": 0.01, "weight_decay": 0.1}
+    assert recipe.training["optim_conf"]["lr"] == 0.001
+
+
+def test_without_keys_nothing_changes(recipe):
+    assert adapted(recipe) == recipe
+
+
+@pytest.mark.parametrize("key", ["max_epoch", "num_iters_per_epoch", "accum_grad"])
+def test_the_number_of_updates_is_the_same_for_all(recipe, key):
+    with pytest.raises(ConfigError, match=f"training: {key}.*finetune.yaml"):
+        adapted(recipe, **{key: 5})
+
+
+def test_an_unknown_key_is_named_with_its_nearest(recipe):
+    with pytest.raises(ConfigError, match="'optim_con'.*optim_conf"):
+        adapted(recipe, optim_con={"lr": 0.01})
