@@ -19,6 +19,7 @@ from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.data.resume import begin, fingerprint
+from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
@@ -42,6 +43,8 @@ class DecodeConfig:
         penalty: added for each token.
         maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection.
         minlenratio: shortest one.
+        segment_seconds: a longer recording is cut at its quietest points into pieces of at most
+            this length, since attention over it would need memory by its square.
     """
 
     modes: tuple[str, ...] = MODES
@@ -50,6 +53,7 @@ class DecodeConfig:
     penalty: float = 0.0
     maxlenratio: float = 0.0
     minlenratio: float = 0.0
+    segment_seconds: float = 40.0
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -58,6 +62,7 @@ class DecodeConfig:
             raise ConfigError(f"modes: {list(self.modes)}; expected each of {MODES} at most once")
         check_range("beam_size", self.beam_size, 1, 1000)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
+        check_range("segment_seconds", self.segment_seconds, 1, 1e6)
 
 
 class Recogniser:
@@ -81,6 +86,7 @@ class Recogniser:
         from espnet2.bin.asr_inference import Speech2Text
 
         files = _files(folder)
+        self.segment_seconds = config.segment_seconds
         try:
             self.search = Speech2Text(
                 *map(str, files),
@@ -112,6 +118,10 @@ class Recogniser:
         Returns:
             The text; empty if the recording is too short for the front-end, with a warning.
         """
+        pieces = split_at_pauses(samples, SAMPLE_RATE, self.segment_seconds)
+        return " ".join(filter(None, (self._piece(piece, mode, name) for piece in pieces)))
+
+    def _piece(self, samples: numpy.ndarray, mode: str, name: str) -> str:
         from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
         speech = samples.astype(numpy.float32) / FULL_SCALE
@@ -190,7 +200,11 @@ def _files(model: Path) -> tuple[Path, Path]:
 
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     """What the result of each mode depends on; greedy decoding doesn't on the search."""
-    common = {"model": file_digest(_files(model)[1]), "data": fingerprint(data)}
+    common = {
+        "model": file_digest(_files(model)[1]),
+        "data": fingerprint(data),
+        "segment_seconds": config.segment_seconds,
+    }
     search = {key: value for key, value in asdict(config).items() if key != "modes"}
     made_by = {"greedy": common, "joint": {**common, **search}}
     return {mode: made_by[mode] for mode in config.modes}

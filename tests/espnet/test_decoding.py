@@ -3,6 +3,7 @@
 import itertools
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from espnet_prune.bin import run_main
 from espnet_prune.bin.decode import main
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
+from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.espnet import decoding
@@ -151,6 +153,19 @@ def test_too_short_gives_an_empty_text_and_a_warning(model, mode, samples, caplo
     with caplog.at_level(logging.WARNING, "espnet_prune"):
         assert recogniser.transcribe(numpy.zeros(samples, numpy.int16), mode, "u7") == ""
     assert "utterance 'u7'" in caplog.text and str(samples) in caplog.text
+
+
+def test_a_long_recording_is_decoded_in_pieces(model):
+    samples = numpy.random.default_rng(3).normal(0, 3000, 40000).astype(numpy.int16)
+    samples[15000:20000] = 0  # the pause nearest to the end of the first 1.2 s
+    recogniser = Recogniser(model, replace(CONFIG, segment_seconds=1.2))
+    whole = Recogniser(model, CONFIG)
+    pieces = split_at_pauses(samples, SAMPLE_RATE, 1.2)
+    assert len(pieces) == 3
+    for mode in ("greedy", "joint"):
+        texts = [whole.transcribe(piece, mode) for piece in pieces]
+        assert recogniser.transcribe(samples, mode) == " ".join(filter(None, texts))
+        assert recogniser.transcribe(samples, mode) != whole.transcribe(samples, mode)
 
 
 def test_a_broken_decoding_goes_on_to_the_same_result(model, data, decoded, tmp_path, monkeypatch):
