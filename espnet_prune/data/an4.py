@@ -5,22 +5,16 @@ the last ``DEV_SPEAKERS`` training speakers, whole, so that no speaker is on bot
 recipe takes the first 100 utterances instead; ours is named ``train_nodev``/``dev`` alike.)
 """
 
-import http.client
 import re
 import shutil
-import tarfile
-import tempfile
-import urllib.request
-import zlib
 from pathlib import Path
 
 from espnet_prune.data.audio_io import read_headerless, write_audio
+from espnet_prune.data.download import fetch, unpack
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import DataError, EnvironmentProblem
-from espnet_prune.io_atomic import atomic_path
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
-TIMEOUT_SECONDS = 60
 SAMPLE_RATE = 16000
 SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".raw")
 LINE = re.compile(r"^(?:<s> )?(?P<text>.*?)(?: </s>)? *\((?P<id>[^()]+)\)$")
@@ -37,38 +31,21 @@ def download(folder: Path) -> Path:
     root = folder / "an4"
     if (root / "etc").is_dir():
         return root
-    archive = folder / Path(URL).name
-    if not archive.exists():
-        try:
-            _fetch(archive)
-        except (OSError, http.client.HTTPException) as error:
-            raise EnvironmentProblem(
-                f"{URL}: AN4 can't be downloaded ({error}). Fetch it elsewhere, unpack it, and "
-                "give the folder that holds etc/ and wav/ by --an4 DIR."
-            ) from error
+    remedy = (
+        "Or fetch AN4 elsewhere, unpack it, and give the folder that holds etc/ and wav/ by "
+        "--an4 DIR."
+    )
+    archive = fetch(URL, folder / Path(URL).name, remedy)
+    unpacked = unpack(archive, folder)
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            with tarfile.open(archive) as packed:
-                packed.extractall(temporary, filter="data")
-            (Path(temporary) / root.name).rename(root)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        (unpacked / root.name).rename(root)
+    except FileNotFoundError as error:
         raise EnvironmentProblem(
-            f"{archive}: AN4 can't be unpacked ({error}). Where the archive is damaged, remove "
-            "it and give the same command again; else free some space."
+            f"{archive}: it holds no folder '{root.name}', so it isn't AN4; remove it. {remedy}"
         ) from error
+    finally:
+        shutil.rmtree(unpacked)
     return root
-
-
-def _fetch(target: Path) -> None:
-    with (
-        atomic_path(target) as temporary,
-        urllib.request.urlopen(URL, timeout=TIMEOUT_SECONDS) as source,
-        temporary.open("wb") as file,
-    ):
-        shutil.copyfileobj(source, file)
-        expected = source.headers.get("Content-Length")
-        if expected is not None and file.tell() != int(expected):
-            raise ConnectionError(f"{file.tell()} of {expected} bytes came")
 
 
 def prepare(root: Path, out: Path) -> None:
