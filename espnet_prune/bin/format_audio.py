@@ -14,7 +14,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", type=Path, required=True, help="data directory")
     parser.add_argument("--out", type=Path, required=True, help="data directory to make")
     parser.add_argument("--sample_rate", type=int, default=16000, help="expected, in Hz")
-    parser.add_argument("--format", default="flac", help="flac or ark")
+    parser.add_argument("--format", default="flac", help="flac, ark or keep")
     parser.add_argument("--min_seconds", type=float, default=0.0)
     parser.add_argument("--max_seconds", type=float, default=float("inf"))
     parser.add_argument("--nj", type=int, default=1, help="processes")

@@ -1,16 +1,20 @@
-"""Formatting: every recording once in one format and rate, lengths known, outliers left out."""
+"""Formatting: recordings in one format and rate, or kept; lengths known, outliers left out.
+
+Kept recordings are decoded once nevertheless, so that no damage is met in training.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.config import check_choice
-from espnet_prune.data.audio_io import read_audio, write_archive, write_audio
+from espnet_prune.data.audio_io import ARCHIVE_ENTRY, read_audio, write_archive, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data, write_map
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import DataError
 
-FORMATS = ("flac", "ark")
+KEEP = "keep"
+FORMATS = ("flac", "ark", KEEP)
 UTTERANCES_AN_ARCHIVE = 500
 
 
@@ -33,6 +37,8 @@ def _write(part: _Part) -> dict[str, tuple[str, int]]:
     }
     if part.kind == "ark":  # its offsets are only known by writing it
         entries = write_archive(part.target, recordings, part.sample_rate)
+    elif part.kind == KEEP:
+        entries = {u: str(Path(e).resolve()) for u, e in part.entries.items()}
     else:
         entries = {utterance: str(part.target) for utterance in recordings}
         if not part.target.exists():
@@ -52,6 +58,16 @@ def _parts(data: DataSet, source: Path, audio: Path, sample_rate: int, kind: str
     return parts
 
 
+def _check_alike(data: DataSet, source: Path) -> None:
+    """DataError where some recordings are in archives and others are not."""
+    archived = [u for u, entry in data.recordings.items() if ARCHIVE_ENTRY.match(entry)]
+    if 0 < len(archived) < len(data.recordings):
+        raise DataError(
+            f"{where(source, archived[0])}: it is in an archive, others are not, and --format keep "
+            "leaves them so; use --format flac or ark"
+        )
+
+
 def format_data(
     source: Path,
     out: Path,
@@ -67,7 +83,8 @@ def format_data(
         source: a data directory.
         out: the directory to make; audio goes to ``out/audio``.
         sample_rate: expected rate in Hz.
-        kind: ``flac`` (a file an utterance) or ``ark`` (Kaldi archives).
+        kind: ``flac`` (a file an utterance), ``ark`` (Kaldi archives), or ``keep`` (the recordings
+            that the source names, whatever their format).
         min_seconds: shorter utterances are left out.
         max_seconds: longer ones too.
         jobs: number of processes.
@@ -76,10 +93,13 @@ def format_data(
         Number of utterances kept and left out.
 
     Raises:
-        DataError: a recording can't be read or has another rate; no utterance would be left.
+        DataError: a recording can't be read or has another rate; no utterance would be left;
+            recordings to keep are partly in archives.
     """
     check_choice("--format", kind, FORMATS)
     data = read_data(source)
+    if kind == KEEP:
+        _check_alike(data, source)
     made: dict[str, tuple[str, int]] = {}
     parts = _parts(data, source, (out / "audio").resolve(), sample_rate, kind)
     settings = {"data": fingerprint(source), "sample_rate": sample_rate, "format": kind}

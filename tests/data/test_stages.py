@@ -141,6 +141,31 @@ def test_formatted_samples_are_the_same(data, tmp_path, monkeypatch, kind, jobs)
     assert len(audio_files(out)) == 4
 
 
+def test_kept_recordings_stay_where_and_as_they_are(tmp_path, make_data):
+    data = make_data(tmp_path / "data", {"a-1": 0.2, "b-1": 0.4}, suffix=".flac")
+    before = read_data(data).recordings
+    assert format_to(data, tmp_path / "dump", "--format", "keep", "--min_seconds", "0.3") == 0
+    assert read_data(tmp_path / "dump").recordings == {"b-1": before["b-1"]}
+    assert read_map(tmp_path / "dump/utt2num_samples") == {"b-1": "6400"}
+    assert audio_files(tmp_path / "dump") == []
+
+
+def test_damaged_recording_is_not_kept(data, tmp_path, capsys):
+    damage(data, "b-1")
+    assert format_to(data, tmp_path / "dump", "--format", "keep") == 2
+    assert "utterance 'b-1'" in capsys.readouterr().err
+    assert not (tmp_path / "dump/wav.scp").exists()
+
+
+def test_files_and_archives_together_are_not_kept(data, tmp_path, capsys):
+    assert format_to(data, tmp_path / "ark", "--format", "ark") == 0
+    archived = read_data(tmp_path / "ark").recordings["a-2"]
+    path = data / "wav.scp"
+    path.write_text(path.read_text().replace(read_data(data).recordings["a-2"], archived))
+    assert format_to(data, tmp_path / "dump", "--format", "keep") == 2
+    assert "'a-2': it is in an archive, others are not" in capsys.readouterr().err
+
+
 def test_length_filter_leaves_out_both_ends(data, tmp_path, capsys):
     out = tmp_path / "dump"
     assert format_to(data, out, "--min_seconds", "0.25", "--max_seconds", "0.45") == 0

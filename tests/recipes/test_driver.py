@@ -99,7 +99,7 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--stage", "5", "--stop_stage", "2"], "--stage 5 comes after --stop_stage 2"),
         (["--ngpu", "one"], "--ngpu: 'one' is not a whole number of at least 0"),
         (["--nj", "0"], "--nj: '0' is not a whole number of at least 1"),
-        (["--audio_format", "mp3"], "'mp3' is not flac or ark"),
+        (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--token_type", "word"], "'word' is not bpe or char"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),

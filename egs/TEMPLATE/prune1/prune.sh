@@ -20,7 +20,7 @@ train_set=train                  # set to train on
 valid_set=dev                    # set to choose checkpoints by
 test_sets="test"                 # sets to score
 speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none but the original
-audio_format=flac                # flac or ark
+audio_format=flac                # flac, ark, or keep: the recordings as they are
 min_seconds=0.1                  # shorter utterances of the training and validation sets are left out
 max_seconds=30                   # longer ones too
 token_type=bpe                   # bpe or char
@@ -108,7 +108,7 @@ for name in $skip_stages; do skipped+="$(stage_number skip_stages "$name") "; do
 check_number ngpu 0
 check_number nj 1
 check_number vocab_size 2
-[[ $audio_format == flac || $audio_format == ark ]] || option_error "--audio_format: '$audio_format' is not flac or ark"
+[[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
 [[ $token_type == bpe || $token_type == char ]] || option_error "--token_type: '$token_type' is not bpe or char"
 [[ $tag =~ ^[A-Za-z0-9._-]+$ ]] || option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
 
