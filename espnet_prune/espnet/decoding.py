@@ -85,6 +85,8 @@ class Recogniser:
         register()  # before ESPnet's tasks are imported
         from espnet2.bin.asr_inference import Speech2Text
 
+        from espnet_prune.espnet.fast_decoder import speed_up
+
         files = _files(folder)
         self.segment_seconds = config.segment_seconds
         try:
@@ -106,6 +108,7 @@ class Recogniser:
         self.model = self.search.asr_model
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
+        speed_up(self.search.beam_search)
 
     def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:
         """Recognised text, its words separated by single spaces.

@@ -1,0 +1,103 @@
+"""The decoder step without repeated projections gives ESPnet's own numbers."""
+
+import pytest
+import torch
+
+from espnet_prune.espnet.fast_decoder import DECODER, CachedDecoder, speed_up
+
+VOCABULARY, SIZE, FRAMES = 20, 16, 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    from espnet_prune.espnet.registry import register
+
+    register()
+
+
+def decoder(**options):
+    from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+
+    torch.manual_seed(0)
+    built = TransformerDecoder(
+        VOCABULARY, SIZE, attention_heads=4, linear_units=24, num_blocks=3, **options
+    )
+    with torch.no_grad():  # far from uniform, so that a wrong number shows
+        for parameter in built.parameters():
+            parameter.mul_(2)
+    return built.eval()
+
+
+def beam_search(scorer, beam: int = 5):
+    from espnet2.asr.ctc import CTC
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
+
+    torch.manual_seed(1)
+    ctc = CTC(VOCABULARY, SIZE).eval()
+    end = VOCABULARY - 1
+    return BatchBeamSearch(
+        scorers={DECODER: scorer, "ctc": CTCPrefixScorer(ctc, end)},
+        weights={DECODER: 0.7, "ctc": 0.3},
+        beam_size=beam,
+        vocab_size=VOCABULARY,
+        sos=end,
+        eos=end,
+        pre_beam_score_key="full",
+    ).eval()
+
+
+def encoded(seed: int = 2, frames: int = FRAMES) -> torch.Tensor:
+    return torch.randn(frames, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_every_step_scores_as_espnet_does_also_after_reordering():
+    stock = decoder()
+    fast = CachedDecoder(stock)
+    generator = torch.Generator().manual_seed(3)
+    ys = torch.full((4, 1), VOCABULARY - 1)
+    theirs, ours = [None] * 4, [None] * 4
+    for _ in range(12):
+        xs = encoded().expand(len(ys), -1, -1)
+        expected, theirs = stock.batch_score(ys, theirs, xs)
+        found, ours = fast.batch_score(ys, ours, xs)
+        assert torch.allclose(found, expected, atol=1e-5), (found - expected).abs().max()
+        order = torch.randint(len(ys), (4,), generator=generator).tolist()
+        theirs, ours = ([states[i] for i in order] for states in (theirs, ours))
+        tokens = torch.randint(VOCABULARY, (4, 1), generator=generator)
+        ys = torch.cat([ys[order], tokens], dim=1)
+
+
+@torch.no_grad()
+def test_a_primer_of_several_tokens():
+    stock = decoder()
+    ys = torch.tensor([[19, 3, 7], [19, 3, 8]])
+    xs = encoded().expand(2, -1, -1)
+    expected, _ = stock.batch_score(ys, [None, None], xs)
+    found, states = CachedDecoder(stock).batch_score(ys, [None, None], xs)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert states[0].shape == (3, 2, 3, SIZE)
+
+
+@torch.no_grad()
+def test_whole_searches_of_several_utterances_find_the_same():
+    stock, fast = beam_search(decoder()), beam_search(decoder())
+    assert speed_up(fast)
+    lengths = set()
+    for seed in range(4):
+        x = encoded(seed, 10 + 7 * seed)
+        expected, found = stock(x), fast(x)
+        assert [h.yseq.tolist() for h in found] == [h.yseq.tolist() for h in expected]
+        theirs = torch.tensor([float(h.score) for h in expected])
+        assert torch.allclose(torch.tensor([float(h.score) for h in found]), theirs, atol=1e-4)
+        lengths.add(len(expected[0].yseq))
+    assert max(lengths) > 5
+
+
+@pytest.mark.parametrize("options", [{"normalize_before": False}, {"concat_after": True}])
+def test_a_decoder_of_another_kind_is_left_alone(options):
+    built = decoder(**options)
+    search = beam_search(built)
+    assert not speed_up(search)
+    assert search.full_scorers[DECODER] is built
