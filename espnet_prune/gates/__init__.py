@@ -3,5 +3,13 @@
 from espnet_prune.gates.base import Gate
 from espnet_prune.gates.fixed import FixedGate
 from espnet_prune.gates.hard_concrete import HardConcreteConfig, HardConcreteGate
+from espnet_prune.gates.self_pinching import SelfPinchingConfig, SelfPinchingGate
 
-__all__ = ["FixedGate", "Gate", "HardConcreteConfig", "HardConcreteGate"]
+__all__ = [
+    "FixedGate",
+    "Gate",
+    "HardConcreteConfig",
+    "HardConcreteGate",
+    "SelfPinchingConfig",
+    "SelfPinchingGate",
+]

@@ -17,9 +17,14 @@ class Gate(nn.Module, ABC):
         super().__init__()
         self.units = units
 
+    @property
+    def noise_units(self) -> int:
+        """How many uniform numbers ``sample`` reads; 0 for a gate that draws nothing."""
+        return self.units
+
     @abstractmethod
     def sample(self, noise: Tensor) -> Tensor:
-        """A differentiable random mask (units,) from uniform ``noise`` (units,) in (0, 1)."""
+        """A differentiable random mask (units,) from uniform ``noise`` (noise_units,) in (0, 1)."""
 
     @abstractmethod
     def deterministic(self, shift: float = 0.0) -> Tensor:
@@ -36,10 +41,13 @@ class Gate(nn.Module, ABC):
     def project(self) -> None:
         """Puts the parameters back into their allowed range; called after every update."""
 
+    def advance(self, updates: int) -> None:
+        """Told how many updates were made, after every one; for temperatures that fall."""
+
     def forward(self, noise: Tensor | None = None) -> Tensor:
         """A sampled mask in training (needs ``noise``), the fixed one at evaluation."""
         if self.training:
             if noise is None:
-                noise = torch.rand(self.units)
+                noise = torch.rand(self.noise_units)
             return self.sample(noise)
         return self.deterministic()

@@ -109,6 +109,7 @@ class GatedModel(nn.Module):
         self.updates += 1
         for gate in self.gates.values():
             gate.project()
+            gate.advance(int(self.updates))
         if self.controller is not None:
             self.controller.project()
 
@@ -129,7 +130,7 @@ class GatedModel(nn.Module):
         generator = torch.Generator().manual_seed(
             int(words.generate_state(1, numpy.uint64)[0] >> 1)
         )
-        sizes = [gate.units for gate in self.gates.values()]
+        sizes = [gate.noise_units for gate in self.gates.values()]
         return list(torch.rand(sum(sizes), generator=generator).split(sizes))
 
     def _apply_masks(self, encoder: nn.Module, inputs: tuple) -> None:

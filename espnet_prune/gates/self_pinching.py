@@ -1,0 +1,163 @@
+"""Self-pinching gates: one learnable threshold t a weight matrix decides which weights stay.
+
+Source: Xu et al., Interspeech 2025 (arXiv 2505.22608): M = sigmoid((W^2 - t^2) / (2 tau)); the
+forward pass uses round(M), that is W^2 >= t^2, the backward pass goes through M, to t and to W:
+what the loss doesn't need is pinched. Their public code (hanyxu/SASPG-pruning) divides by tau;
+``doubled`` chooses. The structured variant puts the score of a unit in W's place.
+
+Scale: M's gradient is 2 |t| / tau * M (1 - M), so it is 0 at t = 0, and it vanishes for all but the
+nearest weights where tau is far below the spread of W^2; where tau is far above it, M is one half
+everywhere and all weights are treated alike. W^2 (and t^2) scaled by c behave as before only
+if tau is scaled by c too. ``normalize_scores`` divides W^2 by its mean, so that one tau suits every
+matrix, and the gate then doesn't change when the whole matrix is scaled; the published code does
+not, so it is off by default.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.config import check_range
+from espnet_prune.errors import ModelError
+from espnet_prune.gates.base import Gate
+
+TEMPERATURE_START = 0.5  # code
+TEMPERATURE_END = 0.01  # code
+JUST_BELOW = 1 - 1e-5  # ours: t starts just below a score, so that rounding can't close that unit
+LEAST_THRESHOLD = 1e-6  # ours: the gradient is 0 at t = 0, which would be left never again
+PRECISE = (torch.float32, torch.float64, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class SelfPinchingConfig:
+    """Options of a self-pinching gate.
+
+    Attributes:
+        temperature_start: tau at the first update (code: 0.5).
+        temperature_end: tau after the last, reached along a cosine (code: 0.01).
+        doubled: whether M divides by 2 tau (paper) or by tau (code).
+        normalize_scores: whether squared scores are divided by their mean (ours; the code doesn't).
+        initial_drop_rate: t starts at this quantile of the scores, rounded down to whole units, so
+            0 or few units closes none (ours: t has to start above 0, see above).
+    """
+
+    temperature_start: float = TEMPERATURE_START
+    temperature_end: float = TEMPERATURE_END
+    doubled: bool = False
+    normalize_scores: bool = False
+    initial_drop_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_range("gate: temperature_start", self.temperature_start, 1e-8, 1e4)
+        check_range("gate: temperature_end", self.temperature_end, 1e-8, self.temperature_start)
+        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0, 0.99)
+
+    def temperature_at(self, updates: int, total: int) -> float:
+        """tau after ``updates`` of ``total`` updates: half a cosine from start to end."""
+        share = min(1.0, updates / max(1, total))
+        falling = (1 + math.cos(math.pi * share)) / 2
+        return self.temperature_end + (self.temperature_start - self.temperature_end) * falling
+
+
+class SelfPinchingGate(Gate):
+    """A gate with one ``threshold`` (); its scores belong to someone else.
+
+    Args:
+        units: number of units.
+        squares: gives the squared scores (units,), differentiable with respect to the weights: W^2
+            of single weights, or each unit's own. A bound method, so that a deep copy of gate and
+            weights together reads the copy.
+        config: its options.
+        updates: number of updates over which the temperature falls.
+
+    Raises:
+        ModelError: weights whose squares vanish in their precision (float16), or no number.
+
+    Example:
+        >>> weight = torch.tensor([0.1, -0.5, 2.0])
+        >>> gate = SelfPinchingGate(3, weight.square, SelfPinchingConfig(initial_drop_rate=0.4))
+        >>> gate.eval()().tolist()
+        [0.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        units: int,
+        squares: Callable[[], Tensor],
+        config: SelfPinchingConfig | None = None,
+        updates: int = 1,
+    ) -> None:
+        super().__init__(units)
+        self.config = config or SelfPinchingConfig()
+        self.total_updates = updates
+        self._squares = squares
+        self.threshold = nn.Parameter(self._first_threshold())
+        self.register_buffer("temperature", torch.zeros(()))
+        self.advance(0)
+
+    @property
+    def noise_units(self) -> int:
+        """Nothing is random here."""
+        return 0
+
+    def squares(self) -> Tensor:
+        """The squared scores (units,) as the gate sees them."""
+        squares = self._squares()
+        if self.config.normalize_scores:
+            squares = squares / squares.detach().mean().clamp_min(LEAST_THRESHOLD**2)
+        return squares
+
+    def soft(self) -> Tensor:
+        """M (units,): what the backward pass goes through."""
+        scale = self.temperature * (2 if self.config.doubled else 1)
+        return torch.sigmoid((self.squares() - self.threshold**2) / scale)
+
+    def probabilities(self) -> Tensor:
+        """round(M), (units,), with M's gradient: the size counted is the true one."""
+        soft = self.soft()
+        return self._open() + (soft - soft.detach())
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The same; nothing is drawn, ``noise`` is empty."""
+        return self.probabilities()
+
+    def deterministic(self, shift: float = 0.0) -> Tensor:
+        """The units whose squared score times exp(``shift``) reaches t^2."""
+        return self._open(shift)
+
+    @torch.no_grad()
+    def ratios(self) -> Tensor:
+        """Squared score over t^2, (units,); 1 and more is open."""
+        return self.squares().detach() / self.threshold.detach() ** 2
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Keeps t above 0, where its gradient would be lost."""
+        self.threshold.clamp_(min=LEAST_THRESHOLD)
+
+    def advance(self, updates: int) -> None:
+        """Lowers the temperature."""
+        self.temperature.fill_(self.config.temperature_at(updates, self.total_updates))
+
+    @torch.no_grad()
+    def _open(self, shift: float = 0.0) -> Tensor:
+        """W^2 >= t^2; torch.round would close the weight that equals t."""
+        squares = self.squares().detach()
+        return (squares * math.exp(shift) >= self.threshold**2).to(squares.dtype)
+
+    @torch.no_grad()
+    def _first_threshold(self) -> Tensor:
+        squares = self.squares().detach()
+        if squares.dtype not in PRECISE:
+            raise ModelError(
+                f"weights in {squares.dtype}: their squares are lost there; prune the model in "
+                "float32 (model.float()) and convert it afterwards"
+            )
+        if not torch.isfinite(squares).all():
+            raise ModelError("weights that are not finite can't be ranked; is the model damaged?")
+        closed = min(int(self.config.initial_drop_rate * self.units), self.units - 1)
+        smallest = torch.kthvalue(squares.flatten(), closed + 1).values
+        return (smallest.sqrt() * JUST_BELOW).clamp_min(LEAST_THRESHOLD)
