@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from espnet_prune.config import load_yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
 AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
@@ -100,6 +102,7 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--ngpu", "one"], "--ngpu: 'one' is not a whole number of at least 0"),
         (["--nj", "0"], "--nj: '0' is not a whole number of at least 1"),
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
+        (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
         (["--token_type", "word"], "'word' is not bpe or char"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
@@ -158,6 +161,32 @@ def test_stages_by_number_or_name_and_skipping(driver, places):
     )
     assert process.returncode == 0, process.stderr
     assert mains(commands) == ["prune", "decode", "score", "decode", "score"]
+
+
+def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/systems.yaml").write_text("systems: {own: {target: 0.5}}\n")
+    (tmp_path / "conf/teacher.yaml").write_text("max_epoch: 5\noptim_conf: {lr: 0.1, eps: 0.2}\n")
+    (tmp_path / "over/teacher.yaml").write_text("optim_conf: {lr: 0.3}\n")
+    process, commands = driver(
+        *places, "--overrides", str(tmp_path / "over"), "--tag", "t", "--stage", "6"
+    )
+    assert process.returncode == 0, process.stderr
+    made = tmp_path / "work/exp/t/conf"
+    assert f"--config {made}/teacher.yaml" in commands[0]
+    assert load_yaml(made / "teacher.yaml") == {
+        "max_epoch": 5,
+        "optim_conf": {"lr": 0.3, "eps": 0.2},
+    }
+    assert [c for c in commands if "--system own" in c]
+
+
+def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/teecher.yaml").write_text("max_epoch: 1\n")
+    process, commands = driver(*places, "--overrides", str(tmp_path / "over"))
+    assert process.returncode == 2 and not commands
+    assert "no configuration 'teecher' (did you mean 'teacher'?)" in process.stderr
 
 
 def test_chosen_systems_and_sets(driver, places):

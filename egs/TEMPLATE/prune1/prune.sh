@@ -35,6 +35,7 @@ prune_config=                    # learning the masks
 finetune_config=                 # training after the cut
 decode_config=                   # decoding
 profile_config=                  # measuring size and speed
+overrides=                       # folder of YAML files whose keys win over those of the same names above
 # </options>
 
 stage_names=(data speed format tokens statistics teacher score_teacher prune cut finetune score profile report pack)
@@ -135,6 +136,10 @@ needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
 needs_config profile_config "$profile_config" 12
+if [[ -n $overrides ]]; then
+    overrides=$(realpath -m "$overrides")
+    [[ -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
+fi
 if runs 1 && [[ -z $local_data_cmd ]]; then
     option_error "stage 1 needs --local_data_cmd, the command that makes data/$train_set and the other sets"
 fi
@@ -150,6 +155,15 @@ mkdir -p "$work_dir"
 cd "$work_dir"
 
 exp=exp/$tag
+if [[ -n $overrides ]]; then
+    configs=()
+    for name in systems teacher prune finetune decode profile; do
+        file=${name}_config
+        configs+=("$name=${!file}")
+        declare "$file=$PWD/$exp/conf/$name.yaml"
+    done
+    python -m espnet_prune.bin.merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
+fi
 teacher=$exp/teacher
 train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi

@@ -1,0 +1,51 @@
+"""Writes a recipe's configurations with others merged over those of the same names."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+from espnet_prune.errors import ConfigError
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--over", type=Path, required=True, help="folder of what wins")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("configs", nargs="+", metavar="NAME=FILE", help="the recipe's, by name")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes ``OUT/NAME.yaml`` for every file that exists; all are read before one is written.
+
+    Raises:
+        ConfigError: a file of --over has a name that the recipe lacks, so nothing would read it.
+    """
+    from espnet_prune.config import dump_yaml, load_yaml, merge, nearest
+    from espnet_prune.io_atomic import write_text
+
+    args = get_parser().parse_args(argv)
+    own = {name: Path(file) for name, _, file in (text.partition("=") for text in args.configs)}
+    over = {path.stem: load_yaml(path) for path in sorted(args.over.glob("*.yaml"))}
+    if not over:
+        raise ConfigError(f"{args.over}: no YAML files are there to merge over the recipe's")
+    for name in over.keys() - own.keys():
+        raise ConfigError(
+            f"{args.over / name}.yaml: the recipe has no configuration '{name}'"
+            f"{nearest(name, own)}; choose one of {sorted(own)}"
+        )
+    merged = {
+        name: merge(load_yaml(path), over.get(name, {}))
+        for name, path in own.items()
+        if path.exists()
+    }
+    for name, values in merged.items():
+        write_text(args.out / f"{name}.yaml", dump_yaml(values))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
