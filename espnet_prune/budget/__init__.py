@@ -1,6 +1,14 @@
 """Budget: sizes, sparsity, targets, and the controllers that reach them."""
 
-from espnet_prune.budget.controllers import Constraint, Controller, ControllerConfig, Lagrangian
+from espnet_prune.budget.controllers import (
+    BAND_STRENGTH_UNITS,
+    BAND_STRENGTH_WEIGHTS,
+    Band,
+    Constraint,
+    Controller,
+    ControllerConfig,
+    Lagrangian,
+)
 from espnet_prune.budget.cost import MEASURES, Budget, expected_counts
 from espnet_prune.budget.hierarchy import close_empty_branches, resolve
 from espnet_prune.budget.schedule import TargetSchedule
@@ -8,9 +16,12 @@ from espnet_prune.budget.select import keep_highest, keep_same_share, masks_at_s
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
 
 __all__ = [
+    "BAND_STRENGTH_UNITS",
+    "BAND_STRENGTH_WEIGHTS",
     "BLOCK",
     "BRANCH",
     "MEASURES",
+    "Band",
     "Budget",
     "Constraint",
     "Controller",

@@ -10,11 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.config import check_choice
+from espnet_prune.config import check_choice, check_range
+
+BAND_WIDTH = 0.02  # code of Xu et al. 2025 (hanyxu/SASPG-pruning)
+BAND_STRENGTH_WEIGHTS = 2e-5  # same code: lambda a weight, single weights pruned
+BAND_STRENGTH_UNITS = 4e-5  # same code: lambda a weight, units pruned
 
 
 class Controller(nn.Module, ABC):
-    """Turns the distance to the target into a loss term; its parameters are multipliers."""
+    """Turns the distance to the target into a loss term; its parameters are multipliers.
+
+    Attributes:
+        prunable: size of all that the gates can remove; the gated model sets it. Only a
+            controller whose strength is per parameter needs it.
+    """
+
+    prunable: int = 1
 
     @abstractmethod
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
@@ -81,7 +92,38 @@ class Constraint(Controller):
         return {"lambda_linear": self.lambda_linear.detach()}
 
 
-CONTROLLERS = ("lagrangian", "constraint")
+class Band(Controller):
+    """+ lambda size above the band, - lambda size below it, nothing within: three branches.
+
+    Source: the public code of Xu et al., Interspeech 2025 (arXiv 2505.22608). The size is the
+    number of kept parameters, so lambda is a loss for each of them; nothing is learned. Where the
+    task's loss pushes outwards, the sparsity stays at the band's edge, half the width off.
+
+    Args:
+        strength: lambda, for each parameter.
+        width: of the band, in sparsity; the target is its middle.
+    """
+
+    def __init__(self, strength: float, width: float = BAND_WIDTH) -> None:
+        super().__init__()
+        self.strength = strength
+        self.width = width
+
+    def forward(self, sparsity: Tensor, target: float) -> Tensor:
+        size = (1 - sparsity) * self.prunable
+        return self.strength * self.direction(float(sparsity.detach()), target) * size
+
+    def direction(self, sparsity: float, target: float) -> int:
+        """1 where the model is too large, -1 where it is too small, 0 within the band."""
+        if abs(sparsity - target) <= self.width / 2:
+            return 0
+        return 1 if sparsity < target else -1
+
+    def values(self) -> dict[str, Tensor]:
+        return {}
+
+
+CONTROLLERS = ("lagrangian", "constraint", "band")
 
 
 @dataclass(frozen=True)
@@ -89,18 +131,32 @@ class ControllerConfig:
     """Which controller, and how fast its multipliers ascend.
 
     Attributes:
-        kind: ``lagrangian`` or ``constraint``.
+        kind: ``lagrangian``, ``constraint`` or ``band``.
         learning_rate: of the multipliers (CoFi's code: the same as the masks').
         restart: of ``constraint``; the Lagrangian has none.
+        band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
+            where single weights are pruned and 4e-5 where units are.
+        band_width: of ``band``.
     """
 
     kind: str = "lagrangian"
     learning_rate: float = 0.05
     restart: bool = True
+    band_strength: float | None = None
+    band_width: float = BAND_WIDTH
 
     def __post_init__(self) -> None:
         check_choice("controller: kind", self.kind, CONTROLLERS)
+        check_range("controller: band_width", self.band_width, 0, 1)
+        if self.band_strength is not None:
+            check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
 
-    def build(self) -> Controller:
-        """A fresh controller, multipliers at 0."""
+    def build(self, band_strength: float = BAND_STRENGTH_UNITS) -> Controller:
+        """A fresh controller, multipliers at 0.
+
+        Args:
+            band_strength: of a band whose configuration names none.
+        """
+        if self.kind == "band":
+            return Band(self.band_strength or band_strength, self.band_width)
         return Constraint(self.restart) if self.kind == "constraint" else Lagrangian()

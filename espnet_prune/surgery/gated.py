@@ -41,6 +41,8 @@ class GatedModel(nn.Module):
         self.model = model
         self.gates = nn.ModuleDict({_key(name): gate for name, gate in gates.items()})
         self.controller = controller
+        if controller is not None:
+            controller.prunable = budget.prunable
         self.site_map = site_map
         self.budget = budget
         self.seed = seed
