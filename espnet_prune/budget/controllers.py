@@ -97,7 +97,8 @@ class Band(Controller):
 
     Source: the public code of Xu et al., Interspeech 2025 (arXiv 2505.22608). The size is the
     number of kept parameters, so lambda is a loss for each of them; nothing is learned. Where the
-    task's loss pushes outwards, the sparsity stays at the band's edge, half the width off.
+    task's loss pushes outwards, the sparsity stays at the band's edge, half the width off; where it
+    pushes harder than lambda, the sparsity stays further off.
 
     Args:
         strength: lambda, for each parameter.
