@@ -234,5 +234,5 @@ def _write(folder: Path, chapters: Sequence[Chapter], genders: Mapping[str, str]
         write_map(folder / "spk2gender", {s: genders[s] for s in set(speakers.values())})
     write_data(folder, data)
     hours = sum(recording.seconds for _, recording in items) / 3600
-    logger.info("%s: %d utterances, %.1f hours", folder, len(items), hours)
+    logger.info("%s: %d utterances, %.2f hours", folder, len(items), hours)
     return hours

@@ -273,7 +273,7 @@ def add_noise(samples: numpy.ndarray, snr_db: float | None, seed: tuple[int, int
     return samples + pink * numpy.sqrt(power / numpy.mean(pink**2))
 
 
-def _make(utterance: Utterance) -> float:
+def make(utterance: Utterance) -> float:
     """Makes one recording and returns its seconds."""
     samples = add_noise(speak(utterance), utterance.snr_db, utterance.noise_seed)
     samples *= min(1.0, PEAK / numpy.abs(samples).max(initial=PEAK))
@@ -305,7 +305,7 @@ def prepare(corpus: Corpus, out: Path, jobs: int = 1, where: str = "corpus") -> 
     check_voices(corpus, where)
     minutes = {}
     for name, utterances in plan(corpus, out, where).items():
-        minutes[name] = sum(parallel_map(_make, utterances, jobs, name)) / 60
+        minutes[name] = sum(parallel_map(make, utterances, jobs, name)) / 60
         write_data(
             out / name,
             DataSet(

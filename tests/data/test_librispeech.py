@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from librispeech_copy import write_chapter, write_corpus
 
-from espnet_prune.bin import list_chapters, prepare_librispeech, run_main
+from espnet_prune.bin import generate_librispeech, list_chapters, prepare_librispeech, run_main
 from espnet_prune.data import librispeech as module
 from espnet_prune.data import librispeech_download
 from espnet_prune.data.kaldi_dir import read_data, read_map, validate
@@ -301,3 +301,22 @@ def test_other_checksum_is_refused(mirror, prepare, capsys):
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert prepare("--mirror", url, given=None) == 2
     assert "MD5" in capsys.readouterr().err
+
+
+# Generated
+
+
+def test_generated_corpus_is_read_like_the_genuine_one(tmp_path, prepare, out):
+    (tmp_path / "corpus.yaml").write_text(
+        "sets: {train: 5, test: 3}\nvoices: {awb: 124, slt: 174}\nkinds: {command: 1}\n"
+    )
+    arguments = ["--config", str(tmp_path / "corpus.yaml"), "--out", str(tmp_path / "corpus")]
+    assert run_main(generate_librispeech.main, [*arguments, "--nj", "1"]) == 0
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus").rglob("*.flac")}
+    assert run_main(generate_librispeech.main, arguments) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus").rglob("*.flac")} == files
+    assert prepare(sets="sets: {a: {parts: [train]}, b: {parts: [test]}}") == 0
+    assert len(validate(out / "a", 16000)[0].texts) == 5
+    assert len(validate(out / "b", 16000)[0].texts) == 3
+    genders = {**read_map(out / "a/spk2gender"), **read_map(out / "b/spk2gender")}
+    assert genders.items() <= {"100001": "m", "100002": "f"}.items()

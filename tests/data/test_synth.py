@@ -96,7 +96,7 @@ def test_loud_noise_is_not_clipped(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "speak", lambda u: 0.9 * numpy.sin(numpy.arange(8000) * 0.1))
     corpus = dataclasses.replace(SMALL, snr_db=(-10.0, -10.0))
     utterance = synth.plan(corpus, tmp_path)["train"][0]
-    synth._make(utterance)
+    synth.make(utterance)
     samples, _ = soundfile.read(utterance.path)
     assert numpy.abs(samples).max() == pytest.approx(synth.PEAK, abs=1e-3)
 
@@ -128,7 +128,7 @@ def test_voice_that_flite_lacks_is_named(tmp_path):
 def test_finished_corpus_is_not_made_again(tmp_path, tone, monkeypatch):
     assert set(synth.prepare(SMALL, tmp_path)) == set(SMALL.sets)
     before = files_below(tmp_path)
-    monkeypatch.setattr(synth, "_make", None)
+    monkeypatch.setattr(synth, "make", None)
     assert synth.prepare(SMALL, tmp_path) == {}
     assert files_below(tmp_path) == before
 
@@ -140,7 +140,7 @@ def test_another_corpus_in_the_folder_is_an_error_that_names_the_key(tmp_path, t
 
 
 def test_interrupted_corpus_is_completed_by_the_same_command(tmp_path, tone, monkeypatch):
-    make, made = synth._make, []
+    make, made = synth.make, []
 
     def stop_at_the_third(utterance):
         made.append(utterance)
@@ -148,11 +148,11 @@ def test_interrupted_corpus_is_completed_by_the_same_command(tmp_path, tone, mon
             raise KeyboardInterrupt
         return make(utterance)
 
-    monkeypatch.setattr(synth, "_make", stop_at_the_third)
+    monkeypatch.setattr(synth, "make", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         synth.prepare(SMALL, tmp_path)
     assert not (tmp_path / "train" / "wav.scp").exists()
-    monkeypatch.setattr(synth, "_make", make)
+    monkeypatch.setattr(synth, "make", make)
     synth.prepare(SMALL, tmp_path)
     assert len(read_data(tmp_path / "train").texts) == SMALL.sets["train"]
 

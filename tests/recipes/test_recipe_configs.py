@@ -1,0 +1,102 @@
+"""Every configuration of every recipe is read strictly, with every folder of overrides too."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_prune.bin import merge_conf
+from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.data.librispeech import read_corpus
+from espnet_prune.data.librispeech_layout import read_chapter_list
+from espnet_prune.data.synth import Corpus, check
+from espnet_prune.evaluate.profile import ProfileConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
+RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/*/run.sh"))
+DEBUG = ROOT / "conf/debug/overrides"
+
+
+def variants() -> list[tuple[Path, Path | None]]:
+    """Recipes, each alone, with its own folders of overrides, and with those of --debug."""
+    found: list[tuple[Path, Path | None]] = []
+    for recipe in RECIPES:
+        folders = [p for p in sorted((recipe / "conf").iterdir()) if any(p.glob("*.yaml"))]
+        debug = [DEBUG] if "librispeech" in str(recipe) else []
+        found += [(recipe, over) for over in (None, *folders, *debug)]
+    return found
+
+
+def identify(value: Path | None) -> str:
+    return "own" if value is None else str(value.relative_to(ROOT)).replace("/l0_conformer1", "")
+
+
+@pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
+def test_all_are_read_strictly(recipe, over, tmp_path):
+    from espnet_prune.espnet.decoding import DecodeConfig
+    from espnet_prune.espnet.options import check_training_config
+    from espnet_prune.espnet.prune_task import FinetuneTask, PruneTask
+    from espnet_prune.espnet.stages import for_system, method_config, read_recipe, read_system
+    from espnet_prune.espnet.teacher_task import TeacherTask
+
+    conf = recipe / "conf"
+    if over is not None:
+        own = [f"{name}={conf / name}.yaml" for name in NAMES]
+        assert merge_conf.main(["--over", str(over), "--out", str(tmp_path), *own]) == 0
+        conf = tmp_path
+    teacher = check_training_config(TeacherTask, load_yaml(conf / "teacher.yaml"), "teacher.yaml")
+    assert teacher["encoder"] == "conformer"
+    recipes = {
+        task: read_recipe(conf / f"{name}.yaml", task)
+        for name, task in (("prune", PruneTask), ("finetune", FinetuneTask))
+    }
+    counts = {task: read.updates_an_epoch for task, read in recipes.items()}
+    assert len(set(counts.values())) == 1, "saved updates couldn't be spent on whole epochs"
+    for name in load_yaml(conf / "systems.yaml")["systems"]:
+        system = read_system(conf / "systems.yaml", name)
+        for task, read in recipes.items():
+            assert for_system(read, system, task).updates > 0
+        assert method_config(recipes[PruneTask], system).sites
+    to_dataclass(DecodeConfig, load_yaml(conf / "decode.yaml"), "decode.yaml")
+    to_dataclass(ProfileConfig, load_yaml(conf / "profile.yaml"), "profile.yaml")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("egs/librispeech*/*/conf/data.yaml"), ROOT / "conf/debug/librispeech.yaml"],
+    ids=identify,
+)
+def test_sets_and_their_lists_of_chapters(path):
+    corpus = read_corpus(path)
+    for entry in corpus.sets.values():
+        lists = [read_chapter_list(Path(file)) for file in entry.chapters]
+        assert len({c for chapters in lists for c in chapters}) == sum(map(len, lists))
+        assert set(entry.parts) <= set(corpus.download)
+
+
+def test_no_reader_of_the_10_h_is_in_its_development_set():
+    folder = ROOT / "egs/librispeech_10/l0_conformer1/conf/chapters"
+    lists = {path.stem: read_chapter_list(path) for path in folder.glob("*.txt")}
+    readers = {n: {c.partition("-")[0] for c in chapters} for n, chapters in lists.items()}
+    train = readers["train_clean_5"] | readers["train_extra_5"]
+    assert not train & readers["dev_clean_2"]
+    assert {name: sum(chapters.values()) for name, chapters in lists.items()} == {
+        "train_clean_5": 1519,
+        "train_extra_5": 2255,
+        "dev_clean_2": 1089,
+    }
+
+
+def test_debug_corpus_is_in_range():
+    values = load_yaml(ROOT / "conf/debug/corpus.yaml")
+    check(to_dataclass(Corpus, values, "corpus.yaml"), "corpus.yaml")
+    assert set(load_yaml(ROOT / "conf/debug/generated.yaml")["sets"]) == set(values["sets"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=identify)
+def test_shared_files_below_conf_are_all_used(recipe):
+    """A list of chapters that data.yaml doesn't name would be forgotten there."""
+    lists = {p.resolve() for p in (recipe / "conf").rglob("*.txt")}
+    data = recipe / "conf/data.yaml"
+    named = read_corpus(data).sets.values() if lists or data.exists() else ()
+    assert lists == {Path(file) for entry in named for file in entry.chapters}
