@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from espnet_prune.distill import DistillConfig, LayerwiseDistillation, kl_loss, length_mask
 from espnet_prune.errors import ModelError
-from espnet_prune.methods.l0_distill import L0Distill
+from espnet_prune.methods.base import LearningMethod
 from espnet_prune.surgery import GatedModel, plan_of
 
 
@@ -39,7 +39,7 @@ class DistilledModel(AbsESPnetModel):
         student: nn.Module,
         teacher: ESPnetASRModel,
         distillation: DistillConfig,
-        method: L0Distill | None = None,
+        method: LearningMethod | None = None,
     ) -> None:
         super().__init__()
         self.gated = student if isinstance(student, GatedModel) else None

@@ -7,6 +7,7 @@ from espnet_prune.methods.base import Method, MethodConfig
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
 from espnet_prune.methods.random_units import RandomUnits
+from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.methods.small_from_scratch import SmallFromScratch
 
 METHODS: Mapping[str, type[Method]] = {
@@ -15,6 +16,7 @@ METHODS: Mapping[str, type[Method]] = {
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
     "random": RandomUnits,
+    "self_pinching": SelfPinching,
     "small_from_scratch": SmallFromScratch,
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "RandomUnits",
+    "SelfPinching",
     "SmallFromScratch",
     "UniformMagnitude",
     "make_method",

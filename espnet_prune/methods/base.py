@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from espnet_prune.budget import MEASURES, Controller, ControllerConfig
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
-from espnet_prune.gates import FixedGate, Gate, HardConcreteConfig
+from espnet_prune.gates import FixedGate, Gate, HardConcreteConfig, SelfPinchingConfig
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -48,6 +48,37 @@ class ClipConfig:
             check_range(f"clip: {name}", getattr(self, name), 1e-6, 1e9)
 
 
+# A projected constraint never pushes back, and one threshold moves a whole site: it overshoots.
+PINCHING_CONTROLLERS = ("band", "lagrangian")
+
+
+@dataclass(frozen=True)
+class PinchingConfig:
+    """Options of the self-pinching methods alone (Xu et al. 2025).
+
+    Attributes:
+        gate: of the thresholds.
+        controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
+        learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
+        distill: whether the uncompressed model teaches too (ours; the paper's loss has labels
+            alone).
+        epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
+            them there is no finetuning any more, as in the paper, and the number of updates is
+            still that of the other systems.
+    """
+
+    gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
+    controller: ControllerConfig = field(default_factory=lambda: ControllerConfig(kind="band"))
+    learning_rate: float = 2e-4
+    distill: bool = False
+    epochs_from_finetuning: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
+        check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
+        check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """Options of every method; what a method doesn't learn, it doesn't read.
@@ -61,6 +92,7 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
+        pinching: of the self-pinching methods.
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
@@ -71,6 +103,7 @@ class MethodConfig:
     gate_learning_rate: float = 0.05
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
+    pinching: PinchingConfig = field(default_factory=PinchingConfig)
 
     def __post_init__(self) -> None:
         for kind in self.sites:
@@ -130,6 +163,11 @@ class Method(ABC):
         """How the uncompressed model teaches."""
         return self.config.distillation
 
+    @property
+    def epochs_from_finetuning(self) -> int:
+        """Epochs that the pruning stage takes over from finetuning."""
+        return 0
+
     def make_gate(self, site: Site) -> Gate:
         """A gate for a site; one that only holds a mask, unless the method learns masks."""
         return FixedGate(site.units)
@@ -141,6 +179,42 @@ class Method(ABC):
     @abstractmethod
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved hard masks (units,) of all sites, at the target."""
+
+
+class LearningMethod(Method):
+    """A method that learns its masks together with the weights."""
+
+    learns_masks: ClassVar[bool] = True
+
+    @abstractmethod
+    def target_now(self, gated: GatedModel) -> float:
+        """The target sparsity of this update."""
+
+    @abstractmethod
+    def loss(self, gated: GatedModel) -> Tensor:
+        """The size term of this update, (): add it to the task's loss."""
+
+    @abstractmethod
+    def parameter_groups(self, gated: GatedModel) -> list[dict]:
+        """Optimiser groups of gates and multipliers, in this order; the latter ascend."""
+
+
+def learned_groups(gated: GatedModel, gates_rate: float, multipliers_rate: float) -> list[dict]:
+    """Optimiser groups of gates and multipliers; nothing decays, the latter ascend."""
+    gates = {"params": list(gated.gates.parameters()), "lr": gates_rate}
+    multipliers = {
+        "params": list(gated.controller.parameters()),
+        "lr": multipliers_rate,
+        "maximize": True,
+    }
+    return [{**group, "weight_decay": 0.0} for group in (gates, multipliers)]
+
+
+def labels_only(distillation: DistillConfig) -> DistillConfig:
+    """The same without a teacher: the labels' loss alone."""
+    return replace(
+        distillation, label_weight=1.0, layer_weight=0.0, ctc_weight=0.0, attention_weight=0.0
+    )
 
 
 def unit_scores(gated: GatedModel, score) -> dict[str, Tensor]:

@@ -8,20 +8,18 @@ masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' we
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import ClassVar
 
 from torch import Tensor
 
 from espnet_prune.budget import Controller, TargetSchedule
 from espnet_prune.distill import DistillConfig
 from espnet_prune.gates import Gate, HardConcreteGate
-from espnet_prune.methods.base import Method
+from espnet_prune.methods.base import LearningMethod, labels_only, learned_groups
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
 
-class L0Distill(Method):
+class L0Distill(LearningMethod):
     """Hard-concrete gates, a controlled size, layerwise and output distillation.
 
     Example:
@@ -30,8 +28,6 @@ class L0Distill(Method):
         loss = task_loss + method.loss(gated)  # and gated.after_update() after each step
         small = espnet_prune.cut(gated)
     """
-
-    learns_masks: ClassVar[bool] = True
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""
@@ -59,13 +55,8 @@ class L0Distill(Method):
 
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of gates and multipliers; the latter ascend."""
-        gates = {"params": list(gated.gates.parameters()), "lr": self.config.gate_learning_rate}
-        multipliers = {
-            "params": list(gated.controller.parameters()),
-            "lr": self.config.controller.learning_rate,
-            "maximize": True,
-        }
-        return [{**group, "weight_decay": 0.0} for group in (gates, multipliers)]
+        config = self.config
+        return learned_groups(gated, config.gate_learning_rate, config.controller.learning_rate)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """FLOP's deterministic masks, shifted all alike where rounding left the target."""
@@ -82,10 +73,4 @@ class L0(L0Distill):
     @property
     def distillation(self) -> DistillConfig:
         """Labels only."""
-        return replace(
-            self.config.distillation,
-            label_weight=1.0,
-            layer_weight=0.0,
-            ctc_weight=0.0,
-            attention_weight=0.0,
-        )
+        return labels_only(self.config.distillation)

@@ -77,6 +77,12 @@ class Site(ABC):
         weights = [w.detach().reshape(self.units, -1).double() for w in self.unit_weights()]
         return torch.cat(weights, dim=1).pow(2).mean(dim=1).sqrt()
 
+    def mean_squares(self) -> Tensor:
+        """Mean square of each unit's weights, shape (units,), differentiable."""
+        weights = [w.reshape(self.units, -1) for w in self.unit_weights()]
+        total = sum(w.pow(2).sum(dim=1) for w in weights)
+        return total / sum(w.shape[1] for w in weights)
+
 
 class ConsumedSite(Site):
     """A site whose mask scales the weight columns of the layer that reads its units.

@@ -1,0 +1,120 @@
+"""P2: self-pinching gates, one pass that trains the weights and decides which of them stay.
+
+"Effective and Efficient One-pass Compression of Speech Foundation Models Using Sparsity-aware
+Self-pinching Gates", Xu et al., Interspeech 2025 (arXiv 2505.22608). Published: one learnable
+threshold t a weight matrix, M = sigmoid((W^2 - t^2) / (2 tau)), rounded in the forward pass and
+soft in the backward pass, joined with the training on labels in one stage. From the authors'
+public code: tau instead of 2 tau, its cosine from 0.5 to 0.01, the band of the size term, and the
+structured variant, which gates a unit by its score.
+
+Ours, because not published or of other models: the score (mean square of all the unit's weights, so
+that heads, feed-forward units and convolution channels of a Conformer can be compared), where t
+starts, one threshold a site, and what is done at the end: where the thresholds missed the target,
+all of them are scaled by one factor.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from espnet_prune.budget import BAND_STRENGTH_UNITS, Controller, TargetSchedule, keep_highest
+from espnet_prune.distill import DistillConfig
+from espnet_prune.errors import ConfigError
+from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
+from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
+from espnet_prune.sites import UNIT_KINDS, Site
+from espnet_prune.surgery import GatedModel
+
+logger = logging.getLogger(__name__)
+
+
+class SelfPinching(LearningMethod):
+    """The structured variant: units of a site stay while their score reaches the site's threshold.
+
+    Raises:
+        ConfigError: the band with a budget in MACs; its lambda is a loss for each parameter.
+
+    Example:
+        method = SelfPinching(target=0.5, updates=2000)
+        gated = espnet_prune.inject(model, method)
+        loss = task_loss + method.loss(gated)  # and gated.after_update() after each step
+        small = espnet_prune.cut(gated, method.masks(gated))
+    """
+
+    band_strength: ClassVar[float] = BAND_STRENGTH_UNITS
+
+    def __init__(
+        self,
+        target: float = 0.5,
+        seed: int = 0,
+        config: MethodConfig | None = None,
+        updates: int = 1000,
+    ) -> None:
+        super().__init__(target, seed, config, updates)
+        self.options = self.config.pinching
+        if self.options.controller.kind == "band" and self.measure != "parameters":
+            raise ConfigError(
+                f"pinching: controller: kind: the band counts parameters, not {self.measure}; "
+                "choose lagrangian there, or measure parameters"
+            )
+
+    def make_gate(self, site: Site) -> Gate:
+        """A threshold for a site of units; a branch goes when all of its units are gone."""
+        if site.kind not in UNIT_KINDS:
+            return FixedGate(site.units)
+        return SelfPinchingGate(site.units, site.mean_squares, self.options.gate, self.updates)
+
+    def make_controller(self) -> Controller:
+        """The authors' band or a Lagrangian, by config."""
+        return self.options.controller.build(self.band_strength)
+
+    @property
+    def distillation(self) -> DistillConfig:
+        """The labels' loss alone, unless the config asks for a teacher."""
+        chosen = self.config.distillation
+        return chosen if self.options.distill else labels_only(chosen)
+
+    @property
+    def epochs_from_finetuning(self) -> int:
+        """By config; all of them make it the paper's one pass."""
+        return self.options.epochs_from_finetuning
+
+    def target_now(self, gated: GatedModel) -> float:
+        """The target itself under the band, whose push is constant; else it rises (CoFi)."""
+        if self.options.controller.kind == "band":
+            return self.target
+        schedule = TargetSchedule(self.target, round(self.config.warmup_fraction * self.updates))
+        return schedule.at(int(gated.updates), float(gated.start_sparsity))
+
+    def loss(self, gated: GatedModel) -> Tensor:
+        """The size term of this update, (), from the rounded gates: add it to the task's loss."""
+        return gated.controller(gated.expected_sparsity(), self.target_now(gated))
+
+    def parameter_groups(self, gated: GatedModel) -> list[dict]:
+        """Optimiser groups of the thresholds and, where the controller has any, multipliers."""
+        rate = self.options.controller.learning_rate
+        return learned_groups(gated, self.options.learning_rate, rate)
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """W^2 >= t^2, or W^2 >= c t^2 with one c for all where that misses the target."""
+        masks = gated.hard_masks()
+        learned = float(gated.budget.sparsity(gated.budget.hard(masks)))
+        gap = abs(learned - self.target)
+        if gap <= self.config.budget.tolerance:
+            return masks
+        logger.warning(
+            "the thresholds reached a sparsity of %.2f%%, %.2f points from the target; all are "
+            "scaled by one factor to close that. If it is much, train longer, or raise "
+            "pinching.learning_rate or pinching.controller.band_strength",
+            100 * learned,
+            100 * gap,
+        )
+        return self.masks_at_target(gated)
+
+    def masks_at_target(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """The masks of all thresholds scaled alike, at the target."""
+        gates = {name: gated.gate(name) for name in gated.gate_names()}
+        ratios = {n: g.ratios() for n, g in gates.items() if isinstance(g, SelfPinchingGate)}
+        return keep_highest(ratios, gated.budget, self.target)
