@@ -252,12 +252,17 @@ def markdown(reports: Sequence[dict], command: str) -> str:
         explanation(reports),
     ]
     for table in tables(reports):
-        lines += ["", f"## {table.title}", "", _markdown_row(table.header)]
-        lines += ["|" + "---|" * len(table.header), *map(_markdown_row, table.rows)]
+        lines += ["", f"## {table.title}", "", *markdown_table(table)]
     lines += ["", "## How each was made", "", PLACE_OF_COMMANDS]
     for name, system in named_systems(reports):
         lines += ["", f"**{name}** ({made(system)})", "", "```", *system["commands"], "```"]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """The lines of a table, without its title."""
+    rule = "|" + "---|" * len(table.header)
+    return [_markdown_row(table.header), rule, *map(_markdown_row, table.rows)]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

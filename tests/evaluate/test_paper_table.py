@@ -1,0 +1,114 @@
+"""Published figures beside ours: each marked, none made up, no cell empty."""
+
+import json
+
+import pytest
+
+from espnet_prune.bin import run_main
+from espnet_prune.bin.table import main
+from espnet_prune.evaluate.paper_table import NOT_PUBLISHED, read_papers
+
+
+def system(name: str, method: str, **values) -> dict:
+    params = {"total": {"kept": 600, "dense": 1000}, "encoder": {"kept": 400, "dense": 800}}
+    score = {"wer": 8.5, "ci95": [7.0, 10.0], "p_vs_teacher": 0.25}
+    return {
+        "name": name,
+        "method": method,
+        "params": params,
+        "speedup": {"predicted": 2.0, "encoder": 1.25},
+        "wer": {"test_clean/joint": score},
+        **values,
+    }
+
+
+@pytest.fixture
+def report(tmp_path):
+    systems = [
+        system("teacher", "teacher"),
+        system("half", "l0_distill"),
+        system("unmeasured", "l0_distill", params=None, speedup=None, wer={}),
+        system("pinched", "self_pinching"),
+    ]
+    path = tmp_path / "report.json"
+    value = {"schema": 1, "corpus": "made_up", "experiment": "base", "systems": systems}
+    path.write_text(json.dumps(value))
+    return path
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {row[0]: row[1:] for row in cells if not row[0].startswith("---")}
+
+
+def test_ours_are_measured_and_marked(report, capsys):
+    assert main(["--paper", "P1", str(report)]) == 0
+    table = rows(capsys.readouterr().out)
+    column = table["model"].index("WER test_clean")
+    half = table["half"]
+    assert half[:3] == [
+        "ours: made_up, base",
+        "40.0% of the model, 50.0% of the encoder",
+        "encoder: 50.0% of MACs, 20.0% of time",
+    ]
+    assert half[column] == "joint: 8.50 [7.0, 10.0] p 0.250"
+    assert set(table["unmeasured"][1:]) == {"not run"}
+    assert table["teacher"][1:3] == ["-", "-"]
+    assert "pinched" not in table
+
+
+def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
+    main(["--paper", "P1", str(report)])
+    table = rows(capsys.readouterr().out)
+    paper = table["Conformer pruned by learned L0 masks, LibriSpeech"]
+    assert paper[0] == "published: arXiv 2305.19549"
+    assert paper[1:3] == ["50% (of what: not published)", "28% (unit: not published)"]
+    assert set(paper[3:]) == {NOT_PUBLISHED}
+    assert all(cell for row in table.values() for cell in row)
+
+
+def test_second_paper_has_its_own_methods(report, capsys):
+    main(["--paper", "P2", str(report)])
+    table = rows(capsys.readouterr().out)
+    assert "pinched" in table and "half" not in table
+    ratio = table["self-pinching gates at 4.26x compression"]
+    assert ratio[1].startswith("4.26x (of what: encoder's attention") and "7.05" in ratio
+
+
+def test_without_a_report_ours_is_not_run(capsys):
+    main(["--paper", "P2"])
+    ours = [row for row in rows(capsys.readouterr().out).values() if row[0] == "ours"]
+    assert len(ours) == 1 and set(ours[0][1:]) == {"not run"}
+
+
+def test_compared_experiments_are_taken_apart(report, tmp_path, capsys):
+    one = json.loads(report.read_text())
+    both = {"schema": 1, "experiments": [one, {**one, "experiment": "other"}]}
+    (tmp_path / "both.json").write_text(json.dumps(both))
+    main(["--paper", "P1", str(tmp_path / "both.json"), "--out", str(tmp_path / "new/P1.md")])
+    text = (tmp_path / "new/P1.md").read_text()
+    assert "ours: made_up, base" in text and "ours: made_up, other" in text
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--paper", "P9"], "choose one of ['P1', 'P2']"), (["--paper", "P1", "x.json"], "x.json")],
+)
+def test_unknown_paper_and_missing_report_are_named(capsys, arguments, message):
+    assert run_main(main, arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_another_json_file_is_refused(tmp_path, capsys):
+    (tmp_path / "x.json").write_text('{"schema": 1}')
+    assert run_main(main, ["--paper", "P1", str(tmp_path / "x.json")]) == 2
+    assert "it isn't a report.json" in capsys.readouterr().err
+
+
+def test_every_published_row_has_a_source_and_a_figure():
+    for paper in read_papers().values():
+        for row in paper.rows:
+            assert row.source
+            assert row.wer or row.smaller or row.ratio or row.cheaper
