@@ -127,11 +127,9 @@ def best_average(training: Path, config: Mapping) -> Path:
         DataError: the training didn't leave them.
     """
     phase, key, _ = (config.get("best_model_criterion") or [["valid", "acc", "max"]])[0]
-    found = sorted(training.glob(f"{phase}.{key}.ave_*best.pth"))
-    whole = [path for path in found if path.resolve().exists()]
-    if not whole:
+    latest = training / f"{phase}.{key}.ave.pth"  # leads to ave_Nbest.pth, of the last run's N
+    if not latest.exists():
         raise DataError(
-            f"{training}: no {phase}.{key}.ave_*best.pth; the training isn't finished, "
-            "give the same command again"
+            f"{latest}: no such file; the training isn't finished, give the same command again"
         )
-    return whole[-1]
+    return training / latest.readlink() if latest.is_symlink() else latest

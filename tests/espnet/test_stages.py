@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.errors import ConfigError
+from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
 from espnet_prune.espnet.stages import for_system, read_recipe
+from espnet_prune.espnet.system import best_average
 
 
 @pytest.fixture
@@ -42,3 +43,17 @@ def test_the_number_of_updates_is_the_same_for_all(recipe, key):
 def test_an_unknown_key_is_named_with_its_nearest(recipe):
     with pytest.raises(ConfigError, match="'optim_con'.*optim_conf"):
         adapted(recipe, optim_con={"lr": 0.01})
+
+
+def test_the_average_of_the_last_run_counts(tmp_path):
+    for name in ("valid.acc.ave_4best.pth", "valid.acc.ave_10best.pth"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_10best.pth")
+    config = {"best_model_criterion": [["valid", "acc", "max"]]}
+    assert best_average(tmp_path, config).name == "valid.acc.ave_10best.pth"
+
+
+def test_an_unfinished_training_has_no_average(tmp_path):
+    (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_1best.pth")
+    with pytest.raises(DataError, match=r"valid\.acc\.ave\.pth.*the same command again"):
+        best_average(tmp_path, {})
