@@ -1,0 +1,114 @@
+"""LibriSpeech's recipes: their own options, and a whole one, by --debug on generated speech."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import mini_recipe
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ("librispeech", "librispeech_100", "librispeech_10")
+
+
+def run(recipe: str, *arguments: str, cwd: Path = ROOT, **environment: str):
+    """Runs a recipe in the present environment."""
+    return subprocess.run(
+        [ROOT / f"egs/{recipe}/l0_conformer1/run.sh", *arguments],
+        cwd=cwd,
+        env={**mini_recipe.environment(), "ESPNET_PRUNE_CURRENT_ENV": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def first_stage(tmp_path):
+    """Calls a recipe's first stage with its command noted and not run; returns the note."""
+    noting = tmp_path / "note.sh"
+    noting.write_text('#!/usr/bin/env bash\nshift\necho "$*" >> "$NOTE"\n')
+    noting.chmod(0o755)
+
+    def call(recipe: str, *arguments: str) -> list[str]:
+        note = tmp_path / "note"
+        options = [*arguments, "--work_dir", str(tmp_path / "work"), "--stop_stage", "3"]
+        done = run(recipe, *options, cwd=tmp_path, NOTE=str(note), train_cmd=str(noting))
+        assert done.returncode == 0, done.stderr
+        return note.read_text().splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help_documents_the_recipes_own_options(recipe):
+    done = run(recipe, "--help")
+    assert done.returncode == 0
+    for option in ("librispeech DIR", "mirror URL", "skip_bad", "debug", "overrides", "stage"):
+        assert f"--{option}" in done.stdout
+
+
+def test_corpus_given_relative_to_where_the_user_is(tmp_path, first_stage):
+    (tmp_path / "my corpus").mkdir()
+    options = ["--librispeech", "my corpus", "--skip_bad", "--nj", "1"]
+    commands = first_stage("librispeech", *options)
+    assert f"--librispeech {tmp_path}/my\\ corpus" in commands[0]
+    assert "--skip_bad" in commands[0] and "$conf_dir/data.yaml" in commands[0]
+    assert "data/train_960 data/dev data/dev_clean" in commands[1]
+    assert "--factors 0.9 1.0 1.1" in commands[2]
+    assert all("--format keep" in c for c in commands if "format_audio" in c)
+
+
+def test_without_a_corpus_it_is_downloaded_from_the_mirror(first_stage):
+    commands = first_stage("librispeech_100", "--mirror=http://m.invalid/12")
+    assert "--mirror http://m.invalid/12" in commands[0] and "--librispeech" not in commands[0]
+
+
+def test_debug_is_below_its_own_folder_and_users_options_win(tmp_path, first_stage):
+    commands = first_stage("librispeech_10", "--debug", "--speed_factors", "1.1 1.0")
+    assert "generate_librispeech --out downloads/generated" in commands[0]
+    assert "conf/debug/generated.yaml" in commands[0]
+    assert "--source data/train --out data/train_sp" in commands[2]
+    assert "--factors 1.1 1.0" in commands[2]
+    assert (tmp_path / "work/exp/base/conf/teacher.yaml").is_file()
+
+
+def test_debug_on_a_given_corpus_takes_its_chapters(tmp_path, first_stage):
+    commands = first_stage("librispeech", "--debug", "true", "--librispeech", str(tmp_path))
+    assert "conf/debug/librispeech.yaml" in commands[0]
+    assert f"--librispeech {tmp_path}" in commands[0] and "generate" not in commands[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--librispeech", "/nowhere"], "--librispeech: there is no folder '/nowhere'"),
+        (["--librispeech"], "--librispeech needs a value"),
+        (["--debug=maybe"], "--debug: 'maybe' is not true or false"),
+        (["--librispeec", "x"], "unknown option '--librispeec'"),
+    ],
+)
+def test_wrong_option_is_named(arguments, message):
+    done = run("librispeech_100", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_debug_runs_every_stage(tmp_path):
+    """On the corpus that LIBRISPEECH names, if it does, as CI may; else on generated speech."""
+    given = os.environ.get("LIBRISPEECH")
+    corpus = ["--librispeech", given] if given else []
+    done = run("librispeech", "--debug", *corpus, "--work_dir", str(tmp_path), "--nj", "2")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    base = tmp_path / "exp/base"
+    report = json.loads((base / "report/report.json").read_text())
+    assert [s["name"] for s in report["systems"]] == ["teacher", "l0_50", "magnitude_50"]
+    for system in report["systems"]:
+        assert set(system["wer"]) == {"test/greedy", "test/joint"}
+        assert system["rtf"] and system["macs_per_second"] > 0
+        if system["name"] != "teacher":
+            assert system["sparsity"]["value"] == pytest.approx(0.5, abs=0.005)
+            assert (base / f"pack/{system['name']}.zip").stat().st_size > 0
+    entry = (tmp_path / "dump/test/wav.scp").read_text().split()[1]
+    assert entry.endswith(".flac") and "dump" not in entry  # kept where the corpus has it
