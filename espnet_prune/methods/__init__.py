@@ -8,6 +8,7 @@ from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
+from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
 from espnet_prune.methods.small_from_scratch import SmallFromScratch
 
 METHODS: Mapping[str, type[Method]] = {
@@ -17,6 +18,7 @@ METHODS: Mapping[str, type[Method]] = {
     "uniform_magnitude": UniformMagnitude,
     "random": RandomUnits,
     "self_pinching": SelfPinching,
+    "self_pinching_weights": SelfPinchingWeights,
     "small_from_scratch": SmallFromScratch,
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "MethodConfig",
     "RandomUnits",
     "SelfPinching",
+    "SelfPinchingWeights",
     "SmallFromScratch",
     "UniformMagnitude",
     "make_method",

@@ -2,5 +2,15 @@
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap
 from espnet_prune.sites.conformer import conformer_sites, describe_conformer
+from espnet_prune.sites.weights import WEIGHT, weight_sites
 
-__all__ = ["KINDS", "UNIT_KINDS", "Site", "SiteMap", "conformer_sites", "describe_conformer"]
+__all__ = [
+    "KINDS",
+    "UNIT_KINDS",
+    "WEIGHT",
+    "Site",
+    "SiteMap",
+    "conformer_sites",
+    "describe_conformer",
+    "weight_sites",
+]

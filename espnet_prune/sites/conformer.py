@@ -248,7 +248,7 @@ def _block_terms(layer: nn.Module, name: str, size: int, frames: int) -> list[Co
     return terms
 
 
-def _check(encoder: nn.Module) -> None:
+def check_conformer(encoder: nn.Module) -> None:
     """ModelError unless this is a Conformer whose cutting rules are known."""
     for attribute in ("embed", "encoders", "after_norm"):
         if not hasattr(encoder, attribute):
@@ -296,7 +296,7 @@ def conformer_sites(
     Raises:
         ModelError: a part of the encoder whose cutting rules aren't known; says which setting.
     """
-    _check(encoder)
+    check_conformer(encoder)
     frames = round(reference_seconds * frames_per_second)
     size = encoder.after_norm.weight.numel()
     found, terms = front_end_sites(encoder.embed, frames, size, feature_bins)
@@ -326,7 +326,7 @@ def describe_conformer(encoder: nn.Module) -> dict:
     Raises:
         ModelError: a part of it isn't known, or it was cut and no longer shows them.
     """
-    _check(encoder)
+    check_conformer(encoder)
     layer = encoder.encoders[0]
     bins = encoder.embed.out.in_features // encoder.embed.conv[2].out_channels
     return {

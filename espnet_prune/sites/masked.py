@@ -12,13 +12,19 @@ from torch.nn import functional as F
 
 
 class _Masked:
-    """Mixin: ``input_scale`` (inputs,) on weight columns, ``output_scale`` () on the output."""
+    """Mixin: ``input_scale`` (inputs,) on weight columns, ``output_scale`` () on the output.
+
+    ``weight_mask``, of the weight's shape, acts on single weights.
+    """
 
     input_scale: Tensor | None
     output_scale: Tensor | None
+    weight_mask: Tensor | None
 
     def scaled(self) -> tuple[Tensor, Tensor | None]:
         weight, bias = self.weight, self.bias
+        if self.weight_mask is not None:
+            weight = weight * self.weight_mask.to(weight.dtype)
         if self.input_scale is not None:
             shape = (1, -1) + (1,) * (weight.dim() - 2)
             weight = weight * self.input_scale.to(weight.dtype).view(shape)
@@ -74,12 +80,13 @@ def clear(layer: nn.Module) -> None:
     """Forgets the scales; the layer then computes what the stock one does."""
     layer.input_scale = None
     layer.output_scale = None
+    layer.weight_mask = None
 
 
 def detach(layer: nn.Module) -> None:
     """Turns a masked layer back into its stock kind, in place."""
     if type(layer) in _STOCK:
-        del layer.input_scale, layer.output_scale
+        del layer.input_scale, layer.output_scale, layer.weight_mask
         layer.__class__ = _STOCK[type(layer)]
 
 

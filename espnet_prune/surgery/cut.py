@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
-from espnet_prune.sites import SiteMap
+from espnet_prune.sites import WEIGHT, SiteMap
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.sparse import mark_sparse
 
 PLAN_ATTRIBUTE = "espnet_prune_plan"
 
@@ -23,7 +24,8 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
         masks: resolved hard masks (units,) of every site; by default those of its gates.
 
     Returns:
-        The small model, of the wrapped model's class, its plan attached.
+        The small model, of the wrapped model's class, its plan attached; where single weights are
+        gated, one of the same shape with zeros, marked as sparse.
     """
     for module in gated.modules():  # ESPnet keeps the last attention map, with its graph
         if isinstance(getattr(module, "attn", None), Tensor):
@@ -31,19 +33,27 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     twin = copy.deepcopy(gated)
     masks = twin.hard_masks() if masks is None else masks
     model = twin.release()
-    plan = apply_masks(twin.site_map, masks)
-    setattr(model, PLAN_ATTRIBUTE, plan)
+    _cut_sites(twin.site_map, masks)
+    weights = [site.layer.weight for site in twin.site_map.of_kinds((WEIGHT,))]
+    if weights:
+        mark_sparse(model, weights)
+    else:
+        setattr(model, PLAN_ATTRIBUTE, Plan.from_masks(twin.site_map, masks))
     return model
 
 
-@torch.no_grad()
 def apply_masks(site_map: SiteMap, masks: Mapping[str, Tensor]) -> Plan:
     """Cuts all sites in place and returns the plan."""
+    _cut_sites(site_map, masks)
+    return Plan.from_masks(site_map, masks)
+
+
+@torch.no_grad()
+def _cut_sites(site_map: SiteMap, masks: Mapping[str, Tensor]) -> None:
     for name, site in site_map.sites.items():
         mask = masks[name].detach().cpu()
         kept = mask.nonzero()[:, 0]
         site.cut(kept, mask[kept])
-    return Plan.from_masks(site_map, masks)
 
 
 def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:

@@ -57,7 +57,7 @@ class GatedModel(nn.Module):
         ]
         with torch.no_grad():
             self.start_sparsity.copy_(self.expected_sparsity())
-        self.open_attention: list[int] = []
+        self.open_attention: list[int] | None = None
 
     def forward(self, *inputs, **keywords):
         """The wrapped model's forward, masked."""
@@ -137,13 +137,20 @@ class GatedModel(nn.Module):
 
     def _apply_masks(self, encoder: nn.Module, inputs: tuple) -> None:
         masks = self.masks()
-        self.open_attention = [
-            site.block
-            for name, site in self.site_map.sites.items()
-            if name.endswith(".attention") and bool(masks[name].any() if name in masks else True)
-        ]
+        self.open_attention = self._open_attention(masks)
         for name, mask in masks.items():
             self.site_map.sites[name].apply(mask)
+
+    def _open_attention(self, masks: Mapping[str, Tensor]) -> list[int] | None:
+        """Blocks that still attend; None where no branch can close."""
+        branches = {n: s for n, s in self.site_map.sites.items() if n.endswith(".attention")}
+        if not branches:
+            return None
+        return [
+            site.block
+            for name, site in branches.items()
+            if bool(masks[name].any() if name in masks else True)
+        ]
 
     def _clear_masks(self, encoder: nn.Module, inputs: tuple, output: object) -> None:
         for site in self.site_map.sites.values():

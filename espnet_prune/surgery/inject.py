@@ -9,7 +9,15 @@ from espnet_prune.budget import Budget, Controller
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ModelError
 from espnet_prune.gates import Gate
-from espnet_prune.sites import KINDS, Site, SiteMap, conformer_sites, describe_conformer
+from espnet_prune.sites import (
+    KINDS,
+    WEIGHT,
+    Site,
+    SiteMap,
+    conformer_sites,
+    describe_conformer,
+    weight_sites,
+)
 from espnet_prune.surgery.gated import GatedModel
 
 SAMPLE_RATE = 16000
@@ -39,12 +47,7 @@ def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
     Raises:
         ModelError: no rules are known for this model.
     """
-    encoder = model if hasattr(model, "encoders") else getattr(model, "encoder", None)
-    if encoder is None or not hasattr(encoder, "encoders"):
-        raise ModelError(
-            f"{type(model).__name__}: can't be pruned; expected an ESPnet model with a "
-            "ConformerEncoder, or the encoder itself"
-        )
+    encoder = _encoder_of(model)
     frontend = getattr(model, "frontend", None)
     if frontend is None or not hasattr(frontend, "hop_length"):
         return conformer_sites(encoder, reference_seconds)
@@ -53,6 +56,16 @@ def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
     rate = SAMPLE_RATE if isinstance(rate, str) else rate
     per_second = rate / frontend.hop_length
     return conformer_sites(encoder, reference_seconds, per_second, frontend.output_size())
+
+
+def _encoder_of(model: nn.Module) -> nn.Module:
+    encoder = model if hasattr(model, "encoders") else getattr(model, "encoder", None)
+    if encoder is None or not hasattr(encoder, "encoders"):
+        raise ModelError(
+            f"{type(model).__name__}: can't be pruned; expected an ESPnet model with a "
+            "ConformerEncoder, or the encoder itself"
+        )
+    return encoder
 
 
 def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
@@ -69,9 +82,12 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         ModelError: no rules are known for this model.
         ConfigError: an unknown kind of site or measure.
     """
-    for kind in method.site_kinds:
-        check_choice("sites", kind, KINDS)
-    site_map = sites_of(model, method.reference_seconds)
+    if tuple(method.site_kinds) == (WEIGHT,):
+        site_map = weight_sites(_encoder_of(model), method.reference_seconds)
+    else:
+        for kind in method.site_kinds:
+            check_choice("sites", kind, KINDS)
+        site_map = sites_of(model, method.reference_seconds)
     gated = site_map.of_kinds(method.site_kinds)
     gates = {site.name: method.make_gate(site) for site in gated}
     if not gates:

@@ -1,9 +1,9 @@
 """save / load: any widths, strict, no pickle.
 
 A folder holds ``model.safetensors`` (the weights), ``model.json`` (schema version, kind of model,
-its configuration with the plan of the cut) and, where there is one, ``bpe.model``. Loading builds
-the model from the JSON and demands every weight, no other, in its shape; it runs no code from the
-folder.
+its configuration with the plan of the cut, the shapes of weights that are stored sparse) and, where
+there is one, ``bpe.model``. Loading builds the model from the JSON and demands every weight, no
+other, in its shape; it runs no code from the folder.
 """
 
 import importlib
@@ -18,6 +18,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
 from espnet_prune.sites import describe_conformer
 from espnet_prune.surgery.cut import plan_of
+from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
@@ -64,6 +65,10 @@ def save(model: nn.Module, folder: str | Path) -> Path:
                 shutil.copyfile(bpe, temporary)
         description["config"]["bpemodel"] = BPE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    names = sparse_names(model)
+    if names:
+        description["sparse"] = {name: list(state[name].shape) for name in names}
+        state = compact(state, names)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     write_json(folder / DESCRIPTION, description)
@@ -82,7 +87,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
 
     Raises:
         DataError: the description is missing or isn't JSON.
-        ModelError: another schema or kind; missing, unexpected or mis-shaped weights.
+        ModelError: another schema or kind; missing, unexpected, mis-shaped or damaged weights.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -106,7 +111,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         raise ModelError(f"{folder / DESCRIPTION}: kind {kind!r}, expected one of {list(BUILDERS)}")
     module, function = BUILDERS[kind].split(":")
     model = getattr(importlib.import_module(module), function)(config)
-    load_strictly(model, state, str(folder / WEIGHTS))
+    shapes = description.get("sparse", {})
+    load_strictly(model, expand(state, shapes, str(folder / WEIGHTS)), str(folder / WEIGHTS))
+    if shapes:
+        setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
     return model.to(device).eval()
 
 

@@ -1,0 +1,96 @@
+"""Single weights of an encoder's attention and feed-forward matrices: one site a matrix.
+
+The mask multiplies the weight, element by element. The cut leaves zeros where weights were, in
+tensors of the same shape: smaller on disk (``surgery.sparse``), no faster, so a weight costs one
+parameter and no multiply-accumulate. These sites stand alone: they are not mixed with others.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import masked
+from espnet_prune.sites.base import Site, SiteMap
+from espnet_prune.sites.conformer import check_conformer
+
+WEIGHT = "weight"
+
+# attribute of a Conformer's layer: attributes of its linears
+MATRICES = {
+    "self_attn": ("linear_q", "linear_k", "linear_v", "linear_pos", "linear_out"),
+    "feed_forward_macaron": ("w_1", "w_2"),
+    "feed_forward": ("w_1", "w_2"),
+}
+
+
+class WeightSite(Site):
+    """All weights of one linear layer; its bias stays."""
+
+    def __init__(self, layer: nn.Linear, name: str, block: int) -> None:
+        super().__init__(name, WEIGHT, layer.weight.numel(), block)
+        self.layer = layer
+
+    def attach(self) -> None:
+        masked.attach(self.layer)
+
+    def apply(self, mask: Tensor) -> None:
+        self.layer.weight_mask = mask.view_as(self.layer.weight)
+
+    def clear(self) -> None:
+        if isinstance(self.layer, masked._Masked):
+            masked.clear(self.layer)
+
+    def detach(self) -> None:
+        masked.detach(self.layer)
+
+    def unit_weights(self) -> list[Tensor]:
+        return [self.layer.weight.reshape(-1, 1)]
+
+    def mean_squares(self) -> Tensor:
+        return self.layer.weight.flatten() ** 2
+
+    @torch.no_grad()
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Multiplies the weights ``kept`` by their ``values`` and puts zeros for the others."""
+        factors = torch.zeros(self.units)
+        factors[kept] = values.to(factors)
+        self.layer.weight.mul_(factors.to(self.layer.weight).view_as(self.layer.weight))
+
+
+def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
+    """A site for every linear weight of attention and feed-forward, in all blocks.
+
+    Args:
+        encoder: an ESPnet ConformerEncoder.
+        reference_seconds: passed on; single weights save no MACs.
+
+    Raises:
+        ModelError: not such an encoder, or a matrix that two layers share.
+    """
+    check_conformer(encoder)
+    sites = {}
+    for block, parent in enumerate(encoder.encoders):
+        for module, linears in MATRICES.items():
+            if getattr(parent, module) is None:
+                continue
+            for linear in linears:
+                name = f"block.{block}.{module}.{linear}"
+                sites[name] = WeightSite(getattr(getattr(parent, module), linear), name, block)
+    _refuse_tied(encoder, sites)
+    terms = [CostTerm(1, 0, (name,)) for name in sites]
+    rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
+    return SiteMap(sites, [*terms, CostTerm(rest, 0, ())], encoder, reference_seconds)
+
+
+def _refuse_tied(encoder: nn.Module, sites: dict[str, WeightSite]) -> None:
+    names: dict[int, list[str]] = {}
+    for name, parameter in encoder.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for name, site in sites.items():
+        shared = names[id(site.layer.weight)]
+        if len(shared) > 1:
+            raise ModelError(
+                f"{name}: its matrix is tied to another ({', '.join(shared)}), and one mask can't "
+                "serve both; untie them (layer.weight = nn.Parameter(layer.weight.clone()))"
+            )

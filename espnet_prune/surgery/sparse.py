@@ -1,0 +1,92 @@
+"""Sparse weights on disk: a mask of one bit a weight, and the values that are left.
+
+A weight of n numbers, k of them kept, takes n / 8 + 4 k bytes instead of 4 n in float32: smaller
+where more than 1 / 32 of it is zero. In memory the tensors stay dense, with zeros, so nothing is
+faster.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.errors import ModelError
+
+SPARSE_ATTRIBUTE = "espnet_prune_sparse"
+MASK = ".sparse_mask"
+VALUES = ".sparse_values"
+
+
+def mark_sparse(model: nn.Module, weights: Iterable[Tensor]) -> None:
+    """Notes which of the model's weights are stored sparse."""
+    wanted = {id(weight) for weight in weights}
+    names = [name for name, value in model.named_parameters() if id(value) in wanted]
+    setattr(model, SPARSE_ATTRIBUTE, tuple(names))
+
+
+def sparse_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the weights that are stored sparse; none for a dense model."""
+    return getattr(model, SPARSE_ATTRIBUTE, ())
+
+
+def count_zeroed(model: nn.Module) -> int:
+    """How many of the sparse weights' numbers are 0."""
+    parameters = dict(model.named_parameters())
+    return sum(int((parameters[name] == 0).sum()) for name in sparse_names(model))
+
+
+def hold_zeros(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Keeps the zeros of sparse weights at 0 while the others are trained."""
+    parameters = dict(model.named_parameters())
+    masks = [(parameters[name], parameters[name] != 0) for name in sparse_names(model)]
+
+    @torch.no_grad()
+    def restore(*unused) -> None:
+        for weight, mask in masks:
+            weight.mul_(mask.to(weight.device))
+
+    if masks:
+        optimizer.register_step_post_hook(restore)
+
+
+def compact(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Replaces each sparse weight by its packed mask, uint8 (n / 8,), and its values (k,)."""
+    packed = {name: value for name, value in state.items() if name not in names}
+    for name in names:
+        flat = state[name].detach().cpu().flatten()
+        kept = flat != 0
+        packed[name + MASK] = torch.from_numpy(numpy.packbits(kept.numpy()))
+        packed[name + VALUES] = flat[kept]
+    return packed
+
+
+def expand(
+    state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], where: str
+) -> dict[str, Tensor]:
+    """What ``compact`` was given, dense again.
+
+    Args:
+        state: what it returned.
+        shapes: of the sparse weights, by name.
+        where: the file that errors name.
+
+    Raises:
+        ModelError: a mask or its values are missing, or don't fit each other or the shape.
+    """
+    dense = dict(state)
+    for name, shape in shapes.items():
+        if name + MASK not in dense or name + VALUES not in dense:
+            raise ModelError(f"{where}: {name}: its mask or values are missing; save it again")
+        bits, values = dense.pop(name + MASK), dense.pop(name + VALUES)
+        size = int(numpy.prod(shape))
+        kept = numpy.unpackbits(bits.numpy()) if bits.dtype == torch.uint8 else numpy.zeros(0)
+        if len(kept) != -(-size // 8) * 8 or kept[size:].any() or kept.sum() != values.numel():
+            raise ModelError(
+                f"{where}: {name}: {values.numel()} values and a mask of {int(kept.sum())} among "
+                f"{len(kept)} don't make up {list(shape)}; the file is damaged"
+            )
+        flat = torch.zeros(size, dtype=values.dtype)
+        flat[torch.from_numpy(kept[:size].astype(bool))] = values
+        dense[name] = flat.view(*shape)
+    return dense
