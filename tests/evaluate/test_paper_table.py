@@ -112,3 +112,9 @@ def test_every_published_row_has_a_source_and_a_figure():
         for row in paper.rows:
             assert row.source
             assert row.wer or row.smaller or row.ratio or row.cheaper
+
+
+def test_our_methods_beside_a_paper_exist():
+    from espnet_prune.methods import METHODS
+
+    assert {m for paper in read_papers().values() for m in paper.methods} <= METHODS.keys()
