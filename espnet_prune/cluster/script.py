@@ -1,0 +1,51 @@
+"""What the schedulers' back-ends share: the script that they run, and what a refusal means."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.cluster.job import Job
+from espnet_prune.cluster.site import Site, Words
+from espnet_prune.errors import ConfigError
+from espnet_prune.io_atomic import write_text
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_script(job: Job, folder: Path) -> Path:
+    """Writes the shell script that runs a task of the submission."""
+    path = folder / "script.sh"
+    module = ["-m", "espnet_prune.cluster.task", str(folder), job.backend]
+    write_text(
+        path,
+        "#!/bin/bash\n"
+        f"cd {shlex.quote(job.directory)} || exit 1\n"
+        f"export PYTHONPATH={shlex.quote(str(PACKAGE_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+        f"exec {shlex.join([sys.executable, *module])}\n",
+    )
+    return path
+
+
+def refused(program: str, message: str, site: Site, translated: Sequence[Words]) -> ConfigError:
+    """The error for a submission that the scheduler doesn't take.
+
+    Args:
+        program: the scheduler's.
+        message: what it said.
+        site: the site's file.
+        translated: the words given, with their origins.
+    """
+    message = " ".join(message.split())
+    given = [group for group in translated if group.words]
+    about = [group for group in given if any(_names(word, message) for word in group.words)]
+    own = Words(site.command, f"{site.path}, line 'command'")
+    lines = [f"{shlex.join(group.words)}: from {group.origin}" for group in about or [*given, own]]
+    options = "".join(f"\n       {line}" for line in lines)
+    return ConfigError(f"{program} refused the job: {message}\n       Its options:{options}")
+
+
+def _names(word: str, message: str) -> bool:
+    """Whether a message speaks of an option's word or of its value."""
+    flag, _, value = word.rpartition("=")
+    return any(len(part) > 1 and part in message for part in (flag, value))

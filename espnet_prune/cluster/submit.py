@@ -1,0 +1,183 @@
+"""Submits a command, waits for its end, says what failed; ``utils/submit.py`` is its program."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.cluster import local
+from espnet_prune.cluster.job import new_folder, read_id, read_job, record, write_id
+from espnet_prune.cluster.request import USAGE, Request, parse
+from espnet_prune.cluster.sge import GridEngine
+from espnet_prune.cluster.site import read_site
+from espnet_prune.cluster.slurm import Slurm
+from espnet_prune.cluster.task import FORWARDED
+from espnet_prune.cluster.wait import Engine, Failure, Unreachable, wait_for
+from espnet_prune.errors import EspnetPruneError
+
+ENGINES = {"slurm": Slurm, "sge": GridEngine}
+CANCEL_SECONDS = 200
+SHOWN_LOG_LINES = 5
+SHOWN_FAILURES = 10
+
+
+class Interrupted(Exception):
+    """A signal asks this program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status of the command, or 1 where one of several failed."""
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    try:
+        request = parse(arguments)
+        if request.job.backend == "local":
+            failures = local.run(request.job, _at_once(request))
+            return report(failures, len(request.job.tasks), quiet=not request.job.variable)
+        return _run_elsewhere(request)
+    except (EspnetPruneError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _at_once(request: Request) -> int:
+    return max(1, int(request.options.get("max_jobs_run", os.cpu_count() or 1)))
+
+
+def _run_elsewhere(request: Request) -> int:
+    with _Signals() as signals:
+        folder = submit(request)
+        signals.check_with([folder])
+    if not request.wait:
+        print(folder)
+        return 0
+    failures = wait_or_cancel([folder])
+    return report(failures, len(request.job.tasks))
+
+
+def submit(request: Request) -> Path:
+    """Submits and keeps the scheduler's number.
+
+    Returns:
+        The submission's folder.
+
+    Raises:
+        ConfigError: the site's file or the scheduler doesn't take an option.
+        EnvironmentProblem: there is no scheduler.
+    """
+    site = read_site(request.config)
+    folder = new_folder(request.job)
+    record(request.job, folder)
+    try:
+        engine = ENGINES[request.job.backend]()
+        write_id(folder, engine.submit(request.job, folder, site, request.options))
+    except EspnetPruneError:
+        shutil.rmtree(folder)
+        raise
+    return folder
+
+
+def engine_of(folders: Sequence[Path]) -> Engine:
+    """The scheduler that submissions went to."""
+    backend = read_job(folders[0]).backend
+    if backend == "slurm":
+        return Slurm({read_id(folder) or "": folder.name for folder in folders})
+    return ENGINES[backend]()
+
+
+def wait_or_cancel(folders: list[Path]) -> list[Failure]:
+    """Waits for submissions; Ctrl-C, SIGTERM and SIGHUP cancel them and end this program."""
+    with _Signals(at_once=True) as signals:
+        try:
+            return wait_for(folders, engine_of(folders))
+        except Interrupted as interrupt:
+            signals.received = interrupt.number
+            signals.check_with(folders)
+            raise
+
+
+class _Signals:
+    """Holds the signals that would end this program back, or makes them exceptions."""
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.received = 0
+        self.at_once = at_once
+
+    def __enter__(self) -> "_Signals":
+        self.before = {number: signal.signal(number, self._receive) for number in FORWARDED}
+        return self
+
+    def __exit__(self, *unused) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame) -> None:
+        if self.at_once and not self.received:
+            self.received = number
+            raise Interrupted(number)
+        self.received = number
+
+    def check_with(self, folders: Sequence[Path]) -> None:
+        """Ends this program, and the submissions before it, if a signal came."""
+        if not self.received:
+            return
+        cancel(folders)
+        signal.signal(self.received, signal.SIG_DFL)
+        os.kill(os.getpid(), self.received)
+
+
+def cancel(folders: Sequence[Path]) -> None:
+    """Cancels submissions, however long the scheduler takes to answer, within limits."""
+    identities = [identity for folder in folders if (identity := read_id(folder))]
+    engine = engine_of(folders)
+    print(f"cancelling {' '.join(identities)}", file=sys.stderr)
+    deadline = time.monotonic() + CANCEL_SECONDS
+    while True:
+        try:
+            engine.cancel(identities)
+            return
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                print(f"error: not cancelled ({error}): {identities}", file=sys.stderr)
+                return
+            time.sleep(2)
+
+
+def report(failures: Sequence[Failure], tasks: int, quiet: bool = False) -> int:
+    """Names the failed tasks with the end of the first one's log.
+
+    Args:
+        failures: what failed.
+        tasks: how many there were.
+        quiet: the user has seen all that there is to say.
+
+    Returns:
+        The exit status.
+    """
+    if not failures:
+        return 0
+    single = failures[0].status if tasks == 1 else None
+    if not quiet:
+        print(f"error: {len(failures)} of {tasks} failed", file=sys.stderr)
+        for failure in failures[:SHOWN_FAILURES]:
+            print(f"       {failure}", file=sys.stderr)
+        if len(failures) > SHOWN_FAILURES:
+            print(f"       and {len(failures) - SHOWN_FAILURES} more", file=sys.stderr)
+        for line in last_lines(failures[0].log, SHOWN_LOG_LINES):
+            print(f"       | {line}", file=sys.stderr)
+    return single or 1
+
+
+def last_lines(log: Path, number: int) -> list[str]:
+    """The end of a log; nothing where there is none."""
+    if not log.exists():
+        return []
+    return log.read_text(errors="replace").splitlines()[-number:]
