@@ -37,8 +37,8 @@ systems:
 """
 
 
-def write_recipe(folder: Path, repository: Path) -> None:
-    """Configurations, two dump folders and tokens."""
+def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
+    """Configurations, two dump folders and tokens; each utterance has ``growth`` samples more."""
     from espnet_prune.data.kaldi_dir import DataSet, write_data, write_map
     from espnet_prune.data.tokens import make_tokens
 
@@ -57,7 +57,7 @@ def write_recipe(folder: Path, repository: Path) -> None:
         audio.mkdir(parents=True)
         for index in range(number):
             utterance = f"s{index % 2}-{name}{index:02d}"
-            samples = generator.normal(0, 3000, RATE + 800 * index).astype(numpy.int16)
+            samples = generator.normal(0, 3000, RATE + growth * index).astype(numpy.int16)
             soundfile.write(audio / f"{utterance}.flac", samples, RATE)
             recordings[utterance] = str((audio / f"{utterance}.flac").resolve())
             texts[utterance] = " ".join(generator.choice(WORDS, 2))

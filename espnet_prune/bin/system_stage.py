@@ -46,6 +46,7 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     if finished(args.out / name, made_by):
         return 0
     from espnet_prune.espnet import stages
+    from espnet_prune.espnet.distributed import is_first
 
     stage, task = {
         "prune": (stages.prune, stages.PruneTask),
@@ -56,5 +57,6 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     recipe = stages.for_system(recipe, system, task)
     folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)
     stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
-    mark_finished(args.out / name, made_by)
+    if is_first():
+        mark_finished(args.out / name, made_by)
     return 0

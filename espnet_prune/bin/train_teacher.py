@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_yaml(args.config)
     if finished(args.out, config):
         return 0
+    from espnet_prune.espnet.distributed import is_first
     from espnet_prune.espnet.options import check_training_config
     from espnet_prune.espnet.system import finish_teacher
     from espnet_prune.espnet.teacher_task import TeacherTask
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked = check_training_config(TeacherTask, config, str(args.config))
     folders = (args.train, args.valid, args.tokens, args.stats)
     run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
+    if not is_first():
+        return 0
     finish_teacher(args.out, config)
     mark_finished(args.out, config)
     return 0

@@ -13,9 +13,11 @@ from torch import nn
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
+from espnet_prune.espnet.distributed import process_rank
 from espnet_prune.espnet.trainer import GuardedTrainer
 from espnet_prune.methods import Method, MethodConfig, make_method
 from espnet_prune.surgery import inject, load
+from espnet_prune.surgery.sparse import hold_zeros
 
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the registry's stubs)
 from espnet2.tasks.asr import ASRTask  # isort: skip
@@ -111,7 +113,7 @@ class PruneTask(_DistillTask):
         conf = cls.prune_conf(args)
         method = conf.build_method()
         gated = inject(load(conf.teacher), method)
-        gated.rank = int(getattr(args, "dist_rank", None) or 0)
+        gated.rank = process_rank()
         return DistilledModel(gated, load(conf.teacher), method.distillation, method)
 
     @classmethod
@@ -149,7 +151,10 @@ class FinetuneTask(_DistillTask):
     ) -> list[torch.optim.Optimizer]:
         """The configured optimiser over all weights of the student and the linear map."""
         weights = [p for p in model.parameters() if p.requires_grad]
-        return [cls.weights_optimizer(args, weights, cls.prune_conf(args).method.clip.weights)]
+        clip = cls.prune_conf(args).method.clip.weights
+        optimizer = cls.weights_optimizer(args, weights, clip)
+        hold_zeros(model.plain, optimizer)
+        return [optimizer]
 
 
 def clip_before_steps(optimizer: torch.optim.Optimizer, norms: dict[int, float]) -> None:

@@ -22,6 +22,7 @@ from espnet2.train.trainer import Trainer
 from tqdm import tqdm
 
 from espnet_prune.errors import ModelError, TrainingError
+from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_for_all
 from espnet_prune.espnet.training import CHECKPOINT
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
@@ -38,7 +39,9 @@ class GuardedTrainer(Trainer):
     @classmethod
     def run(cls, model, trainer_options, **keywords) -> None:
         """The whole training, from the last checkpoint if there is one."""
-        repair_checkpoints(Path(trainer_options.output_dir))
+        if is_first():
+            repair_checkpoints(Path(trainer_options.output_dir))
+        wait_for_all()
         with atomic_torch_save():
             super().run(model=model, trainer_options=trainer_options, **keywords)
 
@@ -73,13 +76,16 @@ class GuardedTrainer(Trainer):
                 f"{options.output_dir}: epoch {reporter.epoch}: no gradient was finite, the model "
                 "wasn't updated; lower the learning rate and train anew"
             )
-        recorder.write(Path(options.output_dir))
+        if is_first():
+            recorder.write(Path(options.output_dir))
         return invalid
 
     @classmethod
     def validate_one_epoch(cls, reporter, options, **keywords) -> None:
         """The validation; then the epoch's line and its seconds."""
         super().validate_one_epoch(reporter=reporter, options=options, **keywords)
+        if not is_first():
+            return
         folder = Path(options.output_dir)
         record = read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
         epochs = {k: v for k, v in record.get("epochs", {}).items() if int(k) < reporter.epoch}
@@ -102,7 +108,10 @@ class _Recorder:
         self.batches = 0
         self.pending: list[dict] = []
         self.bar = tqdm(
-            total=batches, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty()
+            total=batches,
+            desc=f"epoch {epoch}",
+            leave=False,
+            disable=not (is_first() and sys.stderr.isatty()),
         )
 
     def __call__(self, model, inputs, keywords, output) -> None:
@@ -120,7 +129,8 @@ class _Recorder:
                 f"(not finite: {parts or 'the sum'}; utterances {utterances} ...); lower the "
                 "learning rate, or look at these utterances"
             )
-        self.pending.append(numbers)
+        weights = float(torch.as_tensor(weight).sum())
+        self.pending.append(mean_over_processes(numbers, weights))
         if len(self.pending) == self.accumulate:
             self.rows.append({"epoch": self.epoch, "update": len(self.rows) + 1, **self._row()})
             self.pending = []

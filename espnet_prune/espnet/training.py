@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from espnet_prune.config import dump_yaml
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import DataError
-from espnet_prune.espnet import archives
+from espnet_prune.espnet import archives, distributed
 from espnet_prune.io_atomic import read_json, write_text
 from espnet_prune.stage import BEGUN, check_same, mark_begun
 
@@ -101,6 +102,8 @@ def run_training(
 ) -> None:
     """Trains a task, or goes on where a killed training stopped.
 
+    Under torchrun, each process calls it; the first one alone writes.
+
     Args:
         task: an ESPnet task whose trainer is a ``GuardedTrainer``.
         config: a checked ESPnet training configuration.
@@ -109,7 +112,7 @@ def run_training(
         tokens: folder of the tokens.
         stats: folder of stage 5.
         out: ESPnet's output folder; also gets the resolved configuration and the log.
-        ngpu: 0 for the CPU.
+        ngpu: 0 for the CPU, 1 for a GPU a process.
         extra: options of this task alone, such as ``prune_conf``; they win.
 
     Raises:
@@ -125,19 +128,25 @@ def run_training(
 
 
 def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    values = {**values, **distributed.options(ngpu)}
     plain = {
         k: [list(i) if isinstance(i, tuple) else i for i in v] if isinstance(v, list) else v
         for k, v in values.items()
     }
+    out.mkdir(parents=True, exist_ok=True)
     made_by = _movable(plain, out.resolve())
     if (out / CHECKPOINT).exists():
         check_same(out, made_by, BEGUN)
-    mark_begun(out, made_by)
-    write_text(out / RESOLVED, dump_yaml(plain))
     archives.register()
-    with _log_to(out / LOG):
-        command = ["--config", str(out / RESOLVED), "--output_dir", str(out), "--ngpu", str(ngpu)]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        resolved = Path(folder) / RESOLVED
+        if distributed.is_first():
+            mark_begun(out, made_by)
+            resolved = out / RESOLVED
+            stack.enter_context(_log_to(out / LOG))
+        write_text(resolved, dump_yaml(plain))
+        stack.callback(distributed.leave)
+        command = ["--config", str(resolved), "--output_dir", str(out), "--ngpu", str(ngpu)]
         task.main(cmd=command)
 
 

@@ -1,0 +1,68 @@
+"""Training in several processes, started by torchrun: who writes, and means over all of them."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import distributed
+
+
+def process_rank() -> int:
+    """This process's number; 0 where there is one process."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ.get("RANK", 0))
+
+
+def processes() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes files."""
+    return process_rank() == 0
+
+
+def options(ngpu: int) -> dict:
+    """ESPnet's options for the processes that there are.
+
+    Args:
+        ngpu: 0 for the CPU.
+    """
+    if processes() == 1:
+        return {}
+    # gates and multipliers of a part that is switched off get no gradient in some updates
+    return {"dist_backend": "nccl" if ngpu else "gloo", "unused_parameters": True}
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+def leave() -> None:
+    """Ends this process's part in the group."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def mean_over_processes(numbers: Mapping[str, float], weight: float) -> dict[str, float]:
+    """Means over all processes' batches.
+
+    Args:
+        numbers: of this process's batch, the same keys in every process.
+        weight: its number of utterances.
+
+    Returns:
+        The means, weighted by utterances; ``numbers`` itself in one process.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return dict(numbers)
+    on_gpu = distributed.get_backend() == "nccl"
+    sums = torch.tensor([*(n * weight for n in numbers.values()), weight], dtype=torch.float64)
+    sums = sums.to("cuda") if on_gpu else sums
+    distributed.all_reduce(sums)
+    *totals, weights = sums.tolist()
+    return {name: total / weights for name, total in zip(numbers, totals, strict=True)}

@@ -1,0 +1,100 @@
+"""Two processes on the CPU train as one process does on the whole batch."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import mini_recipe
+import pytest
+import torch
+import yaml
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# Without what sees only a process's share of the batch (norm statistics) or draws by process.
+PLAIN = """\
+specaug: null
+encoder_conf:
+  {output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, use_cnn_module: false,
+   dropout_rate: 0.0, positional_dropout_rate: 0.0, attention_dropout_rate: 0.0}
+decoder_conf:
+  {attention_heads: 2, linear_units: 16, num_blocks: 1, dropout_rate: 0.0,
+   positional_dropout_rate: 0.0, self_attention_dropout_rate: 0.0, src_attention_dropout_rate: 0.0}
+"""
+MEANS = """\
+import sys, torch
+from torch import distributed
+from espnet_prune.espnet.distributed import is_first, leave, mean_over_processes, process_rank
+distributed.init_process_group("gloo")
+rank = process_rank()
+means = mean_over_processes({"loss": 1.0 + rank, "acc": 0.5}, weight=1.0 + 2 * rank)
+assert means == {"loss": (1 * 1 + 2 * 3) / 4, "acc": 0.5}, means
+assert is_first() == (rank == 0)
+leave()
+assert process_rank() == rank
+"""
+
+
+def run_two(folder: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [*TWO, *arguments],
+        cwd=folder,
+        env=mini_recipe.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_python(command: list[str]) -> list[str]:
+    return command[1:]  # -m module ...
+
+
+def test_means_are_weighted_by_the_processes_batches(tmp_path):
+    (tmp_path / "means.py").write_text(MEANS)
+    run_two(tmp_path, ["means.py"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_have_the_loss_curve_of_one_with_the_whole_batch(tmp_path, repository):
+    folder = tmp_path / "one"
+    mini_recipe.write_recipe(folder, repository, growth=0)  # padding differs by batch, a little
+    teacher = folder / "conf/teacher.yaml"
+    config = yaml.safe_load(teacher.read_text())
+    teacher.write_text(yaml.safe_dump({**config, **yaml.safe_load(PLAIN)}))
+    mini_recipe.run(folder, "collect_stats")
+    again = mini_recipe.copy_without(folder, tmp_path / "two", [])
+    mini_recipe.run(folder, "train_teacher")
+    run_two(again, without_python(mini_recipe.command("train_teacher")))
+    one, two = (rows(f / "exp/teacher/train/progress.csv") for f in (folder, again))
+    assert [(r["epoch"], r["update"]) for r in one] == [(r["epoch"], r["update"]) for r in two]
+    for key in ("loss", "loss_ctc", "loss_att"):
+        theirs = [float(row[key]) for row in one]
+        assert [float(row[key]) for row in two] == pytest.approx(theirs, rel=1e-4)
+    assert float(one[0]["loss"]) > 1.01 * float(one[-1]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_prune_with_noise_of_their_own_and_one_set_of_gates(tmp_path, repository):
+    folder = tmp_path / "one"
+    mini_recipe.write_recipe(folder, repository)
+    for main in ("collect_stats", "train_teacher", "prune"):
+        mini_recipe.run(folder, main)
+    alone = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
+    folder = mini_recipe.copy_without(folder, tmp_path / "two", ["exp/l0"])
+    run_two(folder, without_python(mini_recipe.command("prune")))
+    mini_recipe.run(folder, "cut")
+    both = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
+    gates = [name for name in both if name.endswith("log_alpha")]
+    assert gates and alone.keys() == both.keys()
+    assert any(not torch.equal(alone[name], both[name]) for name in gates)
+    progress = rows(folder / "exp/l0/prune/progress.csv")
+    assert len(progress) == 12
+    assert all(float(row["loss"]) > 0 for row in progress)
