@@ -12,7 +12,12 @@ from espnet_prune.budget.controllers import (
 from espnet_prune.budget.cost import MEASURES, Budget, expected_counts
 from espnet_prune.budget.hierarchy import close_empty_branches, resolve
 from espnet_prune.budget.schedule import TargetSchedule
-from espnet_prune.budget.select import keep_highest, keep_same_share, masks_at_sparsity
+from espnet_prune.budget.select import (
+    fill_to_target,
+    keep_highest,
+    keep_same_share,
+    masks_at_sparsity,
+)
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "TargetSchedule",
     "close_empty_branches",
     "expected_counts",
+    "fill_to_target",
     "keep_highest",
     "keep_same_share",
     "masks_at_sparsity",

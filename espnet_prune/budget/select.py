@@ -100,6 +100,45 @@ def keep_highest(scores: Mapping[str, Tensor], budget: Budget, target: float) ->
     return masks_at_sparsity(make, budget, target, 0.0, float(len(flat)))[0]
 
 
+def fill_to_target(
+    masks: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    target: float,
+    tolerance: float,
+) -> dict[str, Tensor]:
+    """Brings masks nearer to the target with finer units, where a coarse one was too much.
+
+    Closes the lowest scores, or opens the highest, one by one, leaving out what would overshoot.
+
+    Args:
+        masks: resolved masks near the target.
+        scores: one score a unit, (units,), for each site that may be cut.
+        budget: counts them.
+        target: wanted hard sparsity.
+        tolerance: allowed distance from it; reached, it stops.
+    """
+    gap = target - _sparsity(budget, masks)
+    closing = gap > 0
+    current = {name: masks[name].clone() for name in scores}  # branches follow from their units
+    candidates = [
+        (float(score[unit]), name, unit)
+        for name, score in scores.items()
+        for unit in torch.nonzero((masks[name] != 0) == closing)[:, 0].tolist()
+    ]
+    for _, name, unit in sorted(candidates, reverse=not closing):
+        if abs(gap) <= tolerance:
+            break
+        before = float(current[name][unit])
+        current[name][unit] = 0.0 if closing else 1.0
+        new = target - _sparsity(budget, current)
+        if new * gap < 0 or abs(new) >= abs(gap):
+            current[name][unit] = before
+        else:
+            gap = new
+    return resolve(budget.structure, current)
+
+
 def keep_same_share(
     scores: Mapping[str, Tensor], budget: Budget, target: float
 ) -> dict[str, Tensor]:

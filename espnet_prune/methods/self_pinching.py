@@ -19,7 +19,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import BAND_STRENGTH_UNITS, Controller, TargetSchedule, keep_highest
+from espnet_prune.budget import (
+    BAND_STRENGTH_UNITS,
+    Controller,
+    TargetSchedule,
+    fill_to_target,
+    keep_highest,
+)
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
@@ -114,7 +120,9 @@ class SelfPinching(LearningMethod):
         return self.masks_at_target(gated)
 
     def masks_at_target(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        """The masks of all thresholds scaled alike, at the target."""
+        """The masks of all thresholds scaled alike; finer units fill what a coarse one leaves."""
         gates = {name: gated.gate(name) for name in gated.gate_names()}
         ratios = {n: g.ratios() for n, g in gates.items() if isinstance(g, SelfPinchingGate)}
-        return keep_highest(ratios, gated.budget, self.target)
+        masks = keep_highest(ratios, gated.budget, self.target)
+        tolerance = self.config.budget.tolerance
+        return fill_to_target(masks, ratios, gated.budget, self.target, tolerance)

@@ -9,6 +9,7 @@ from espnet_prune.budget import (
     Constraint,
     Lagrangian,
     TargetSchedule,
+    fill_to_target,
     keep_highest,
     keep_same_share,
 )
@@ -137,6 +138,24 @@ def test_highest_scores_are_kept():
     name = "block.0.macaron.units"
     kept = masks[name].nonzero()[:, 0]
     assert kept.tolist() == list(range(24 - len(kept), 24))
+
+
+@pytest.mark.parametrize("start", [0.45, 0.55])
+def test_finer_units_fill_what_a_head_would_overshoot(start):
+    """A head of the tiny encoder is several points; feed-forward units are half a point each."""
+    gated = inject(encoder(), AllSites(("head", "feed_forward_unit"), learned=False))
+    scores = {n: gated.site_map.sites[n].magnitudes() for n in gated.gate_names()}
+    scores = {n: s + (0 if n.endswith("units") else 10) for n, s in scores.items()}
+    near = keep_highest(scores, gated.budget, start)
+    filled = fill_to_target(near, scores, gated.budget, 0.5, 0.004)
+
+    def sparsity(masks):
+        return gated.budget.sparsity(gated.budget.hard(masks))
+
+    assert abs(sparsity(near) - 0.5) > 0.03
+    assert sparsity(filled) == pytest.approx(0.5, abs=0.004)
+    again = fill_to_target(filled, scores, gated.budget, 0.5, 0.004)
+    assert all(torch.equal(mask, again[name]) for name, mask in filled.items())
 
 
 def test_budget_in_macs_weighs_the_front_end_more():
