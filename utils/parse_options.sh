@@ -5,7 +5,8 @@
 #     name=default    # what it is
 # or as a comment alone for a heading, then sources this file and calls `parse_options "$@"`.
 # `--name value` and `--name=value` set $name; `--help` prints the block; an unknown name is an error that names the
-# nearest one. Whoever wraps the script may set `program` to the name that users know it by.
+# nearest one. An option named in $option_flags may come without a value: true. Whoever wraps the script may set
+# `program` to the name that users know it by.
 
 _option_lines() { sed -n '/^# <options>$/,/^# <\/options>$/p' "$0" | sed '1d;$d'; }
 
@@ -55,6 +56,10 @@ parse_options() {
             --*)
                 name=$1
                 value=${2-}
+                if [[ " ${option_flags-} " == *" ${name#--} "* && ! $value =~ ^(true|false)$ ]]; then
+                    set -- "$name" true "${@:2}"
+                    value=true
+                fi
                 if [[ " ${names[*]} " == *" ${name#--} "* ]] && (($# < 2)); then
                     option_error "$name needs a value"
                 fi

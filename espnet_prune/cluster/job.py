@@ -60,7 +60,7 @@ def new_folder(job: Job) -> Path:
     """A name, absolute and new, for the records of a submission: beside its log."""
     log = Path(job.directory, job.log_of(job.first))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return log.parent / RECORDS / f"{stamp}-{log.stem}-{secrets.token_hex(3)}"
+    return log.parent / RECORDS / f"{log.stem}-{stamp}-{secrets.token_hex(3)}"
 
 
 def record(job: Job, folder: Path) -> None:
@@ -100,7 +100,7 @@ def statuses(folder: Path) -> dict[int, dict]:
 
 
 def folders_below(folder: Path) -> list[Path]:
-    """Folders of the submissions whose logs are in ``folder``, the earliest first."""
+    """Folders of the submissions whose logs are in ``folder``, by the logs' names."""
     return sorted(path.parent for path in (folder / RECORDS).glob(f"*/{RECORD}"))
 
 

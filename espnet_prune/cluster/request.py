@@ -17,7 +17,8 @@ usage: submit.py [OPTION VALUE]... [JOB=1:N] LOG COMMAND [ARGUMENT...]
 Runs a command, or N of them with JOB replaced by 1 to N in LOG and COMMAND, and waits for the end.
 
   --backend local|slurm|sge   where it runs [local]
-  --config FILE               the site's file [conf/slurm.conf or conf/queue.conf of this clone]
+  --config FILE               the site's file [conf/slurm.conf or conf/queue.conf of the recipe,
+                              whose conf/ is $conf_dir, or of this clone]
   --wait true|false           false: submit, print the folder of the submission and return [true]
   --after FOLDER              a submission that has to succeed first; may be given several times
 
@@ -105,8 +106,15 @@ def parse(arguments: Sequence[str]) -> Request:
         stop_seconds=int(options.get("stop_seconds", 0)),
         after=tuple(str(Path(folder).resolve()) for folder in own.after),
     )
-    config = own.config or REPOSITORY / "conf" / SITE_FILES.get(own.backend, "")
-    return Request(job, options, Path(config), own.wait == "true")
+    config = Path(own.config) if own.config else _site_file(own.backend)
+    return Request(job, options, config, own.wait == "true")
+
+
+def _site_file(backend: str) -> Path:
+    """The recipe's own file, or this clone's."""
+    name = SITE_FILES.get(backend, "")
+    recipe = Path(os.environ.get("conf_dir", "/nonexistent"), name)
+    return recipe if recipe.is_file() else REPOSITORY / "conf" / name
 
 
 def _check(own: _Own, options: dict[str, str]) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cluster import local
-from espnet_prune.cluster.job import new_folder, read_id, read_job, record, write_id
+from espnet_prune.cluster.job import new_folder, read_id, read_job, record, statuses, write_id
 from espnet_prune.cluster.request import USAGE, Request, parse
 from espnet_prune.cluster.sge import GridEngine
 from espnet_prune.cluster.site import read_site
 from espnet_prune.cluster.slurm import Slurm
 from espnet_prune.cluster.task import FORWARDED
 from espnet_prune.cluster.wait import Engine, Failure, Unreachable, wait_for
-from espnet_prune.errors import EspnetPruneError
+from espnet_prune.errors import EnvironmentProblem, EspnetPruneError
 
 ENGINES = {"slurm": Slurm, "sge": GridEngine}
 CANCEL_SECONDS = 200
@@ -93,6 +93,24 @@ def engine_of(folders: Sequence[Path]) -> Engine:
     return ENGINES[backend]()
 
 
+def unfinished(folders: Sequence[Path]) -> list[Path]:
+    """The submissions with a task that is queued or runs.
+
+    Raises:
+        EnvironmentProblem: the scheduler gives no answer.
+    """
+    asked = [f for f in folders if read_id(f) and len(statuses(f)) < len(read_job(f).tasks)]
+    if not asked:
+        return []
+    engine = engine_of(asked)
+    try:
+        states = engine.states([read_id(folder) or "" for folder in asked])
+    except Unreachable as error:
+        raise EnvironmentProblem(f"the scheduler doesn't answer: {error}") from error
+    alive = {identity for (identity, _), s in states.items() if engine.grace_seconds(s) is None}
+    return [folder for folder in asked if read_id(folder) in alive]
+
+
 def wait_or_cancel(folders: list[Path]) -> list[Failure]:
     """Waits for submissions; Ctrl-C, SIGTERM and SIGHUP cancel them and end this program."""
     with _Signals(at_once=True) as signals:
@@ -137,6 +155,8 @@ class _Signals:
 def cancel(folders: Sequence[Path]) -> None:
     """Cancels submissions, however long the scheduler takes to answer, within limits."""
     identities = [identity for folder in folders if (identity := read_id(folder))]
+    if not identities:
+        return
     engine = engine_of(folders)
     print(f"cancelling {' '.join(identities)}", file=sys.stderr)
     deadline = time.monotonic() + CANCEL_SECONDS

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
 AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
 CONFIGS = ("teacher", "prune", "finetune", "decode", "profile", "systems")
-# Stands in for utils/run_local.sh: notes the command, does not run it, and fails where told to.
+# Stands in for utils/submit.py: notes the command, does not run it, and fails where told to.
 RECORDER = """#!/usr/bin/env bash
 log=$1
 shift
@@ -101,6 +101,8 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--stage", "5", "--stop_stage", "2"], "--stage 5 comes after --stop_stage 2"),
         (["--ngpu", "one"], "--ngpu: 'one' is not a whole number of at least 0"),
         (["--nj", "0"], "--nj: '0' is not a whole number of at least 1"),
+        (["--cmd_backend", "pbs"], "--cmd_backend: 'pbs' is not local, slurm or sge"),
+        (["--wait=no"], "--wait: 'no' is not true or false"),
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
         (["--token_type", "word"], "'word' is not bpe or char"),
@@ -221,3 +223,73 @@ def test_paths_with_spaces(driver, tmp_path):
     assert process.returncode == 0, process.stderr
     assert str(corpus).replace(" ", "\\ ") in commands[0]
     assert (tmp_path / "my work").is_dir()
+
+
+# Stands in for utils/submit.py with a scheduler: notes the command, prints a submission's folder.
+SUBMITTER = """#!/usr/bin/env bash
+folder=$(mktemp -d "$JOBS/XXXX")
+echo "$*" >> "$RECORD"
+number=$(wc -l < "$RECORD")
+[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]] || exit 2
+mv "$folder" "$JOBS/$number"
+echo "$number" > "$JOBS/$number/id"
+echo "$JOBS/$number"
+"""
+
+
+@pytest.fixture
+def submitting(driver, places, tmp_path):
+    """The driver with a scheduler that is played; returns the process and the commands."""
+    program = tmp_path / "submitter.sh"
+    program.write_text(SUBMITTER)
+    program.chmod(0o755)
+    (tmp_path / "jobs").mkdir()
+    commands = {name: str(program) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
+
+    def call(*arguments, **environment):
+        words = [*places, "--cmd_backend", "slurm", *arguments]
+        return driver(*words, JOBS=str(tmp_path / "jobs"), **commands, **environment)
+
+    return call
+
+
+def after(command: str) -> list[int]:
+    """Numbers of the submissions that a command has to wait for."""
+    return [int(part.split()[0].rsplit("/", 1)[1]) for part in command.split("--after ")[1:]]
+
+
+def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
+    process, commands = submitting("--stage", "6", "--stop_stage", "11", "--test_sets", "a b")
+    assert process.returncode == 0, process.stderr
+    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+    number = {n: i for i, n in enumerate(names, 1)}
+    assert after(commands[0]) == []
+    decodes = [i for i, name in enumerate(names, 1) if name == "decode"]
+    assert after(commands[decodes[0] - 1]) == after(commands[decodes[1] - 1]) == [1]
+    scores = [i for i, name in enumerate(names, 1) if name == "score"]
+    assert all(after(commands[i - 1]) == [i - 1] for i in scores)
+    prunes = [i for i, name in enumerate(names, 1) if name == "prune"]
+    assert len(prunes) == 2  # beside each other, after the whole stage before
+    assert {tuple(after(commands[i - 1])) for i in prunes} == {tuple(range(2, 6))}
+    assert after(commands[number["cut"] - 1]) == prunes
+    assert "--wait false" in commands[0] and "06_teacher.1.log" in commands[0]
+    assert "espnet_prune.bin.status" in process.stdout
+
+
+def test_a_refused_submission_ends_the_command(submitting):
+    process, commands = submitting("--stage", "8", FAIL_ON="bin.cut")
+    assert process.returncode == 2
+    assert mains(commands) == ["prune", "cut"]
+    assert "Submitted" not in process.stdout
+
+
+def test_commands_of_the_back_ends_carry_their_options(driver, places, tmp_path, monkeypatch):
+    """Without exported commands, submit.py itself: without Slurm's programs it says so."""
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/bin"
+    words = [*places, "--cmd_backend", "slurm", "--stage", "5", "--stop_stage", "5"]
+    (tmp_path / "conf/slurm.conf").write_text("command no-such-sbatch\noption num_threads=*\n")
+    empty = dict.fromkeys(("train_cmd", "decode_cmd", "cuda_cmd"), "")
+    process, _ = driver(*words, PATH=path, **empty)
+    assert process.returncode == 2
+    assert "no-such-sbatch: no such program" in process.stderr
+    assert "Submitted" not in process.stdout

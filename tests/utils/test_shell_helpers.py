@@ -61,18 +61,6 @@ def test_nearest_option_is_suggested(script):
     assert "did you mean --first?" in run(script, "--firt", "1").stderr
 
 
-def test_run_local_logs_command_and_output(tmp_path):
-    log = tmp_path / "logs/x.log"
-    process = run(UTILS / "run_local.sh", log, "bash", "-c", "echo out; echo err >&2; exit 7")
-    assert process.returncode == 7
-    assert process.stdout == "out\nerr\n"
-    lines = log.read_text().splitlines()
-    assert lines[0].startswith("# ") and "bash -c" in lines[0]
-    assert lines[1:] == ["out", "err"]
-    run(UTILS / "run_local.sh", log, "true")
-    assert len(log.read_text().splitlines()) == 4
-
-
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The least of a clone that setup_env.sh needs, without a virtual environment."""

@@ -1,7 +1,18 @@
 # shellcheck shell=bash
-# Sourced by prune.sh: how commands run. Each is called as `$train_cmd LOG COMMAND [ARGUMENT...]` and returns when the
-# command has ended, with its exit status; export a program with this interface to run elsewhere.
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-export train_cmd=${train_cmd:-$root/utils/run_local.sh}   # data, tokens, statistics, cutting, reports
-export decode_cmd=${decode_cmd:-$root/utils/run_local.sh} # decoding, scoring, profiling
-export cuda_cmd=${cuda_cmd:-$root/utils/run_local.sh}     # training, pruning, finetuning: with a GPU where --ngpu says
+# Sourced by prune.sh: how commands run. Each is called as `$train_cmd LOG COMMAND [ARGUMENT...]`, in which options come
+# first, and returns when the command has ended, with its exit status. Export a program with this interface to run
+# elsewhere, or change the options here: those of conf/slurm.conf or conf/queue.conf, in the recipe's folder or in this
+# clone's, which also hold what is your site's own. `submit.py --help` lists them.
+submit="submit.py --backend ${cmd_backend:-local}"
+case ${cmd_backend:-local} in
+    local) many="" gpu="" ;;
+    *)
+        many=" --num-threads ${nj:-1}" # these mains share their work among --nj processes of one machine
+        gpu=" --num-threads ${nj:-1}"
+        if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
+        # A training saves at the end of an epoch: ask for it as long before the time limit as an epoch takes.
+        gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
+esac
+export train_cmd=${train_cmd:-$submit$many}   # data, tokens, statistics, cutting, reports
+export decode_cmd=${decode_cmd:-$submit$many} # decoding, scoring, profiling
+export cuda_cmd=${cuda_cmd:-$submit$gpu}      # training, pruning, finetuning: with a GPU where --ngpu says

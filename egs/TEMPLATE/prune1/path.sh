@@ -7,6 +7,7 @@ if [[ ${ESPNET_PRUNE_CURRENT_ENV:-} != 1 ]]; then
     # shellcheck source=/dev/null
     . "$root/.venv/bin/activate"
 fi
+export PATH=$root/utils:$PATH # for the commands of cmd.sh
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # this clone's package, whatever is installed
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 export PYTHONUNBUFFERED=1 # progress lines reach the terminal through a pipe

@@ -10,6 +10,8 @@ skip_stages=                     # stages to leave out, such as "2 profile"
 list_stages=false                # true: print the stages and end
 ngpu=0                           # GPUs for training; 0 trains on the CPU
 nj=$(nproc)                      # parallel jobs for data and decoding
+cmd_backend=local                # local, or submit every command to slurm or sge and return (cmd.sh, conf/)
+wait=false                       # true: having submitted, wait for the end; Ctrl-C then cancels the jobs
 # Where
 work_dir=                        # where data, dump and exp are made; default: the recipe's folder
 tag=base                         # name of the experiment: exp/TAG
@@ -89,13 +91,8 @@ check_number() { # OPTION LEAST
     fi
 }
 
-# --list_stages is the one option that may come without a value.
-arguments=()
-for argument in "$@"; do
-    if [[ $argument == --list_stages ]]; then argument=--list_stages=true; fi
-    arguments+=("$argument")
-done
-parse_options ${arguments[@]+"${arguments[@]}"}
+option_flags="list_stages wait"
+parse_options "$@"
 if [[ $list_stages == true ]]; then
     list_stages
     exit 0
@@ -109,6 +106,8 @@ for name in $skip_stages; do skipped+="$(stage_number skip_stages "$name") "; do
 check_number ngpu 0
 check_number nj 1
 check_number vocab_size 2
+[[ $cmd_backend =~ ^(local|slurm|sge)$ ]] || option_error "--cmd_backend: '$cmd_backend' is not local, slurm or sge"
+[[ $wait =~ ^(true|false)$ ]] || option_error "--wait: '$wait' is not true or false"
 [[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
 [[ $token_type == bpe || $token_type == char ]] || option_error "--token_type: '$token_type' is not bpe or char"
 [[ $tag =~ ^[A-Za-z0-9._-]+$ ]] || option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
@@ -173,14 +172,13 @@ if { for n in 8 9 10 11 12 14; do runs "$n" && break; done; }; then
     systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
 fi
 
-# A stage's commands: run WITH [ARGUMENT...] runs one main by one of cmd.sh's commands, into the stage's log.
-run() { # CMD MAIN [ARGUMENT...]
-    "$1" "$log" python -m "espnet_prune.bin.$2" "${@:3}"
-}
+# shellcheck source=../../../utils/run_stages.sh
+. "$root/utils/run_stages.sh"
 
 decode_and_score() { # SYSTEM [ARGUMENT...]
     local set
     for set in $test_sets; do
+        independent
         run "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
             --out "$exp/$1/decode/$set" --nj "$nj"
         run "$decode_cmd" score --data "dump/$set" --system "$exp/$1" --set "$set" "${@:2}"
@@ -189,7 +187,7 @@ decode_and_score() { # SYSTEM [ARGUMENT...]
 
 stage_data() {
     local set folders=()
-    "$train_cmd" "$log" bash -c "$local_data_cmd"
+    run_command "$train_cmd" bash -c "$local_data_cmd"
     for set in "$train_set" "$valid_set" $test_sets; do folders+=("data/$set"); done
     run "$train_cmd" validate_data "${folders[@]}"
 }
@@ -207,10 +205,12 @@ stage_speed() {
 stage_format() {
     local set common=(--sample_rate 16000 --format "$audio_format" --nj "$nj")
     for set in "${train_data#data/}" "$valid_set"; do
+        independent
         run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}" \
             --min_seconds "$min_seconds" --max_seconds "$max_seconds"
     done
     for set in $test_sets; do # whole: leaving out what is hard would flatter the result
+        independent
         run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}"
     done
 }
@@ -238,6 +238,7 @@ train_systems() { # MAIN CONFIG
     local name
     for name in $systems; do
         echo "-- $name"
+        independent
         run "$cuda_cmd" "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
             "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name" --ngpu "$ngpu"
     done
@@ -273,26 +274,4 @@ stage_pack() {
     for name in $systems; do run "$train_cmd" pack --system "$exp/$name" --out "$exp/pack/$name.zip"; done
 }
 
-started=$SECONDS
-for n in $(seq "$first" "$last"); do
-    runs "$n" || continue
-    name=${stage_names[n - 1]}
-    log=$(printf '%s/log/%02d_%s.log' "$exp" "$n" "$name")
-    stage_started=$SECONDS
-    echo "Stage $n: ${stage_titles[n - 1]}"
-    # In a subshell and no condition, so that the first failing command ends it.
-    set +e
-    (set -e; "stage_$name")
-    status=$?
-    set -e
-    if ((status)); then
-        echo "error: stage $n ($name) failed after $((SECONDS - stage_started)) s; its log is $PWD/$log" >&2
-        echo "       To resume, give the same command again: what is done already is skipped." >&2
-        exit "$status"
-    fi
-    echo "Stage $n took $((SECONDS - stage_started)) s"
-done
-if runs 13 && ((last > 13)); then # again, so that the table comes last: what followed the command in the log
-    tac "$exp/log/13_report.log" | sed '/^# [0-9-]* [0-9:]* /q' | tac | tail -n +2
-fi
-echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"
+run_stages

@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# Sourced by prune.sh: runs its stages one after the other, or submits all their commands as jobs and returns.
+#
+# Submitted, a command waits for the one before it in its stage; after `independent`, only for all of the stage before.
+# shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend and wait are prune.sh's
+
+run() { # CMD MAIN [ARGUMENT...]: one main, by one of cmd.sh's commands
+    run_command "$1" python -m "espnet_prune.bin.$2" "${@:3}"
+}
+
+run_command() { # CMD WORD...: any command, into the stage's log
+    local command
+    read -ra command <<<"$1"
+    if [[ $cmd_backend == local ]]; then
+        "${command[@]}" "$log" "${@:2}"
+        return
+    fi
+    submissions=$((submissions + 1))
+    local own_log=${log%.log}.$submissions.log folder
+    folder=$("${command[@]}" --wait false "${waits_for[@]}" "$own_log" "${@:2}")
+    this_stage+=(--after "$folder")
+    waits_for=(--after "$folder")
+    echo "   job $(<"$folder/id"), log $own_log"
+}
+
+independent() { # what follows needs only the stages before
+    waits_for=(${stage_before[@]+"${stage_before[@]}"})
+}
+
+stage_log() { # NUMBER NAME
+    printf '%s/log/%02d_%s.log' "$exp" "$1" "$2"
+}
+
+run_one_stage() { # NUMBER NAME, here
+    local status started=$SECONDS
+    # In a subshell and no condition, so that the first failing command ends it.
+    set +e
+    (set -e; "stage_$2")
+    status=$?
+    set -e
+    if ((status)); then
+        echo "error: stage $1 ($2) failed after $((SECONDS - started)) s; its log is $PWD/$log" >&2
+        echo "       To resume, give the same command again: what is done already is skipped." >&2
+        exit "$status"
+    fi
+    echo "Stage $1 took $((SECONDS - started)) s"
+}
+
+submit_one_stage() { # NAME
+    submissions=0
+    this_stage=()
+    independent
+    "stage_$1"
+    if ((${#this_stage[@]})); then stage_before=("${this_stage[@]}"); fi
+}
+
+print_report() { # again, so that the table comes last: what followed the command in its log
+    local logs=("$exp"/log/13_report*.log)
+    tac "${logs[-1]}" | sed '/^# [0-9-]* [0-9:]* /q' | tac | sed '1d; /^# ended after /d'
+}
+
+await_jobs() { # until all have ended; whoever is interrupted cancels them
+    local waiter status=0
+    python -m espnet_prune.bin.jobs wait "$exp" &
+    waiter=$!
+    trap 'kill -TERM "$waiter" 2>/dev/null || true' INT TERM HUP
+    wait "$waiter" || status=$?
+    while kill -0 "$waiter" 2>/dev/null; do wait "$waiter" || status=$?; done # a signal ends only the first wait
+    trap - INT TERM HUP
+    ((status == 0)) || exit "$status"
+}
+
+end_submission() { # cancels what was submitted, where that ended early
+    [[ $submitting == false ]] || python -m espnet_prune.bin.jobs cancel "$exp"
+}
+
+run_stages() {
+    local n started=$SECONDS stage_before=() waits_for=() this_stage=() submissions=0
+    submitting=false
+    if [[ $cmd_backend != local ]]; then
+        python -m espnet_prune.bin.jobs begin "$exp"
+        submitting=true
+        trap end_submission EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM HUP
+    fi
+    for n in $(seq "$first" "$last"); do
+        runs "$n" || continue
+        log=$(stage_log "$n" "${stage_names[n - 1]}")
+        echo "Stage $n: ${stage_titles[n - 1]}"
+        if [[ $cmd_backend == local ]]; then
+            run_one_stage "$n" "${stage_names[n - 1]}"
+        else
+            submit_one_stage "${stage_names[n - 1]}"
+        fi
+    done
+    if [[ $submitting == true ]]; then
+        submitting=false
+        if [[ $wait == false ]]; then
+            python -m espnet_prune.bin.jobs list "$exp"
+            return
+        fi
+        await_jobs
+    fi
+    if runs 13 && ((last > 13 || ${#stage_before[@]})); then print_report; fi
+    echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"
+}
