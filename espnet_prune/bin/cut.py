@@ -37,11 +37,13 @@ def _cut(system: Path) -> None:
 
     difference = cut_system(system)
     mark_finished(system / "cut", made_by)
-    sparsity = read_record(system)["sparsity"]
+    record = read_record(system)
+    sparsity, size = record["sparsity"], record["weights_bytes"]
     print(
         f"{system.name}: {sparsity['kept']} of {sparsity['total']} prunable "
         f"{sparsity['measure']} kept, sparsity {sparsity['value']:.2%}; masked and cut model "
-        f"differ by at most {difference:.1g}"
+        f"differ by at most {difference:.1g}; the file of weights has {size['kept']} of "
+        f"{size['dense']} bytes"
     )
 
 

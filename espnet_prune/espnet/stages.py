@@ -11,6 +11,7 @@ from torch import nn
 from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.espnet.system import (
@@ -27,7 +28,8 @@ from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
 from espnet_prune.methods import METHODS, MethodConfig
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
-from espnet_prune.surgery.serialize import espnet_config
+from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
+from espnet_prune.surgery.sparse import count_zeroed
 
 logger = logging.getLogger(__name__)
 METHOD_KEY = "method"
@@ -148,12 +150,17 @@ def prune(
         method=method_config(recipe, system),
         updates=recipe.updates,
     )
+    taken = conf.build_method().epochs_from_finetuning * recipe.updates_an_epoch
+    conf = replace(conf, updates=recipe.updates + taken)
     method = conf.build_method()
     if method.learns_masks:
         extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
+        extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
         run_training(PruneTask, recipe.training, *_paths(folders), out / "prune", ngpu, extra)
+    if not is_first():
+        return
     update_record(
         out,
         method=system.method,
@@ -162,7 +169,7 @@ def prune(
         prune_conf=_plain(asdict(conf)),
         train_seconds={"prune": seconds_of(out / "prune")},
         updates={"prune": updates_of(out / "prune")},
-        saved_updates=0 if method.learns_masks else recipe.updates,
+        saved_updates=-taken if method.learns_masks else recipe.updates,
     )
     add_command(out, _plain(asdict(conf)), system.seed)
 
@@ -188,14 +195,7 @@ def cut_system(out: Path) -> float:
     masks = method.masks(gated.eval())
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
-    gap = abs(reached - conf.system.target)
-    if gap > conf.method.budget.tolerance:
-        raise TargetMissedError(
-            f"{out}: the cut would reach {reached:.2%} of {gated.budget.prunable} prunable "
-            f"{gated.budget.measure}, {100 * gap:.2f} points from the target "
-            f"{conf.system.target:.2%} (tolerance {conf.method.budget.tolerance:.2%}); train "
-            "longer, raise gate_learning_rate or controller.learning_rate, or gate finer sites"
-        )
+    _check_reached(out, conf, gated, reached)
     dense = gated.model
     totals = {"encoder": count_parameters(dense.encoder), "total": count_parameters(dense)}
     small = cut(gated, masks)
@@ -205,9 +205,10 @@ def cut_system(out: Path) -> float:
     if method.from_scratch:
         small = _drawn_anew(small, conf.system.seed)
     write_cut(out, small, "cut")
-    removed = totals["encoder"] - count_parameters(small.encoder)
+    sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
+    kept_sizes = {name: size - count_zeroed(small) for name, size in sizes.items()}
+    removed = totals["encoder"] - kept_sizes["encoder"]
     prunable = _prunable_parameters(gated)
-    kept_sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
     update_record(
         out,
         sparsity={
@@ -221,9 +222,24 @@ def cut_system(out: Path) -> float:
             "prunable": {"kept": prunable - removed, "dense": prunable},
             **{k: {"kept": kept_sizes[k], "dense": totals[k]} for k in totals},
         },
+        weights_bytes={
+            "kept": (out / "cut" / WEIGHTS).stat().st_size,
+            "dense": (Path(conf.teacher) / WEIGHTS).stat().st_size,
+        },
         masked_equals_cut={"max_difference": difference, "tolerance": CUT_TOLERANCE},
     )
     return difference
+
+
+def _check_reached(out: Path, conf: PruneConf, gated: GatedModel, reached: float) -> None:
+    gap = abs(reached - conf.system.target)
+    if gap > conf.method.budget.tolerance:
+        raise TargetMissedError(
+            f"{out}: the cut would reach {reached:.2%} of {gated.budget.prunable} prunable "
+            f"{gated.budget.measure}, {100 * gap:.2f} points from the target "
+            f"{conf.system.target:.2%} (tolerance {conf.method.budget.tolerance:.2%}); train "
+            "longer, raise gate_learning_rate or controller.learning_rate, or gate finer sites"
+        )
 
 
 def finetune(
@@ -231,7 +247,8 @@ def finetune(
 ) -> None:
     """Stage 10: trains the cut model on, distilled from the same teacher.
 
-    A method that learned no masks gets the updates that the others spent on it.
+    A method that learned no masks gets the updates that the others spent on it; where the pruning
+    stage took over all epochs of this one, the cut model is final.
 
     Args:
         recipe: finetune.yaml.
@@ -248,34 +265,49 @@ def finetune(
         system=system,
         method=method_config(recipe, system),
     )
-    epochs = recipe.updates // recipe.updates_an_epoch
-    more, rest = divmod(record["saved_updates"], recipe.updates_an_epoch)
-    if rest:
-        raise ConfigError(
-            f"{recipe.path}: num_iters_per_epoch {recipe.updates_an_epoch} doesn't divide the "
-            f"{record['saved_updates']} updates of the pruning stage; use the same in both files"
-        )
     extra = {
         "prune_conf": _plain(asdict(conf)),
         "seed": system.seed,
-        "max_epoch": epochs + more,
+        "max_epoch": _finetuning_epochs(recipe, record["saved_updates"]),
         "grad_clip": float("inf"),
     }
     training = out / "finetune"
-    run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
-    best = best_average(training, recipe.training)
-    small = load(conf.student)
-    state = read_torch(best)
-    own = {k.removeprefix("plain."): v for k, v in state.items() if k.startswith("plain.")}
-    load_strictly(small, own, str(best))
+    if extra["max_epoch"]:
+        run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
+    if not is_first():
+        return
+    small, weights = load(conf.student), "of the one pass"
+    if extra["max_epoch"]:
+        best = best_average(training, recipe.training)
+        state, weights = read_torch(best), best.name
+        own = {k.removeprefix("plain."): v for k, v in state.items() if k.startswith("plain.")}
+        load_strictly(small, own, str(best))
     write_cut(out, small, "model")
     update_record(
         out,
         train_seconds={"finetune": seconds_of(training)},
         updates={"finetune": updates_of(training)},
-        weights=best.name,
+        weights=weights,
     )
     add_command(out, _plain(asdict(conf)), system.seed)
+
+
+def _finetuning_epochs(recipe: Recipe, saved_updates: int) -> int:
+    """Epochs of finetuning; ``saved_updates`` is below 0 where the pruning stage took some over."""
+    more, rest = divmod(saved_updates, recipe.updates_an_epoch)
+    if rest:
+        raise ConfigError(
+            f"{recipe.path}: num_iters_per_epoch {recipe.updates_an_epoch} doesn't divide the "
+            f"{abs(saved_updates)} updates that the pruning stage left or took over; use the same "
+            "in both files"
+        )
+    epochs = recipe.updates // recipe.updates_an_epoch
+    if epochs + more < 0:
+        raise ConfigError(
+            f"{recipe.path}: max_epoch {epochs} is less than the {-more} epochs that the pruning "
+            "stage took over (pinching: epochs_from_finetuning); raise it to that"
+        )
+    return epochs + more
 
 
 def _paths(folders: Folders) -> tuple[Path, Path, Path, Path]:

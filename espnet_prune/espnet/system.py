@@ -79,7 +79,7 @@ def add_command(system: Path, config: Mapping, seed: int) -> None:
 
 
 def write_cut(system: Path, model: nn.Module, folder: str) -> None:
-    """Writes a cut model and its plan.
+    """Writes a cut model and, unless single weights were pruned, its plan.
 
     Args:
         system: the system's folder.
@@ -87,7 +87,9 @@ def write_cut(system: Path, model: nn.Module, folder: str) -> None:
         folder: ``cut`` before finetuning, ``model`` after it.
     """
     write_model(model, system / folder)
-    write_json(system / PLAN, plan_of(model).to_json())
+    plan = plan_of(model)
+    if plan is not None:
+        write_json(system / PLAN, plan.to_json())
 
 
 def finish_teacher(system: Path, config: Mapping) -> None:

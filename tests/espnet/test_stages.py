@@ -6,7 +6,7 @@ import pytest
 
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
-from espnet_prune.espnet.stages import for_system, read_recipe
+from espnet_prune.espnet.stages import _finetuning_epochs, for_system, read_recipe
 from espnet_prune.espnet.system import best_average
 
 
@@ -57,3 +57,16 @@ def test_an_unfinished_training_has_no_average(tmp_path):
     (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_1best.pth")
     with pytest.raises(DataError, match=r"valid\.acc\.ave\.pth.*the same command again"):
         best_average(tmp_path, {})
+
+
+@pytest.mark.parametrize("saved, epochs", [(0, 2), (6, 4), (-3, 1), (-6, 0)])
+def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
+    assert _finetuning_epochs(recipe, saved) == epochs
+
+
+@pytest.mark.parametrize(
+    "saved, message", [(-9, "max_epoch 2 is less than the 3 epochs"), (4, "doesn't divide the 4")]
+)
+def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
+    with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
+        _finetuning_epochs(recipe, saved)
