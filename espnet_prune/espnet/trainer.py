@@ -26,6 +26,7 @@ from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_
 from espnet_prune.espnet.training import CHECKPOINT
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
+from espnet_prune.job_control import StoppedOnRequest, check_is_writer, stop_requested
 
 logger = logging.getLogger(__name__)
 LATEST = "latest.pth"
@@ -48,6 +49,7 @@ class GuardedTrainer(Trainer):
     @classmethod
     def train_one_epoch(cls, model, iterator, optimizers, reporter, options, **keywords) -> bool:
         """One epoch, each update recorded and checked."""
+        stop_if_requested(reporter.epoch, options)
         cls._epoch_started = time.perf_counter()
         for optimizer in optimizers:  # of batches short of accum_grad; no checkpoint has them
             optimizer.zero_grad()
@@ -92,6 +94,24 @@ class GuardedTrainer(Trainer):
         epochs[str(reporter.epoch)] = round(time.perf_counter() - cls._epoch_started, 3)
         write_json(folder / SECONDS, {"seconds": round(sum(epochs.values()), 3), "epochs": epochs})
         logger.info("epoch %d took %.1f s", reporter.epoch, epochs[str(reporter.epoch)])
+
+
+def stop_if_requested(epoch: int, options) -> None:
+    """Ends a training whose job is about to end, before an epoch that it would lose.
+
+    Args:
+        epoch: the one to begin; the checkpoint has all before it.
+        options: ESPnet's.
+
+    Raises:
+        StoppedOnRequest: one of the processes was asked to stop.
+    """
+    asked = mean_over_processes({"asked": float(stop_requested())}, 1.0)["asked"]
+    if asked:
+        raise StoppedOnRequest(
+            f"{options.output_dir}: {epoch - 1} of {options.max_epoch} epochs are saved; "
+            "the same command goes on from there"
+        )
 
 
 class _Recorder:
@@ -211,6 +231,7 @@ def atomic_torch_save() -> Iterator[None]:
 
     def save(value, target, *arguments, **keywords) -> None:
         if isinstance(target, (str, os.PathLike)):
+            check_is_writer(target)
             write_torch(value, target, lambda *both: stock(*both, *arguments, **keywords))
         else:
             stock(value, target, *arguments, **keywords)

@@ -1,6 +1,8 @@
 """Kill -9 and the same command again: weights bit-equal to those of an unbroken run."""
 
 import csv
+import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import mini_recipe
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from espnet_prune.job_control import STOPPED_EXIT, TASK
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -83,6 +87,31 @@ def test_prune_goes_on_bit_equal_with_gates_and_multipliers(unbroken, tmp_path):
     keys = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
     assert any("log_alpha" in key for key in keys)
     assert any("lambda_linear" in key for key in keys)
+
+
+def test_prune_asked_to_stop_saves_and_goes_on_bit_equal(unbroken, tmp_path, monkeypatch):
+    """As a scheduler's job does before its time limit."""
+    folder = mini_recipe.copy_without(unbroken, tmp_path / "stopped", ["exp/l0"])
+    output = folder / "exp/l0/prune"
+    monkeypatch.setenv(TASK, str(tmp_path / "0"))
+    process = subprocess.Popen(
+        mini_recipe.command("prune"),
+        cwd=folder,
+        env=mini_recipe.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not in_the_first_epoch(output):
+        assert process.poll() is None
+        time.sleep(0.01)
+    (tmp_path / "0.stop").touch()
+    _, error = process.communicate()
+    assert process.returncode == STOPPED_EXIT, error
+    assert f"stopped as asked: {output.relative_to(folder)}: 1 of 3 epochs are saved" in error
+    assert updates(output / "progress.csv") == EACH_ONCE[:4]
+    (tmp_path / "0.stop").unlink()
+    mini_recipe.run(folder, "prune")
+    check_pruned(folder, unbroken)
 
 
 @pytest.mark.slow
