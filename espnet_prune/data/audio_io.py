@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy
 import soundfile
+import soxr
 
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import atomic_path
@@ -81,6 +82,16 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
             "resample it, or give the right --sample_rate"
         )
     return samples, int(rate)
+
+
+def read_speech(entry: str, where: str, sample_rate: int) -> numpy.ndarray:
+    """Reads one recording of whatever rate; returns (samples,) int16 at ``sample_rate`` in Hz.
+
+    Raises:
+        DataError: as ``read_audio``.
+    """
+    samples, rate = read_audio(entry, where)
+    return samples if rate == sample_rate else soxr.resample(samples, rate, sample_rate)
 
 
 def audio_info(entry: str, where: str) -> tuple[int, int]:

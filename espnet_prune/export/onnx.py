@@ -80,8 +80,9 @@ class SpeechGraph(nn.Module):
         _check(model)
         self.features = FilterBank(model.frontend)
         norm = model.normalize
-        self.register_buffer("mean", norm.mean if norm is not None and norm.norm_means else None)
-        self.register_buffer("std", norm.std if norm is not None and norm.norm_vars else None)
+        means, scales = (norm.norm_means, norm.norm_vars) if norm is not None else (False, False)
+        self.register_buffer("mean", norm.mean.float() if means else None)  # kept in float64
+        self.register_buffer("std", norm.std.float() if scales else None)
         self.encoder = EncoderGraph(model.encoder)
         self.ctc = model.ctc.ctc_lo
 
@@ -181,6 +182,9 @@ def _export(graph: nn.Module, inputs: Tensor, step: int, path: Path) -> None:
         raise EnvironmentProblem(
             f"{error.name} is missing; install the extra: pip install 'espnet_prune[onnx]'"
         ) from error
+    except torch.onnx.OnnxExporterError as error:
+        cause = next(filter(None, str(error.__cause__ or error).splitlines()), "")
+        raise ModelError(f"torch can't export this model to ONNX: {cause}") from error
     finally:
         for module in graph.modules():  # ESPnet keeps the last attention map, here a traced one
             if hasattr(module, "attn") and not isinstance(module.attn, nn.Module):
@@ -269,8 +273,12 @@ def _check(model: nn.Module) -> None:
     if model.ctc is None:
         raise ModelError("the model has no CTC (ctc_weight 0), which the exported graph ends with")
     stock = getattr(front_end, "frontend_type", None) == "default" and front_end.stft is not None
-    if not stock or front_end.frontend is not None or not front_end.stft.onesided:
-        raise ModelError("frontend: only `default` on samples, one channel, can be exported")
+    enhancement = getattr(front_end, "frontend", None)
+    enhanced = any(getattr(enhancement, name, False) for name in ("use_wpe", "use_beamformer"))
+    if not stock or enhanced or not front_end.stft.onesided:
+        raise ModelError(
+            "frontend: only `default` on samples, without enhancement, can be exported"
+        )
     if norm is not None and not hasattr(norm, "norm_means"):
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
     for name in ("preencoder", "postencoder"):

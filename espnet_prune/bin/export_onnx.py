@@ -1,0 +1,36 @@
+"""A saved model as ONNX, checked against torch at three lengths."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.bin import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a folder of espnet_prune.save")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports the model."""
+    import espnet_prune
+    from espnet_prune.export.onnx import GRAPH, export_onnx
+
+    args = get_parser().parse_args(argv)
+    differences = export_onnx(espnet_prune.load(args.model), args.out)
+    worst = max(differences.values())
+    size = (args.out / GRAPH).stat().st_size / 1e6
+    print(
+        f"{args.out}: {size:.1f} MB; ONNX Runtime and torch differ by at most {worst:.1g} at "
+        f"{len(differences)} lengths"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

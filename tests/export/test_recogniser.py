@@ -1,0 +1,142 @@
+"""From a model's folder to ONNX to words, by the commands a user types."""
+
+import io
+
+import numpy
+import pytest
+import soundfile
+import torch
+
+from espnet_prune.bin import run_main
+from espnet_prune.bin.export_onnx import main as export_main
+from espnet_prune.bin.transcribe import main as transcribe_main
+from espnet_prune.data.tokens import make_tokens
+from espnet_prune.errors import ModelError
+from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
+
+pytestmark = pytest.mark.timeout(300)
+RATE = 16000
+TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
+
+
+def speech(seconds: float, seed: int = 0) -> numpy.ndarray:
+    return numpy.random.default_rng(seed).normal(0, 3000, int(seconds * RATE)).astype(numpy.int16)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder of a tiny model of random weights with BPE tokens and global_mvn."""
+    from espnet_prune.espnet.build import build_asr_model
+    from espnet_prune.espnet.system import write_model
+
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "text").write_text("".join(f"u{i} {t}\n" for i, t in enumerate(TEXTS)))
+    torch.manual_seed(0)
+    asr = build_asr_model(
+        {
+            "token_list": make_tokens(folder / "text", folder / "tokens", "bpe", 16),
+            "token_type": "bpe",
+            "bpemodel": str(folder / "tokens/bpe.model"),
+            "frontend_conf": {"n_mels": 20, "hop_length": 160, "win_length": 400},
+            "normalize": "global_mvn",
+            "encoder": "conformer",
+            "encoder_conf": {
+                "output_size": 16,
+                "attention_heads": 2,
+                "linear_units": 24,
+                "num_blocks": 2,
+                "macaron_style": True,
+                "rel_pos_type": "latest",
+                "cnn_module_kernel": 5,
+            },
+            "decoder": "transformer",
+            "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
+        }
+    ).eval()
+    torch.nn.init.normal_(asr.ctc.ctc_lo.weight, 0.0, 3.0)  # so that texts aren't all blank
+    asr.normalize.mean.uniform_(-3, 3)
+    asr.normalize.std.uniform_(0.5, 2)
+    write_model(asr, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx") / "exported"
+    assert run_main(export_main, ["--model", str(model), "--out", str(folder)]) == 0
+    return folder
+
+
+def test_words_are_those_of_the_model_itself(model, exported):
+    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
+
+    ours = OnnxRecogniser(exported, segment_seconds=2.0)
+    theirs = Recogniser(model, DecodeConfig(segment_seconds=2.0))
+    for seconds in (0.5, 1.3, 5.0):  # the last one in pieces
+        samples = speech(seconds, seed=int(10 * seconds))
+        assert ours.transcribe(samples) == theirs.transcribe(samples, "greedy") != ""
+
+
+def test_times_rise_and_lie_within_the_recording(exported):
+    words = OnnxRecogniser(exported, segment_seconds=2.0).words(speech(5.0))
+    assert len(words) > 3
+    times = [t for word in words for t in (word.start, word.end)]
+    assert times == sorted(times) and 0 <= times[0] and times[-1] <= 5.0
+    assert words[-1].start > 2.0  # later pieces count from the beginning
+
+
+def test_too_short_gives_no_words(exported):
+    assert OnnxRecogniser(exported).words(speech(0.05)) == []
+
+
+def test_collapse_keeps_first_frames_and_drops_blanks():
+    best = numpy.array([0, 3, 3, 0, 3, 4, 4, 9])
+    assert collapse(best, {0, 9}) == [(3, 1), (3, 4), (4, 5)]
+
+
+def test_characters_and_words_are_grouped(exported):
+    recogniser = OnnxRecogniser(exported)
+    recogniser.pieces = None
+    recogniser.tokens = ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"]
+    recogniser.about = {**recogniser.about, "token_type": "char"}
+    emitted = [(2, 0), (3, 1), (4, 2), (2, 4), (2, 5), (4, 7)]
+    assert recogniser._groups(emitted) == [([3, 4], 1, 2), ([4], 7, 7)]
+    recogniser.about = {**recogniser.about, "token_type": "word"}
+    assert recogniser._groups([(3, 1), (4, 2)]) == [([3], 1, 1), ([4], 2, 2)]
+
+
+def test_files_folders_lists_and_other_rates(exported, tmp_path, capsys, monkeypatch):
+    (tmp_path / "set").mkdir()
+    for name, rate in (("a.wav", RATE), ("b.flac", 8000)):
+        soundfile.write(tmp_path / "set" / name, speech(1.0), rate)
+    first, second = (str(tmp_path / "set" / name) for name in ("a.wav", "b.flac"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{second}\n\n"))
+    arguments = ["--onnx", str(exported), first, str(tmp_path / "set"), "-"]
+    assert run_main(transcribe_main, arguments) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == [first, first, second, second]
+    assert lines[0] == lines[1] and lines[2] == lines[3] and lines[0][1]
+    assert run_main(transcribe_main, ["--onnx", str(exported), "--timestamps", first]) == 0
+    timed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[3] for line in timed] == lines[0][1].split()
+    assert Word(timed[0][3], float(timed[0][1]), float(timed[0][2])).end > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.wav"], "nowhere.wav: there is no such file"),
+        (["empty"], "empty: no recording in it"),
+    ],
+)
+def test_missing_input_is_named(exported, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run_main(transcribe_main, ["--onnx", str(exported), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_encoder_alone_has_no_words(tmp_path):
+    (tmp_path / "model.json").write_text('{"schema": 1, "kind": "conformer_encoder"}')
+    with pytest.raises(ModelError, match="kind 'conformer_encoder'.*export a whole model"):
+        OnnxRecogniser(tmp_path)
