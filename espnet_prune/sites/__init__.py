@@ -2,6 +2,7 @@
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap
 from espnet_prune.sites.conformer import conformer_sites, describe_conformer
+from espnet_prune.sites.ssl import ssl_encoder_of, ssl_sites
 from espnet_prune.sites.weights import WEIGHT, weight_sites
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     "SiteMap",
     "conformer_sites",
     "describe_conformer",
+    "ssl_encoder_of",
+    "ssl_sites",
     "weight_sites",
 ]

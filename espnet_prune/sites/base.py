@@ -124,6 +124,42 @@ class ConsumedSite(Site):
         masked.keep_inputs(self.consumer, self.columns(kept), self.spread(values))
 
 
+class OutputSite(Site):
+    """A site of one unit whose mask scales the output of its last layer, weight and bias.
+
+    Args:
+        last: that layer.
+    """
+
+    def __init__(self, *args, last: nn.Module, **keywords) -> None:
+        super().__init__(*args, **keywords)
+        self.last = last
+
+    def attach(self) -> None:
+        masked.attach(self.last)
+
+    def apply(self, mask: Tensor) -> None:
+        self.last.output_scale = mask[0]
+
+    def clear(self) -> None:
+        if isinstance(self.last, masked._Masked):
+            masked.clear(self.last)
+
+    def detach(self) -> None:
+        masked.detach(self.last)
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Folds the value in, or removes the branch."""
+        if len(kept):
+            masked.scale_output(self.last, values[0])
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Puts a module there that adds nothing."""
+        raise NotImplementedError
+
+
 @dataclass
 class SiteMap:
     """All sites of a model, with the cost terms that count them.

@@ -22,6 +22,7 @@ from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
     HEAD,
     ConsumedSite,
+    OutputSite,
     Site,
     SiteMap,
 )
@@ -141,32 +142,16 @@ BRANCHES = {
 }
 
 
-class BranchSite(Site):
+class BranchSite(OutputSite):
     """One residual branch of a block, a site of one unit."""
 
     def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
-        super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, f"block.{block}")
         self.layer = layer
         self.attribute, self.norm, last = BRANCHES[branch]
-        self.last = getattr(getattr(layer, self.attribute), last)
+        last = getattr(getattr(layer, self.attribute), last)
+        super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, f"block.{block}", last=last)
 
-    def attach(self) -> None:
-        masked.attach(self.last)
-
-    def apply(self, mask: Tensor) -> None:
-        self.last.output_scale = mask[0]
-
-    def clear(self) -> None:
-        if isinstance(self.last, masked._Masked):
-            masked.clear(self.last)
-
-    def detach(self) -> None:
-        masked.detach(self.last)
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        if len(kept):
-            masked.scale_output(self.last, values[0])
-            return
+    def remove(self) -> None:
         gone = None if self.attribute == "feed_forward_macaron" else GoneBranch()
         setattr(self.layer, self.attribute, gone)
         setattr(self.layer, self.norm, nn.Identity())

@@ -13,14 +13,19 @@ from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import Site, SiteMap
 from espnet_prune.sites.conformer import check_conformer
+from espnet_prune.sites.ssl import check_ssl
 
 WEIGHT = "weight"
 
-# attribute of a Conformer's layer: attributes of its linears
-MATRICES = {
+# attribute of a layer: attributes of its linears
+CONFORMER_MATRICES = {
     "self_attn": ("linear_q", "linear_k", "linear_v", "linear_pos", "linear_out"),
     "feed_forward_macaron": ("w_1", "w_2"),
     "feed_forward": ("w_1", "w_2"),
+}
+SSL_MATRICES = {
+    "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "feed_forward": ("intermediate_dense", "output_dense"),
 }
 
 
@@ -62,16 +67,16 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     """A site for every linear weight of attention and feed-forward, in all blocks.
 
     Args:
-        encoder: an ESPnet ConformerEncoder.
+        encoder: an ESPnet ConformerEncoder, or the encoder of a wav2vec 2.0 or HuBERT model.
         reference_seconds: passed on; single weights save no MACs.
 
     Raises:
         ModelError: not such an encoder, or a matrix that two layers share.
     """
-    check_conformer(encoder)
     sites = {}
-    for block, parent in enumerate(encoder.encoders):
-        for module, linears in MATRICES.items():
+    layers, matrices = _layout(encoder)
+    for block, parent in enumerate(layers):
+        for module, linears in matrices.items():
             if getattr(parent, module) is None:
                 continue
             for linear in linears:
@@ -81,6 +86,14 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     terms = [CostTerm(1, 0, (name,)) for name in sites]
     rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
     return SiteMap(sites, [*terms, CostTerm(rest, 0, ())], encoder, reference_seconds)
+
+
+def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...]]]:
+    if hasattr(encoder, "pos_conv_embed"):
+        check_ssl(encoder)
+        return encoder.layers, SSL_MATRICES
+    check_conformer(encoder)
+    return encoder.encoders, CONFORMER_MATRICES
 
 
 def _refuse_tied(encoder: nn.Module, sites: dict[str, WeightSite]) -> None:

@@ -16,6 +16,8 @@ from espnet_prune.sites import (
     SiteMap,
     conformer_sites,
     describe_conformer,
+    ssl_encoder_of,
+    ssl_sites,
     weight_sites,
 )
 from espnet_prune.surgery.gated import GatedModel
@@ -37,17 +39,19 @@ class GatingMethod(Protocol):
 
 
 def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
-    """The sites of an ESPnet model or of its ConformerEncoder.
+    """The sites of an ESPnet model, of its ConformerEncoder, or of a wav2vec 2.0 or HuBERT model.
 
     Args:
-        model: an ESPnetASRModel (features' width and frame rate come from its front-end), or a
-            ConformerEncoder (100 frames a second).
+        model: an ESPnetASRModel (features' width and frame rate come from its front-end), a
+            ConformerEncoder (100 frames a second), or a model of transformers.
         reference_seconds: length of the utterance that MACs are counted for.
 
     Raises:
         ModelError: no rules are known for this model.
     """
     encoder = _encoder_of(model)
+    if encoder is ssl_encoder_of(model):
+        return ssl_sites(encoder, reference_seconds)
     frontend = getattr(model, "frontend", None)
     if frontend is None or not hasattr(frontend, "hop_length"):
         return conformer_sites(encoder, reference_seconds)
@@ -59,11 +63,14 @@ def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
+    ssl = ssl_encoder_of(model)
+    if ssl is not None:
+        return ssl
     encoder = model if hasattr(model, "encoders") else getattr(model, "encoder", None)
     if encoder is None or not hasattr(encoder, "encoders"):
         raise ModelError(
             f"{type(model).__name__}: can't be pruned; expected an ESPnet model with a "
-            "ConformerEncoder, or the encoder itself"
+            "ConformerEncoder, the encoder itself, or a wav2vec 2.0 or HuBERT model of transformers"
         )
     return encoder
 
@@ -72,7 +79,7 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
     """Puts the method's gates on the model's sites; all gates open, nothing changes.
 
     Args:
-        model: an ESPnetASRModel or a ConformerEncoder; it is wrapped, not copied.
+        model: one that ``sites_of`` takes; it is wrapped, not copied.
         method: says which sites, which gate and which budget.
 
     Returns:

@@ -30,6 +30,7 @@ CONFIG_ATTRIBUTE = "espnet_prune_config"
 BUILDERS = {
     "espnet_asr": "espnet_prune.espnet.build:build_asr_model",
     "conformer_encoder": "espnet_prune.espnet.encoder:build_encoder",
+    "transformers": "espnet_prune.hf.build:build_model",
 }
 
 # what of an ESPnet configuration makes the model; the rest steers training
@@ -45,7 +46,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
 
     Args:
         model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
-            ConformerEncoder.
+            ConformerEncoder, or a wav2vec 2.0 or HuBERT model of transformers.
         folder: made if missing; the weights are written first, the description last.
 
     Returns:
@@ -168,6 +169,9 @@ def espnet_config(model: nn.Module) -> dict:
 
 
 def _describe(model: nn.Module) -> dict:
+    if type(model).__module__.partition(".")[0] == "transformers":
+        describe = importlib.import_module("espnet_prune.hf.build").describe_model
+        return {"kind": "transformers", "config": describe(model)}
     if hasattr(model, "encoders"):
         plan = plan_of(model)
         config = getattr(model, CONFIG_ATTRIBUTE, None) or describe_conformer(model)

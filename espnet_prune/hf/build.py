@@ -1,0 +1,91 @@
+"""Models of transformers: from their hub or a folder, and back from what ``save`` wrote."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from espnet_prune.config import nearest
+from espnet_prune.errors import ModelError
+from espnet_prune.surgery.cut import cut_to_plan, plan_of
+from espnet_prune.surgery.plan import Plan
+
+# class of the model: class of its configuration; the only ones that a folder may name
+CLASSES = {
+    "Wav2Vec2ForCTC": "Wav2Vec2Config",
+    "Wav2Vec2Model": "Wav2Vec2Config",
+    "HubertForCTC": "HubertConfig",
+    "HubertModel": "HubertConfig",
+}
+
+
+def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Module:
+    """A pretrained model in float32, ready to be gated.
+
+    Args:
+        name: a name on the hub, such as ``facebook/wav2vec2-base``, or a folder of
+            ``save_pretrained``.
+        class_name: one of ``CLASSES``.
+        offline: whether to look only at folders and at what was downloaded before.
+
+    Raises:
+        ModelError: an unknown class; a name that isn't found, or weights that don't fit.
+    """
+    import transformers
+
+    _check_class(class_name, "class_name")
+    try:
+        model, found = getattr(transformers, class_name).from_pretrained(
+            name, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{name}: can't be loaded as {class_name} ({reason}); give a folder that "
+            "save_pretrained wrote, or a name on the hub on a machine with internet"
+        ) from error
+    missing = [key for key in found["missing_keys"] if not key.startswith("lm_head.")]
+    if missing:  # a new output layer is what finetuning starts from; any other part is a mistake
+        raise ModelError(f"{name}: weights are missing: {', '.join(sorted(missing)[:3])}")
+    return model.eval()
+
+
+def describe_model(model: nn.Module) -> dict:
+    """What rebuilds the model, without its weights: class, configuration, plan, as JSON.
+
+    Raises:
+        ModelError: a class that can't be rebuilt.
+    """
+    name = type(model).__name__
+    _check_class(name, "model")
+    plan = plan_of(model)
+    return {
+        "class": name,
+        "attention": model.config._attn_implementation,
+        "config": model.config.to_dict(),
+        "plan": None if plan is None else plan.to_json(),
+    }
+
+
+def build_model(description: Mapping) -> nn.Module:
+    """The model that ``describe_model`` described, with random weights.
+
+    Raises:
+        ModelError: an unknown class, or a plan of another model.
+    """
+    import transformers
+
+    name = description.get("class")
+    _check_class(name, "model.json: class")
+    config = getattr(transformers, CLASSES[name]).from_dict(dict(description["config"]))
+    config._attn_implementation = description["attention"]
+    model = getattr(transformers, name)(config)
+    if description.get("plan") is not None:
+        cut_to_plan(model, Plan.from_json(description["plan"], "model.json: plan"))
+    return model
+
+
+def _check_class(name: object, where: str) -> None:
+    if name not in CLASSES:
+        near = nearest(str(name), CLASSES)
+        raise ModelError(f"{where}: '{name}' is not known{near}; expected one of {list(CLASSES)}")

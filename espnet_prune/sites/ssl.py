@@ -1,0 +1,199 @@
+"""Sites of wav2vec 2.0's and HuBERT's Transformer encoders, as transformers builds them.
+
+Found by attributes; nothing of transformers is imported. With D the model dimension, d_k a head's
+width: a head is masked at the columns of ``out_proj`` and cut from the rows of ``q/k/v_proj``; a
+feed-forward unit at its column of ``output_dense`` and from its row of ``intermediate_dense``; a
+branch scales its last layer. The norms stay where a branch goes: in the models that normalise
+after the sum they act on the residual stream. The forward takes any number of heads as it is.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import BRANCH, CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import masked
+from espnet_prune.sites.base import (
+    FEED_FORWARD_UNIT,
+    HEAD,
+    ConsumedSite,
+    OutputSite,
+    Site,
+    SiteMap,
+)
+
+SAMPLE_RATE = 16000  # of all these models' recordings
+LAYERS = tuple(
+    f"{family}EncoderLayer{kind}"
+    for family in ("Wav2Vec2", "Hubert")
+    for kind in ("", "StableLayerNorm")
+)
+
+
+class GoneAttention(nn.Module):
+    """Stands where attention was: adds nothing."""
+
+    def forward(self, hidden_states: Tensor, **unused) -> tuple[Tensor, None]:
+        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
+        return torch.zeros_like(hidden_states), None
+
+
+class GoneFeedForward(nn.Module):
+    """Stands where a feed-forward module was: adds nothing."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, T, D) -> zeros (B, T, D)."""
+        return torch.zeros_like(hidden_states)
+
+
+class SslHeadSite(ConsumedSite):
+    """Heads of one self-attention module."""
+
+    def __init__(self, attention: nn.Module, block: int) -> None:
+        self.attention = attention
+        name = f"block.{block}.attention"
+        super().__init__(
+            f"{name}.heads",
+            HEAD,
+            attention.num_heads,
+            block,
+            name,
+            consumer=attention.out_proj,
+            width=attention.head_dim,
+        )
+
+    def _projections(self) -> list[nn.Linear]:
+        return [self.attention.q_proj, self.attention.k_proj, self.attention.v_proj]
+
+    def unit_weights(self) -> list[Tensor]:
+        columns = self.attention.out_proj.weight.T.contiguous()
+        return [p.weight for p in self._projections()] + [columns]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        rows = self.columns(kept)
+        self.cut_consumer(kept, values)
+        for projection in self._projections():
+            masked.keep_outputs(projection, rows)
+        self.attention.num_heads = len(kept)
+
+
+class SslFeedForwardSite(ConsumedSite):
+    """Hidden units of one feed-forward module."""
+
+    def __init__(self, module: nn.Module, block: int) -> None:
+        self.module = module
+        name = f"block.{block}.feed_forward"
+        super().__init__(
+            f"{name}.units",
+            FEED_FORWARD_UNIT,
+            module.intermediate_dense.out_features,
+            block,
+            name,
+            consumer=module.output_dense,
+        )
+
+    def unit_weights(self) -> list[Tensor]:
+        columns = self.module.output_dense.weight.T.contiguous()
+        return [self.module.intermediate_dense.weight, columns]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        self.cut_consumer(kept, values)
+        masked.keep_outputs(self.module.intermediate_dense, kept)
+
+
+class SslBranchSite(OutputSite):
+    """The attention or feed-forward branch of a layer, a site of one unit."""
+
+    def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
+        self.layer = layer
+        self.branch = branch
+        is_attention = branch == "attention"
+        last = layer.attention.out_proj if is_attention else layer.feed_forward.output_dense
+        super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, last=last)
+
+    def remove(self) -> None:
+        gone = GoneAttention() if self.branch == "attention" else GoneFeedForward()
+        setattr(self.layer, self.branch, gone)
+
+
+def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
+    """The Transformer encoder of a wav2vec 2.0 or HuBERT model, None for another model."""
+    for name in ("wav2vec2", "hubert"):
+        model = getattr(model, name, model)
+    encoder = getattr(model, "encoder", None)
+    return encoder if hasattr(encoder, "pos_conv_embed") and hasattr(encoder, "layers") else None
+
+
+def check_ssl(encoder: nn.Module) -> None:
+    """ModelError unless this is an encoder whose cutting rules are known."""
+    for block, layer in enumerate(encoder.layers):
+        if type(layer).__name__ not in LAYERS:
+            raise ModelError(
+                f"block {block} is a {type(layer).__name__}, whose cutting rules aren't known; "
+                f"expected one of {', '.join(LAYERS)}"
+            )
+        if getattr(layer, "adapter_layer", None) is not None:
+            raise ModelError(f"block {block}: adapter layers can't be pruned; no adapter_attn_dim")
+        gone = (GoneAttention, GoneFeedForward)
+        full = encoder.config.num_attention_heads, encoder.config.intermediate_size
+        if isinstance(layer.attention, gone) or isinstance(layer.feed_forward, gone):
+            raise ModelError(f"block {block}: a model that is already cut can't be gated")
+        if (layer.attention.num_heads, layer.feed_forward.intermediate_dense.out_features) != full:
+            raise ModelError(f"block {block}: a model that is already cut can't be gated")
+
+
+def ssl_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
+    """All sites of a wav2vec 2.0 or HuBERT encoder and what they cost.
+
+    Args:
+        encoder: its Transformer encoder, the convolutional position embedding included.
+        reference_seconds: length of the utterance that MACs are counted for.
+
+    Raises:
+        ModelError: a layer whose cutting rules aren't known; or one already cut.
+    """
+    check_ssl(encoder)
+    frames = _frames(encoder.config, round(reference_seconds * SAMPLE_RATE))
+    sites: list[Site] = []
+    branches: list[Site] = []
+    terms: list[CostTerm] = []
+    for block, layer in enumerate(encoder.layers):
+        sites += [
+            SslHeadSite(layer.attention, block),
+            SslFeedForwardSite(layer.feed_forward, block),
+        ]
+        branches += [SslBranchSite(layer, block, b) for b in ("attention", "feed_forward")]
+        terms += _block_terms(layer.attention, f"block.{block}", frames)
+    total = sum(p.numel() for p in encoder.parameters())
+    by_name = {site.name: site for site in sites + branches}
+    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
+    terms.append(CostTerm(total - counted, _position_macs(encoder.config, frames), ()))
+    return SiteMap(by_name, terms, encoder, reference_seconds)
+
+
+def _frames(config, samples: int) -> int:
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def _position_macs(config, frames: int) -> int:
+    """Of the grouped convolution; an even kernel gives one frame more, which is dropped again."""
+    kernel, size = config.num_conv_pos_embeddings, config.hidden_size
+    outputs = frames + 1 - kernel % 2
+    return outputs * kernel * size * size // config.num_conv_pos_embedding_groups
+
+
+def _block_terms(attention: nn.Module, name: str, frames: int) -> list[CostTerm]:
+    """Costs of a layer's parts; ``size`` is D, the last biases stand for their branches."""
+    size, width = attention.embed_dim, attention.head_dim
+    return [
+        CostTerm(
+            4 * size * width + 3 * width,
+            4 * frames * size * width + 2 * frames * frames * width,
+            (f"{name}.attention.heads",),
+        ),
+        CostTerm(size, 0, (f"{name}.attention",)),
+        CostTerm(2 * size + 1, 2 * size * frames, (f"{name}.feed_forward.units",)),
+        CostTerm(size, 0, (f"{name}.feed_forward",)),
+    ]

@@ -1,0 +1,242 @@
+"""wav2vec 2.0 and HuBERT of transformers, tiny and random: invariants, training, save and load."""
+
+import json
+
+import pytest
+import torch
+from models import AllSites
+from torch.utils.flop_counter import FlopCounterMode
+
+from espnet_prune.budget import Budget
+from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ModelError
+from espnet_prune.hf.build import load_pretrained
+from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.sparse import count_zeroed
+
+SECONDS = 0.2
+KINDS = ("head", "feed_forward_unit", "branch")
+MODELS = ["wav2vec2", "wav2vec2_stable", "hubert", "hubert_stable"]
+SIZES = {
+    "hidden_size": 16,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "conv_dim": [8, 8],
+    "conv_kernel": [10, 3],
+    "conv_stride": [5, 4],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 12,
+    "layerdrop": 0.0,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "final_dropout": 0.0,
+    "mask_time_prob": 0.0,
+    "attn_implementation": "eager",
+}
+
+
+def ssl_model(name: str = "wav2vec2", seed: int = 0, **options):
+    """A tiny model with a CTC head, its biases not what they are at the start."""
+    import transformers
+
+    family = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert"}[name.split("_")[0]]
+    stable = name.endswith("stable")
+    norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True} if stable else {}
+    config = getattr(transformers, f"{family}Config")(**{**SIZES, **norm, **options})
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{family}ForCTC")(config).eval()
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)):
+            torch.nn.init.normal_(module.bias, 0.0, 0.3)
+    return model
+
+
+def encoder_of(model) -> torch.nn.Module:
+    return getattr(model, model.config.model_type).encoder
+
+
+def batch() -> dict[str, torch.Tensor]:
+    """Two recordings of noise, one shorter, with labels."""
+    generator = torch.Generator().manual_seed(3)
+    audio = torch.randn(2, int(SECONDS * 16000), generator=generator)
+    mask = torch.ones_like(audio, dtype=torch.long)
+    mask[1, 2000:] = 0
+    labels = torch.tensor([[3, 4, 5], [6, 7, -100]])
+    return {"input_values": audio, "attention_mask": mask, "labels": labels}
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch()).logits
+
+
+class Ssl(AllSites):
+    reference_seconds = SECONDS
+
+
+def gated_with(name: str, setter):
+    gated = inject(ssl_model(name), Ssl(KINDS, learned=False)).eval()
+    for site in gated.gate_names():
+        gated.gate(site).set(setter(gated.site_map.sites[site]))
+    return gated
+
+
+def random_mask(site, soft: bool):
+    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
+    if site.units == 1:
+        return torch.full((1,), 0.7 if soft else 1.0)
+    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
+    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
+
+
+def check(gated) -> torch.nn.Module:
+    """Masked equals cut; parameters and MACs are exactly what the budget says."""
+    small = cut(gated)
+    assert float((logits(gated) - logits(small)).abs().max()) < 5e-6
+    masks, encoder = gated.hard_masks(), encoder_of(small)
+    kept = sum(p.numel() for p in encoder.parameters())
+    assert kept == gated.budget.total - gated.budget.prunable + gated.budget.hard(masks)
+    macs = Budget(gated.site_map, gated.gate_names(), "macs")
+    frames = int(small._get_feat_extract_output_lengths(int(SECONDS * 16000)))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, frames, SIZES["hidden_size"]))
+    assert counter.get_total_flops() // 2 == macs.total - macs.prunable + macs.hard(masks)
+    return small
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_open_gates_change_nothing_bit_for_bit(name):
+    gated = gated_with(name, lambda site: torch.ones(site.units))
+    assert torch.equal(logits(gated), logits(ssl_model(name)))
+    assert set(gated.model.state_dict()) == set(ssl_model(name).state_dict())
+    assert torch.equal(logits(gated.release()), logits(ssl_model(name)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_masked_equals_cut(name, soft):
+    check(gated_with(name, lambda site: random_mask(site, soft)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "group", ["attention", "feed_forward", "attention.heads", "feed_forward.units"]
+)
+def test_masked_equals_cut_with_a_whole_group_gone(name, group):
+    def setter(site):
+        gone = site.name == f"block.0.{group}"
+        return torch.zeros(site.units) if gone else torch.ones(site.units)
+
+    check(gated_with(name, setter))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_everything_gone_still_runs_and_is_saved(name, tmp_path):
+    small = check(gated_with(name, lambda site: torch.zeros(site.units)))
+    assert torch.equal(logits(load(save(small, tmp_path / "m"))), logits(small))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saved_and_loaded_strictly_gives_equal_outputs(name, tmp_path):
+    small = check(gated_with(name, lambda site: random_mask(site, True)))
+    loaded = load(save(small, tmp_path / "small"))
+    assert torch.equal(logits(loaded), logits(small))
+    assert plan_of(loaded) == plan_of(small)
+    dense = ssl_model(name)
+    assert torch.equal(logits(load(save(dense, tmp_path / "dense"))), logits(dense))
+
+
+@pytest.mark.parametrize("name", ["self_pinching", "self_pinching_weights", "l0", "magnitude"])
+@pytest.mark.parametrize("model", ["wav2vec2", "hubert_stable"])
+def test_one_pass_with_the_model_s_own_ctc_loss(name, model, tmp_path):
+    options = {
+        "sites": KINDS,
+        "budget": {"reference_seconds": 0.5, "tolerance": 0.01},
+        "pinching": {"learning_rate": 0.02, "gate": {"normalize_scores": True}},
+    }
+    config = to_dataclass(MethodConfig, options, "test")
+    method = make_method(name, target=0.5, updates=20, config=config)
+    gated = inject(ssl_model(model), method)
+    if method.learns_masks:
+        gated.train()
+        weights = torch.optim.AdamW(gated.model.parameters(), lr=1e-3)
+        gates = torch.optim.Adam(method.parameter_groups(gated))
+        losses = []
+        for _ in range(20):
+            task = gated(**batch()).loss
+            (task + method.loss(gated)).backward()
+            losses.append(float(task.detach()))
+            for optimizer in (weights, gates):
+                optimizer.step()
+                optimizer.zero_grad()
+            gated.after_update()
+        assert losses[-1] < losses[0]
+    masks = method.masks(gated.eval())
+    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.5, abs=0.01)
+    small = cut(gated, masks)
+    loaded = load(save(small, tmp_path / "small"))
+    assert torch.equal(logits(loaded), logits(small))
+    removed = sum(p.numel() for p in gated.model.parameters()) - sum(
+        p.numel() for p in small.parameters()
+    )
+    assert removed + count_zeroed(small) == gated.budget.prunable - gated.budget.hard(masks)
+
+
+def test_the_weights_counted_are_those_of_attention_and_feed_forward():
+    """The paper's denominator."""
+    gated = inject(ssl_model(), make_method("self_pinching_weights"))
+    assert gated.budget.prunable == 2 * (4 * 16 * 16 + 2 * 16 * 24)
+
+
+def test_another_architecture_is_refused_by_name():
+    import transformers
+
+    sizes = {k: v for k, v in SIZES.items() if k != "attn_implementation"}
+    model = transformers.WavLMForCTC(transformers.WavLMConfig(**sizes))
+    with pytest.raises(ModelError, match="WavLM.*expected"):
+        inject(model, Ssl(KINDS))
+
+
+def test_half_precision_is_refused():
+    with pytest.raises(ModelError, match="float16.*float32"):
+        inject(ssl_model().half(), make_method("self_pinching_weights"))
+
+
+def test_a_cut_model_is_not_gated_again():
+    small = cut(gated_with("wav2vec2", lambda site: random_mask(site, False)))
+    with pytest.raises(ModelError, match="already cut"):
+        inject(small, Ssl(KINDS))
+
+
+def test_a_description_can_name_no_other_class(tmp_path):
+    folder = save(ssl_model(), tmp_path / "m")
+    text = json.loads((folder / "model.json").read_text())
+    text["config"]["class"] = "Wav2Vec2ForCtc"
+    (folder / "model.json").write_text(json.dumps(text))
+    with pytest.raises(ModelError, match="did you mean 'Wav2Vec2ForCTC'"):
+        load(folder)
+
+
+def test_a_folder_of_save_pretrained_is_loaded(tmp_path):
+    model = ssl_model()
+    model.save_pretrained(tmp_path / "local")
+    loaded = load_pretrained(str(tmp_path / "local"), "Wav2Vec2ForCTC", offline=True)
+    loaded.config._attn_implementation = "eager"
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_missing_model_says_what_to_do():
+    with pytest.raises(ModelError, match="nobody/nothing: can't be loaded.*folder.*internet"):
+        load_pretrained("nobody/nothing", "HubertForCTC", offline=True)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    ssl_model("hubert").save_pretrained(tmp_path / "hubert")
+    with pytest.raises(ModelError, match="hubert"):
+        load_pretrained(str(tmp_path / "hubert"), "Wav2Vec2ForCTC", offline=True)
