@@ -33,6 +33,7 @@ pins=$root/utils/requirements
 log=$root/.setup_env.log
 building=$venv/.building            # there while pip works: what it left after an interruption can't be trusted
 apt_tried=$venv/.debian_packages_tried
+test_apt_tried=$venv/.debian_test_packages_tried
 
 say() { echo "setup: $*" >&2; }
 
@@ -127,16 +128,38 @@ add_test_tools() {
     rm "$building"
 }
 
-add_debian_packages() {
-    local missing=() needed_for=()
-    if ! command -v flite >/dev/null; then
-        missing+=(flite)
-        needed_for+=("flite: generates the speech of egs/synth")
-    fi
-    if ! command -v sclite >/dev/null && [[ ! -x /usr/lib/sctk/bin/sclite ]]; then
-        missing+=(sctk)
-        needed_for+=("sctk: scoring by NIST's sclite; optional, there is a built-in scorer")
-    fi
+has_program() { # NAME: in the folders of system programs, too
+    command -v "$1" >/dev/null || [[ -x /usr/sbin/$1 || -x /usr/lib/sctk/bin/$1 ]]
+}
+
+# Debian packages: the program that shows that it is there, the package, what it is for.
+base_packages=(
+    "flite flite generates the speech of egs/synth"
+    "sclite sctk scoring by NIST's sclite; optional, there is a built-in scorer")
+test_packages=(
+    "munged munge tests of batch submission, with those below"
+    "slurmctld slurmctld the same"
+    "slurmd slurmd the same"
+    "sbatch slurm-client the same; without it they are skipped")
+
+packages_done() { # MARK ENTRY...
+    local program entry
+    [[ ! -e $1 ]] || return 0
+    for entry in "${@:2}"; do
+        read -r program _ <<<"$entry"
+        has_program "$program" || return 1
+    done
+}
+
+add_debian_packages() { # MARK ENTRY...
+    local missing=() needed_for=() entry program package purpose
+    for entry in "${@:2}"; do
+        read -r program package purpose <<<"$entry"
+        if ! has_program "$program"; then
+            missing+=("$package")
+            needed_for+=("$package: $purpose")
+        fi
+    done
     ((${#missing[@]})) || return 0
     if may_use_apt; then
         say "installing the Debian packages ${missing[*]}"
@@ -145,12 +168,7 @@ add_debian_packages() {
     fi
     say "not on this machine (Debian: apt-get install ${missing[*]}; asked only once):"
     printf '         %s\n' "${needed_for[@]}" >&2
-    touch "$apt_tried"
-}
-
-debian_packages_done() {
-    [[ -e $apt_tried ]] ||
-        { command -v flite >/dev/null && { command -v sclite >/dev/null || [[ -x /usr/lib/sctk/bin/sclite ]]; }; }
+    touch "$1"
 }
 
 base_stamp=$venv/.base_stamp
@@ -159,8 +177,9 @@ base_fingerprint=$(fingerprint "$pins"/{torch,base,espnet}.txt)
 test_fingerprint=$(fingerprint "$pins"/{torch,base,espnet,test}.txt)
 
 nothing_to_do() {
-    is_current "$base_stamp" "$base_fingerprint" && debian_packages_done &&
-        { [[ $with_test == false ]] || is_current "$test_stamp" "$test_fingerprint"; }
+    is_current "$base_stamp" "$base_fingerprint" && packages_done "$apt_tried" "${base_packages[@]}" &&
+        { [[ $with_test == false ]] ||
+            { is_current "$test_stamp" "$test_fingerprint" && packages_done "$test_apt_tried" "${test_packages[@]}"; }; }
 }
 
 nothing_to_do && exit 0
@@ -175,8 +194,10 @@ fi
 : >"$log"
 SECONDS=0
 is_current "$base_stamp" "$base_fingerprint" || make_venv
-debian_packages_done || add_debian_packages
+packages_done "$apt_tried" "${base_packages[@]}" || add_debian_packages "$apt_tried" "${base_packages[@]}"
 if [[ $with_test == true ]]; then
+    packages_done "$test_apt_tried" "${test_packages[@]}" ||
+        add_debian_packages "$test_apt_tried" "${test_packages[@]}"
     is_current "$test_stamp" "$test_fingerprint" || add_test_tools
 fi
 say "ready after $SECONDS s"
