@@ -165,6 +165,16 @@ def test_stages_by_number_or_name_and_skipping(driver, places):
     assert mains(commands) == ["prune", "decode", "score", "decode", "score"]
 
 
+def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
+    stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
+    process, commands = driver(*places, *stages, "--ngpu", "3")
+    assert process.returncode == 0, process.stderr
+    launched = [c for c in commands if c.startswith("torchrun --standalone --nproc-per-node 3 -m ")]
+    mains = [command.split()[5].rpartition(".")[2] for command in launched]
+    assert mains == ["train_teacher", "prune", "finetune"]
+    assert all(command.endswith(" --ngpu 1") for command in launched)
+
+
 def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
     (tmp_path / "over/systems.yaml").write_text("systems: {own: {target: 0.5}}\n")

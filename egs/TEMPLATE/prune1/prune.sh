@@ -227,9 +227,17 @@ stage_statistics() {
         --out "$exp/stats"
 }
 
+train() { # MAIN [ARGUMENT...]: a training; on several GPUs a process for each
+    if ((ngpu > 1)); then
+        run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m "espnet_prune.bin.$1" "${@:2}" --ngpu 1
+    else
+        run "$cuda_cmd" "$@" --ngpu "$ngpu"
+    fi
+}
+
 stage_teacher() {
-    run "$cuda_cmd" train_teacher --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
-        --stats "$exp/stats" --out "$teacher" --ngpu "$ngpu"
+    train train_teacher --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
+        --stats "$exp/stats" --out "$teacher"
 }
 
 stage_score_teacher() { decode_and_score teacher; }
@@ -239,8 +247,8 @@ train_systems() { # MAIN CONFIG
     for name in $systems; do
         echo "-- $name"
         independent
-        run "$cuda_cmd" "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
-            "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name" --ngpu "$ngpu"
+        train "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
+            "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name"
     done
 }
 
