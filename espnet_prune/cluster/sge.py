@@ -59,7 +59,7 @@ class GridEngine:
             identity = row.findtext("JB_job_number", "")
             if identity in identities:
                 task = row.findtext("tasks") or "0"
-                state = row.findtext("state[@*]") or row.findtext("state") or ""
+                state = row.findtext("state", "")
                 result[identity, int(task)] = state
         return result
 

@@ -120,6 +120,9 @@ def wait_or_cancel(folders: list[Path]) -> list[Failure]:
             signals.received = interrupt.number
             signals.check_with(folders)
             raise
+        except Exception:  # a bug or a full disk: nobody would look after the jobs any more
+            cancel(folders)
+            raise
 
 
 class _Signals:
