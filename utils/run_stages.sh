@@ -55,8 +55,9 @@ submit_one_stage() { # NAME
 }
 
 print_report() { # again, so that the table comes last: what followed the command in its log
-    local logs=("$exp"/log/13_report*.log)
-    tac "${logs[-1]}" | sed '/^# [0-9-]* [0-9:]* /q' | tac | sed '1d; /^# ended after /d'
+    local report_log=$exp/log/13_report.log
+    if [[ $cmd_backend != local ]]; then report_log=$exp/log/13_report.1.log; fi
+    tac "$report_log" | sed '/^# [0-9-]* [0-9:]* /q' | tac | sed '1d; /^# ended after /d'
 }
 
 await_jobs() { # until all have ended; whoever is interrupted cancels them

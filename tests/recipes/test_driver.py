@@ -244,6 +244,9 @@ number=$(wc -l < "$RECORD")
 mv "$folder" "$JOBS/$number"
 echo "$number" > "$JOBS/$number/id"
 echo "$JOBS/$number"
+for word; do if [[ $word == *.log ]]; then break; fi; done
+mkdir -p "${word%/*}"
+printf '%s\\n' '# 2026-01-01 00:00:00 n1: x' 'printed in a job' '# ended after 1.0 s' > "$word"
 """
 
 
@@ -284,6 +287,14 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     assert after(commands[number["cut"] - 1]) == prunes
     assert "--wait false" in commands[0] and "06_teacher.1.log" in commands[0]
     assert "espnet_prune.bin.status" in process.stdout
+
+
+def test_the_report_comes_last_when_it_was_waited_for(submitting, tmp_path):
+    (tmp_path / "work/exp/base/log").mkdir(parents=True)
+    (tmp_path / "work/exp/base/log/13_report.log").write_text("that of an earlier run\n")
+    process, _ = submitting("--stage", "report", "--wait")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-2] == "printed in a job"
 
 
 def test_a_refused_submission_ends_the_command(submitting):
