@@ -1,12 +1,13 @@
 """Models of transformers: from their hub or a folder, and back from what ``save`` wrote."""
 
 from collections.abc import Mapping
+from types import ModuleType
 
 import torch
 from torch import nn
 
 from espnet_prune.config import nearest
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.surgery.cut import cut_to_plan, plan_of
 from espnet_prune.surgery.plan import Plan
 
@@ -31,8 +32,7 @@ def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Mod
     Raises:
         ModelError: an unknown class; a name that isn't found, or weights that don't fit.
     """
-    import transformers
-
+    transformers = _transformers()
     _check_class(class_name, "class_name")
     try:
         model, found = getattr(transformers, class_name).from_pretrained(
@@ -73,8 +73,7 @@ def build_model(description: Mapping) -> nn.Module:
     Raises:
         ModelError: an unknown class, or a plan of another model.
     """
-    import transformers
-
+    transformers = _transformers()
     name = description.get("class")
     _check_class(name, "model.json: class")
     config = getattr(transformers, CLASSES[name]).from_dict(dict(description["config"]))
@@ -83,6 +82,16 @@ def build_model(description: Mapping) -> nn.Module:
     if description.get("plan") is not None:
         cut_to_plan(model, Plan.from_json(description["plan"], "model.json: plan"))
     return model
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"{error.name} is missing; install the extra: pip install 'espnet_prune[hf]'"
+        ) from error
+    return transformers
 
 
 def _check_class(name: object, where: str) -> None:
