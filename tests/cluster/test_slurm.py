@@ -89,7 +89,6 @@ def test_a_training_asked_to_stop_saves_and_goes_on(begin, slurm, tmp_path):
     assert text.index("from nothing") < text.index("status 75") < text.index("from update")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_time_limit_is_announced_and_outlived(begin, tmp_path):
     """Slurm looks at limits twice a minute, and grants whole minutes."""
