@@ -19,12 +19,12 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports the model."""
     import espnet_prune
-    from espnet_prune.export.onnx import GRAPH, export_onnx
+    from espnet_prune.export.onnx import export_onnx
 
     args = get_parser().parse_args(argv)
     differences = export_onnx(espnet_prune.load(args.model), args.out)
     worst = max(differences.values())
-    size = (args.out / GRAPH).stat().st_size / 1e6
+    size = sum(path.stat().st_size for path in args.out.glob("model.onnx*")) / 1e6
     print(
         f"{args.out}: {size:.1f} MB; ONNX Runtime and torch differ by at most {worst:.1g} at "
         f"{len(differences)} lengths"

@@ -11,7 +11,6 @@ import io
 import logging
 import math
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,16 +21,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.export.folder import (
+    BPE,
+    DESCRIPTION,
+    GRAPH,
+    LEAST_FRAMES,
+    LONGEST_FRAMES,
+    SCHEMA,
+    SUBSAMPLING,
+    TOKENS,
+    describe,
+    new_folder,
+)
+from espnet_prune.export.session import open_session
 from espnet_prune.io_atomic import write_json, write_text
 
-SCHEMA = 1
-GRAPH, DESCRIPTION, TOKENS, BPE = "model.onnx", "model.json", "tokens.txt", "bpe.model"
-LEAST_FRAMES = 16
-LONGEST_FRAMES = 16000  # of 10 ms: ESPnet's table of positions holds 5000 after a 4x front-end
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported
 TOLERANCE = 1e-4  # of outputs of the order of 1, as for masked and cut models
 INT32_MAX = 2**31 - 1
-FIRST_FRAME, SUBSAMPLING = 6, 4  # two convolutions of 3 frames at every second
+FIRST_FRAME = 6  # the last that two convolutions of 3 frames at every second need for one
 
 
 class EncoderGraph(nn.Module):
@@ -126,38 +134,35 @@ def export_onnx(model: nn.Module, folder: str | Path) -> dict[str, float]:
     Args:
         model: an ESPnetASRModel (samples to CTC log-probabilities, with tokens beside), or a
             ConformerEncoder (features to hidden states); dense or cut.
-        folder: made; gets ``model.onnx``, ``model.json`` and, for a whole model, its tokens.
+        folder: made, or replaced if it is an earlier export; gets ``model.onnx``, ``model.json``
+            and, for a whole model, its tokens.
 
     Returns:
         The largest difference from torch by number of samples (of features for an encoder).
 
     Raises:
+        ConfigError: the folder holds anything but an earlier export.
         ModelError: a part that can't be exported, or outputs that differ by more than 1e-4.
         EnvironmentProblem: onnx, onnxscript or onnxruntime is missing.
     """
     folder = Path(folder)
     whole = not hasattr(model, "encoders")
     graph = (SpeechGraph(model) if whole else EncoderGraph(model)).eval()
+    about = describe(model) if whole else {"kind": "conformer_encoder"}
     step = graph.features.hop if whole else 1
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / GRAPH
-        _export(graph, _inputs(model, CHECKED_FRAMES[0]), step, path)
-        differences = _compare(graph, model, path)
-        worst = max(differences.values())
+    with new_folder(folder) as new:
+        _export(graph, _inputs(model, CHECKED_FRAMES[0]), step, new / GRAPH)
+        differences = _compare(model, new / GRAPH)
+        worst = float(numpy.max(list(differences.values())))  # a NaN anywhere is the maximum
         if not worst <= TOLERANCE:
             raise ModelError(
                 f"{folder}: ONNX Runtime and torch differ by {worst:.2g} (allowed: {TOLERANCE:g}); "
                 "nothing was written"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        description = _describe(model, graph) if whole else {"kind": "conformer_encoder"}
         if whole:
-            _write_tokens(model.espnet_prune_config, folder)
-        shutil.move(path, folder / GRAPH)
-        checked = {str(length): float(value) for length, value in differences.items()}
-        write_json(
-            folder / DESCRIPTION, {"schema": SCHEMA, **description, "max_difference": checked}
-        )
+            _write_tokens(model.espnet_prune_config, new)
+        checked = {str(length): value for length, value in differences.items()}
+        write_json(new / DESCRIPTION, {"schema": SCHEMA, **about, "max_difference": checked})
     return differences
 
 
@@ -191,7 +196,7 @@ def _export(graph: nn.Module, inputs: Tensor, step: int, path: Path) -> None:
                 module.attn = None
 
 
-def _compare(graph: nn.Module, model: nn.Module, path: Path) -> dict[int, float]:
+def _compare(model: nn.Module, path: Path) -> dict[int, float]:
     """The largest difference of any output, by length of the input."""
     session = open_session(path)
     name = session.get_inputs()[0].name
@@ -204,9 +209,8 @@ def _compare(graph: nn.Module, model: nn.Module, path: Path) -> dict[int, float]
         pairs = zip(found, expected, strict=True)
         if any(a.shape != tuple(b.shape) for a, b in zip(found, expected, strict=True)):
             raise ModelError(f"{path}: outputs of another shape than torch's; this is a bug")
-        differences[inputs.shape[1]] = max(
-            float(numpy.abs(a - b.numpy()).max(initial=0.0)) for a, b in pairs
-        )
+        each = [numpy.abs(a - b.numpy()).max(initial=0.0) for a, b in pairs]
+        differences[inputs.shape[1]] = float(numpy.max(each))
     return differences
 
 
@@ -217,27 +221,6 @@ def _stock(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
         return (model(inputs, lengths)[0],)
     encoded, _ = model.encode(inputs, lengths)
     return model.ctc.log_softmax(encoded), encoded
-
-
-def open_session(path: Path):
-    """An ONNX Runtime session on the CPU, its threads as torch's.
-
-    Raises:
-        EnvironmentProblem: onnxruntime is missing.
-        ModelError: the file can't be read.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EnvironmentProblem(
-            "onnxruntime is missing; install the extra: pip install 'espnet_prune[onnx]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, all from Exception
-        raise ModelError(f"{path}: ONNX Runtime can't read it ({error})") from error
 
 
 def _inputs(model: nn.Module, frames: int) -> Tensor:
@@ -279,27 +262,11 @@ def _check(model: nn.Module) -> None:
         raise ModelError(
             "frontend: only `default` on samples, without enhancement, can be exported"
         )
-    if norm is not None and not hasattr(norm, "norm_means"):
+    if norm is not None and type(norm).__name__ != "GlobalMVN":
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
     for name in ("preencoder", "postencoder"):
         if getattr(model, name, None) is not None:
             raise ModelError(f"{name}: it can't be exported yet; leave it out")
-
-
-def _describe(model: nn.Module, graph: SpeechGraph) -> dict:
-    """What a program needs to use the graph."""
-    config: Mapping = model.espnet_prune_config
-    return {
-        "kind": "ctc_speech",
-        "sample_rate": int((config.get("frontend_conf") or {}).get("fs", 16000)),
-        "least_samples": LEAST_FRAMES * graph.features.hop,
-        "longest_samples": LONGEST_FRAMES * graph.features.hop,
-        "samples_a_frame": SUBSAMPLING
-        * graph.features.hop,  # of the output, after the 4x front-end
-        "blank": int(model.blank_id),
-        "end": int(model.eos),
-        "token_type": config["token_type"],
-    }
 
 
 def _write_tokens(config: Mapping, folder: Path) -> None:

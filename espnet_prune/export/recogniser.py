@@ -1,6 +1,6 @@
-"""Greedy CTC with ONNX Runtime: an exported folder turns samples into words with times."""
+"""Greedy CTC by ONNX Runtime: samples to words with times; imports neither torch nor ESPnet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import numpy
 
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ModelError
-from espnet_prune.export.onnx import BPE, DESCRIPTION, GRAPH, SCHEMA, TOKENS, open_session
-from espnet_prune.io_atomic import read_json
+from espnet_prune.export.folder import BPE, GRAPH, TOKENS, read_description, read_tokens
+from espnet_prune.export.session import open_session
 
 FULL_SCALE = 32768.0  # of int16
+SEGMENT_SECONDS = 40.0  # as DecodeConfig has it
 WORD_START, SPACE = "▁", "<space>"  # in sentencepiece's pieces, in lists of characters
 
 
@@ -30,32 +31,35 @@ class Word:
     end: float
 
 
-class OnnxRecogniser:
-    """A folder made by ``export_onnx`` from a whole model.
+class GreedyRecogniser:
+    """What both kinds of recogniser share: pieces of a recording, the best path, words.
 
     Args:
-        folder: with ``model.onnx``, ``model.json`` and the tokens.
+        about: the model's description, as ``export.folder.describe`` gives it.
+        tokens: by index.
+        bpe_model: the sentencepiece model, read where the tokens are its pieces.
         segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
 
     Raises:
-        DataError: a file is missing.
-        ModelError: an encoder alone, another schema, a damaged graph.
+        ModelError: the sentencepiece model is missing or damaged.
     """
 
-    def __init__(self, folder: str | Path, segment_seconds: float = 40.0) -> None:
-        folder = Path(folder)
-        self.about = read_json(folder / DESCRIPTION)
-        if self.about.get("schema") != SCHEMA or self.about.get("kind") != "ctc_speech":
-            raise ModelError(
-                f"{folder / DESCRIPTION}: schema {self.about.get('schema')!r} and kind "
-                f"{self.about.get('kind')!r}, expected {SCHEMA} and 'ctc_speech'; export a whole "
-                "model with CTC"
-            )
-        self.rate: int = self.about["sample_rate"]
-        self.segment_seconds = min(segment_seconds, self.about["longest_samples"] / self.rate)
-        self.tokens = (folder / TOKENS).read_text(encoding="utf-8").splitlines()
-        self.session = open_session(folder / GRAPH)
-        self.pieces = _bpe(folder / BPE) if self.about["token_type"] == "bpe" else None
+    def __init__(
+        self,
+        about: Mapping,
+        tokens: Sequence[str],
+        bpe_model: Path,
+        segment_seconds: float = SEGMENT_SECONDS,
+    ) -> None:
+        self.about = about
+        self.tokens = tokens
+        self.rate: int = about["sample_rate"]
+        self.segment_seconds = min(segment_seconds, about["longest_samples"] / self.rate)
+        self.pieces = _bpe(bpe_model) if about["token_type"] == "bpe" else None
+
+    def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
+        """CTC's log-probabilities (T, V) of samples (samples,) within -1 to 1, float32."""
+        raise NotImplementedError
 
     def transcribe(self, samples: numpy.ndarray) -> str:
         """Recognised text of int16 samples (samples,) at ``rate``."""
@@ -71,10 +75,8 @@ class OnnxRecogniser:
         return words
 
     def _piece(self, samples: numpy.ndarray, offset: float) -> list[Word]:
-        speech = (samples / FULL_SCALE).astype(numpy.float32)[None]
-        (log_probs,) = self.session.run(["log_probs"], {"speech": speech})
-        drop = {self.about["blank"], self.about["end"]}
-        emitted = collapse(log_probs[0].argmax(-1), drop)
+        log_probs = self.log_probs((samples / FULL_SCALE).astype(numpy.float32))
+        emitted = collapse(log_probs.argmax(-1), {self.about["blank"], self.about["end"]})
         seconds = self.about["samples_a_frame"] / self.rate
         return [
             Word(self._text(ids), offset + seconds * first, offset + seconds * (last + 1))
@@ -104,6 +106,37 @@ class OnnxRecogniser:
         return "".join(self.pieces.decode_pieces(tokens) if self.pieces else tokens).strip()
 
 
+class OnnxRecogniser(GreedyRecogniser):
+    """A folder made by ``export_onnx`` from a whole model.
+
+    Args:
+        folder: with ``model.onnx``, ``model.json`` and the tokens.
+        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+
+    Raises:
+        DataError: the description is missing.
+        ModelError: an encoder alone, another schema; a missing, damaged or foreign file.
+        EnvironmentProblem: onnxruntime is missing.
+    """
+
+    def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
+        folder = Path(folder)
+        super().__init__(
+            read_description(folder), read_tokens(folder), folder / BPE, segment_seconds
+        )
+        self.session = open_session(folder / GRAPH)
+        outputs = {output.name: output.shape[-1] for output in self.session.get_outputs()}
+        if outputs.get("log_probs") != len(self.tokens):
+            raise ModelError(
+                f"{folder / TOKENS}: {len(self.tokens)} tokens, but the graph has "
+                f"{outputs.get('log_probs')}; export the model again"
+            )
+
+    def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
+        """As the base class says."""
+        return self.session.run(["log_probs"], {"speech": speech[None]})[0][0]
+
+
 def collapse(best: numpy.ndarray, drop: set[int]) -> list[tuple[int, int]]:
     """CTC's best path to labels.
 
@@ -121,6 +154,9 @@ def collapse(best: numpy.ndarray, drop: set[int]) -> list[tuple[int, int]]:
 def _bpe(path: Path):
     from sentencepiece import SentencePieceProcessor
 
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; export the model again")
-    return SentencePieceProcessor(model_file=str(path))
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"{path}: can't be read as a sentencepiece model ({error}); export the model again"
+        ) from error

@@ -1,27 +1,31 @@
 """ONNX Runtime gives torch's outputs, dense and cut, whatever kind of site was cut."""
 
 import json
+import math
+import shutil
 
 import numpy
 import pytest
 import torch
 from models import AllSites, encoder
 
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.export import folder as exported_folder
 from espnet_prune.export import onnx
+from espnet_prune.export.folder import DESCRIPTION, GRAPH, new_folder
 from espnet_prune.export.onnx import CHECKED_FRAMES, export_onnx, open_session
 from espnet_prune.sites import KINDS
 from espnet_prune.surgery import cut, inject
 
 pytestmark = pytest.mark.timeout(300)
 TOLERANCE = 2e-5
-GROUPS = (
-    ("attention.heads", "macaron.units"),
-    ("feed_forward.units", "convolution.channels"),
-    ("block.0.attention", "block.1.macaron"),
-    ("block.0.convolution", "block.1.feed_forward"),
-    ("front_end.0",),
-    ("front_end.1", "block.1"),
+UNIT_KINDS = tuple(kind for kind in KINDS if kind not in ("branch", "block"))
+# Together, they make every group of units and every branch go once, and each front-end channel.
+# An export takes seconds, so each cut has several groups, in blocks that don't hide one another.
+GONE = (
+    ("block.0.attention.heads", "block.0.convolution", "block.1.macaron.units", "front_end.0"),
+    ("block.0.macaron", "block.0.feed_forward.units", "block.1.attention", "front_end.1"),
+    ("block.0.convolution.channels", "block.0.feed_forward", "block.1"),
 )
 
 
@@ -44,11 +48,16 @@ def some(site) -> torch.Tensor:
     return kept * (torch.rand(site.units, generator=generator) * 0.8 + 0.2)
 
 
+def without(names):
+    """An encoder without the units, branches and blocks of these sites."""
+    return cut_with(lambda s: torch.zeros(s.units) if s.name in names else torch.ones(s.units))
+
+
 def check(model, folder) -> None:
     differences = export_onnx(model, folder)
     assert list(differences) == list(CHECKED_FRAMES)
     assert max(differences.values()) < TOLERANCE
-    session = open_session(folder / onnx.GRAPH)
+    session = open_session(folder / GRAPH)
     feats = torch.randn(1, 200, 80)
     with torch.no_grad():
         expected = model(feats, torch.tensor([200]))[0]
@@ -56,39 +65,85 @@ def check(model, folder) -> None:
     assert numpy.abs(found - expected.numpy()).max(initial=0) < TOLERANCE
 
 
-def test_dense(tmp_path):
-    check(encoder(), tmp_path / "onnx")
-    description = json.loads((tmp_path / "onnx/model.json").read_text())
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    """A dense encoder's export."""
+    folder = tmp_path_factory.mktemp("dense") / "onnx"
+    check(encoder(), folder)
+    return folder
+
+
+@pytest.fixture
+def exporting(dense, monkeypatch):
+    """Every export gives the dense encoder's graph, at once."""
+    monkeypatch.setattr(onnx, "_export", lambda *a: shutil.copyfile(dense / GRAPH, a[-1]))
+
+
+def test_dense(dense):
+    description = json.loads((dense / DESCRIPTION).read_text())
     assert description["kind"] == "conformer_encoder" and len(description["max_difference"]) == 3
+    assert {path.name for path in dense.iterdir()} == {GRAPH, DESCRIPTION}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_site(kind, tmp_path):
-    check(cut_with(some, (kind,)), tmp_path)
+def test_all_kinds_of_units_cut_softly(tmp_path):
+    check(cut_with(some, UNIT_KINDS), tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("groups", GROUPS, ids="+".join)
-def test_whole_groups_gone(groups, tmp_path):
-    def setter(site):
-        gone = any(site.name == g or site.name.endswith(f".{g}") for g in groups)
-        return torch.zeros(site.units) if gone else torch.ones(site.units)
-
-    check(cut_with(setter), tmp_path)
+@pytest.mark.parametrize("names", GONE, ids="+".join)
+def test_units_branches_and_blocks_gone(names, tmp_path):
+    check(without(names), tmp_path)
 
 
 def test_everything_gone(tmp_path):
     check(cut_with(lambda site: torch.zeros(site.units)), tmp_path)
 
 
-def test_outputs_that_differ_leave_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        onnx, "_stock", lambda model, inputs: (model(inputs, torch.tensor([9]))[0],)
-    )
-    monkeypatch.setattr(onnx, "_compare", lambda *unused: {120: 0.5})
-    with pytest.raises(ModelError, match=r"differ by 0\.5 .*nothing was written"):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_site_alone(kind, tmp_path):
+    check(cut_with(some, (kind,)), tmp_path)
+
+
+@pytest.mark.slow
+def test_weights_beside_the_graph_come_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "INT32_MAX", 10)  # every model is then too large for one file
+    check(encoder(), tmp_path / "onnx")
+    assert (tmp_path / "onnx" / exported_folder.DATA).stat().st_size > 10000
+
+
+def test_outputs_that_differ_leave_nothing(exporting, tmp_path):
+    with pytest.raises(ModelError, match=r"differ by \d.*nothing was written"):
+        export_onnx(encoder(seed=1), tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_differ_leave_an_earlier_export(exporting, dense, tmp_path):
+    shutil.copytree(dense, tmp_path / "onnx")
+    with pytest.raises(ModelError, match="nothing was written"):
+        export_onnx(encoder(seed=1), tmp_path / "onnx")
+    assert (tmp_path / "onnx" / GRAPH).read_bytes() == (dense / GRAPH).read_bytes()
+    export_onnx(encoder(), tmp_path / "onnx")  # and an export that is right replaces it
+
+
+def test_not_a_number_at_a_later_length_is_refused(exporting, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "_compare", lambda *unused: {120: 1e-6, 57: math.nan, 301: 1e-6})
+    with pytest.raises(ModelError, match="differ by nan"):
         export_onnx(encoder(), tmp_path / "onnx")
-    assert not (tmp_path / "onnx").exists()
+
+
+def test_an_export_removes_no_other_files(exporting, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(ConfigError, match="thesis.tex.*choose another folder"):
+        export_onnx(encoder(), tmp_path)
+    with pytest.raises(ConfigError, match="a file; an export makes a folder"):
+        export_onnx(encoder(), tmp_path / "thesis.tex")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    with pytest.raises(EnvironmentProblem, match="no space left"), new_folder(tmp_path / "onnx"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_intermediate_ctc_is_refused():

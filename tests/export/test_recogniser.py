@@ -1,6 +1,9 @@
 """From a model's folder to ONNX to words, by the commands a user types."""
 
 import io
+import shutil
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -12,6 +15,7 @@ from espnet_prune.bin.export_onnx import main as export_main
 from espnet_prune.bin.transcribe import main as transcribe_main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
+from espnet_prune.export.folder import TOKENS, describe, read_tokens
 from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
 
 pytestmark = pytest.mark.timeout(300)
@@ -140,3 +144,89 @@ def test_an_encoder_alone_has_no_words(tmp_path):
     (tmp_path / "model.json").write_text('{"schema": 1, "kind": "conformer_encoder"}')
     with pytest.raises(ModelError, match="kind 'conformer_encoder'.*export a whole model"):
         OnnxRecogniser(tmp_path)
+
+
+def test_a_saved_model_gives_the_words_and_times_of_its_export(model, exported, tmp_path, capsys):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, speech(1.3), RATE)
+    printed = []
+    for option in (["--onnx", str(exported)], ["--model", str(model)]):
+        assert run_main(transcribe_main, [*option, "--timestamps", path]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+
+
+def test_a_damaged_recording_does_not_stop_the_others(exported, tmp_path, capsys, caplog):
+    soundfile.write(tmp_path / "b.wav", speech(1.0), RATE)
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    assert run_main(transcribe_main, ["--onnx", str(exported), str(tmp_path)]) == 2
+    output = capsys.readouterr()
+    assert [line.split("\t")[0] for line in output.out.splitlines()] == [str(tmp_path / "b.wav")]
+    assert "a.wav" in caplog.text and "1 of 2 recordings couldn't be read" in output.err
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [(["-"], "no recording is listed on stdin"), (["-", "-"], "'-' is given twice")],
+)
+def test_lists_that_give_nothing(exported, monkeypatch, capsys, inputs, message):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert run_main(transcribe_main, ["--onnx", str(exported), *inputs]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokens.txt", None, "tokens.txt: can't be read"),
+        ("tokens.txt", b"<blank>\nA\n", r"2 tokens, but the graph has \d"),
+        ("bpe.model", b"damaged", "can't be read as a sentencepiece model"),
+        ("bpe.model", None, "can't be read as a sentencepiece model"),
+        ("model.onnx", b"damaged", "ONNX Runtime can't read it"),
+        ("model.json", b'{"schema": 2, "kind": "ctc_speech"}', "schema 2"),
+        ("model.json", b'{"schema": 1, "kind": "ctc_speech"}', "sample_rate is None, expected int"),
+        ("model.json", b"[]", "schema None"),
+    ],
+)
+def test_a_damaged_folder_is_named(exported, tmp_path, name, content, message):
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        OnnxRecogniser(folder)
+
+
+def test_an_exported_folder_needs_neither_torch_nor_espnet(exported):
+    code = (
+        "import sys; from espnet_prune.export.recogniser import OnnxRecogniser; "
+        f"OnnxRecogniser({str(exported)!r}); "
+        "sys.exit(bool({'torch', 'espnet2', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tokens_may_be_separators_of_lines(tmp_path):
+    (tmp_path / TOKENS).write_text("<blank>\n\u2028\n\x85\nA\n", encoding="utf-8")
+    assert read_tokens(tmp_path) == ["<blank>", "\u2028", "\x85", "A"]
+
+
+def test_what_cannot_be_exported_is_refused_by_name(model, tmp_path):
+    from espnet2.layers.utterance_mvn import UtteranceMVN
+
+    import espnet_prune
+    from espnet_prune.export.onnx import export_onnx
+
+    asr = espnet_prune.load(model)
+    asr.espnet_prune_config["frontend_conf"]["fs"] = "8k"  # as ESPnet's options write it
+    assert describe(asr)["sample_rate"] == 8000
+    asr.normalize = UtteranceMVN()
+    with pytest.raises(ModelError, match="normalize: UtteranceMVN"):
+        export_onnx(asr, tmp_path / "onnx")
+    asr.normalize = None
+    asr.encoder.embed = torch.nn.Identity()
+    with pytest.raises(ModelError, match="input_layer: Identity"):
+        export_onnx(asr, tmp_path / "onnx")
+    asr.ctc = None
+    with pytest.raises(ModelError, match="has no CTC"):
+        export_onnx(asr, tmp_path / "onnx")
