@@ -26,9 +26,6 @@ class LocalRun:
         signal.signal(signal.SIGTSTP, self._pause)
         with ThreadPoolExecutor(at_once) as pool:
             failures = list(pool.map(self._run_one, self.tasks))
-        if self.signal:  # as a shell expects of a program that a signal ended
-            signal.signal(self.signal, signal.SIG_DFL)
-            os.kill(os.getpid(), self.signal)
         return [failure for failure in failures if failure is not None]
 
     def _run_one(self, task: Task) -> Failure | None:
@@ -67,4 +64,9 @@ def run(job: Job, at_once: int) -> list[Failure]:
     """
     with tempfile.TemporaryDirectory(prefix="submit-") as folder:
         record(job, Path(folder))
-        return LocalRun(job, Path(folder)).run(at_once)
+        local_run = LocalRun(job, Path(folder))
+        failures = local_run.run(at_once)
+    if local_run.signal:  # as a shell expects of a program that a signal ended
+        signal.signal(local_run.signal, signal.SIG_DFL)
+        os.kill(os.getpid(), local_run.signal)
+    return failures

@@ -1,5 +1,6 @@
 """The submitting program without a scheduler: back-end local, and what it refuses."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,11 +52,16 @@ def test_memory_is_that_of_the_command(submit, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_what_it_started(tmp_path, number):
     command = [sys.executable, str(SUBMIT), "x.log", "bash", "-c", "sleep 77 & echo $!; wait"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
     child = int(process.stdout.readline())
     process.send_signal(number)
     assert process.wait(20) == -number
     assert wait_until(lambda: not runs(child), 5)
+    assert not list((tmp_path / "tmp").iterdir())
     assert (tmp_path / "x.log").read_text().splitlines()[-1].startswith("# ended after")
 
 
