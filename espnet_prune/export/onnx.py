@@ -33,6 +33,7 @@ from espnet_prune.export.folder import (
     describe,
     new_folder,
 )
+from espnet_prune.export.int8 import quantise
 from espnet_prune.export.session import open_session
 from espnet_prune.io_atomic import write_json, write_text
 
@@ -128,7 +129,7 @@ class FilterBank(nn.Module):
         return energy.clamp(min=1e-10).log() / self.base  # ESPnet's floor
 
 
-def export_onnx(model: nn.Module, folder: str | Path) -> dict[str, float]:
+def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dict[int, float]:
     """Writes a model as ONNX and checks it in ONNX Runtime.
 
     Args:
@@ -136,9 +137,12 @@ def export_onnx(model: nn.Module, folder: str | Path) -> dict[str, float]:
             ConformerEncoder (features to hidden states); dense or cut.
         folder: made, or replaced if it is an earlier export; gets ``model.onnx``, ``model.json``
             and, for a whole model, its tokens.
+        int8: quantise the graph once it is checked; ``model.json`` then says by how much this
+            changes its outputs (``int8_difference``), for which there is no limit.
 
     Returns:
-        The largest difference from torch by number of samples (of features for an encoder).
+        The largest difference from torch by number of samples (of features for an encoder),
+        before quantisation.
 
     Raises:
         ConfigError: the folder holds anything but an earlier export.
@@ -161,8 +165,12 @@ def export_onnx(model: nn.Module, folder: str | Path) -> dict[str, float]:
             )
         if whole:
             _write_tokens(model.espnet_prune_config, new)
-        checked = {str(length): value for length, value in differences.items()}
-        write_json(new / DESCRIPTION, {"schema": SCHEMA, **about, "max_difference": checked})
+        about["max_difference"] = {str(length): v for length, v in differences.items()}
+        if int8:
+            quantise(new / GRAPH)
+            changed = _compare(model, new / GRAPH)
+            about["int8_difference"] = {str(length): v for length, v in changed.items()}
+        write_json(new / DESCRIPTION, {"schema": SCHEMA, **about})
     return differences
 
 

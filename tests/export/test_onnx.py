@@ -13,6 +13,7 @@ from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.export import folder as exported_folder
 from espnet_prune.export import onnx
 from espnet_prune.export.folder import DESCRIPTION, GRAPH, new_folder
+from espnet_prune.export.int8 import quantise
 from espnet_prune.export.onnx import CHECKED_FRAMES, export_onnx, open_session
 from espnet_prune.sites import KINDS
 from espnet_prune.surgery import cut, inject
@@ -108,7 +109,11 @@ def test_each_kind_of_site_alone(kind, tmp_path):
 def test_weights_beside_the_graph_come_along(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "INT32_MAX", 10)  # every model is then too large for one file
     check(encoder(), tmp_path / "onnx")
-    assert (tmp_path / "onnx" / exported_folder.DATA).stat().st_size > 10000
+    data = tmp_path / "onnx" / exported_folder.DATA
+    before = data.stat().st_size
+    quantise(tmp_path / "onnx" / GRAPH)
+    assert 0 < data.stat().st_size < before
+    assert open_session(tmp_path / "onnx" / GRAPH).get_inputs()[0].name == "feats"
 
 
 def test_outputs_that_differ_leave_nothing(exporting, tmp_path):

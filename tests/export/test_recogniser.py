@@ -15,7 +15,9 @@ from espnet_prune.bin.export_onnx import main as export_main
 from espnet_prune.bin.transcribe import main as transcribe_main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
-from espnet_prune.export.folder import TOKENS, describe, read_tokens
+from espnet_prune.export import onnx
+from espnet_prune.export.folder import GRAPH, TOKENS, describe, read_description, read_tokens
+from espnet_prune.export.int8 import quantise
 from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
 
 pytestmark = pytest.mark.timeout(300)
@@ -91,6 +93,45 @@ def test_times_rise_and_lie_within_the_recording(exported):
 
 def test_too_short_gives_no_words(exported):
     assert OnnxRecogniser(exported).words(speech(0.05)) == []
+
+
+def test_int8_is_smaller_and_hears_the_same(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "int8")
+    quantise(folder / GRAPH)
+    assert (folder / GRAPH).stat().st_size < (exported / GRAPH).stat().st_size
+    noise = speech(3.0).astype(numpy.float32) / 32768
+    whole, small = (OnnxRecogniser(f).log_probs(noise) for f in (exported, folder))
+    assert 0 < numpy.abs(whole - small).max()
+    assert numpy.mean(whole.argmax(-1) == small.argmax(-1)) > 0.9
+
+
+def test_int8_leaves_the_filter_bank_as_it_is(exported, tmp_path):
+    from onnx import load, numpy_helper
+
+    folder = shutil.copytree(exported, tmp_path / "int8")
+    quantise(folder / GRAPH)
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in load(f / GRAPH).graph.initializer}
+        for f in (exported, folder)
+    )
+    for name in ("features.kernel", "features.mel"):
+        assert numpy.array_equal(after[name], before[name])
+    integers = [name for name, value in after.items() if value.dtype in ("int8", "uint8")]
+    assert len(integers) > 20 and not [name for name in integers if name.startswith("features")]
+
+
+def test_int8_by_the_command(model, exported, tmp_path, monkeypatch, capsys):
+    def export(*arguments):
+        shutil.copyfile(exported / GRAPH, arguments[-1])
+
+    monkeypatch.setattr(onnx, "_export", export)
+    folder = tmp_path / "int8"
+    assert run_main(export_main, ["--model", str(model), "--out", str(folder), "--int8"]) == 0
+    assert "then int8 changes a log-probability by up to" in capsys.readouterr().out
+    about = read_description(folder)
+    assert len(about["int8_difference"]) == 3
+    assert max(about["max_difference"].values()) < min(about["int8_difference"].values())
+    assert not (folder / "int8").exists()
 
 
 def test_collapse_keeps_first_frames_and_drops_blanks():
