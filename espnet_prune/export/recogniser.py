@@ -1,5 +1,6 @@
 """Greedy CTC by ONNX Runtime: samples to words with times; imports neither torch nor ESPnet."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Word:
     end: float
 
 
-class GreedyRecogniser:
+class GreedyRecogniser(ABC):
     """What both kinds of recogniser share: pieces of a recording, the best path, words.
 
     Args:
@@ -57,9 +58,9 @@ class GreedyRecogniser:
         self.segment_seconds = min(segment_seconds, about["longest_samples"] / self.rate)
         self.pieces = _bpe(bpe_model) if about["token_type"] == "bpe" else None
 
+    @abstractmethod
     def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
         """CTC's log-probabilities (T, V) of samples (samples,) within -1 to 1, float32."""
-        raise NotImplementedError
 
     def transcribe(self, samples: numpy.ndarray) -> str:
         """Recognised text of int16 samples (samples,) at ``rate``."""

@@ -60,6 +60,10 @@ class SelfPinching(LearningMethod):
     ) -> None:
         super().__init__(target, seed, config, updates)
         self.options = self.config.pinching
+        self.check_budget()
+
+    def check_budget(self) -> None:
+        """ConfigError where the budget's measure doesn't go with the rest."""
         if self.options.controller.kind == "band" and self.measure != "parameters":
             raise ConfigError(
                 f"pinching: controller: kind: the band counts parameters, not {self.measure}; "

@@ -15,7 +15,6 @@ from torch import Tensor
 from espnet_prune.budget import BAND_STRENGTH_WEIGHTS
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, SelfPinchingGate
-from espnet_prune.methods.base import MethodConfig
 from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.sites import WEIGHT, Site
 from espnet_prune.surgery import GatedModel
@@ -30,14 +29,8 @@ class SelfPinchingWeights(SelfPinching):
 
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
 
-    def __init__(
-        self,
-        target: float = 0.5,
-        seed: int = 0,
-        config: MethodConfig | None = None,
-        updates: int = 1000,
-    ) -> None:
-        super().__init__(target, seed, config, updates)
+    def check_budget(self) -> None:
+        """ConfigError for MACs."""
         if self.measure != "parameters":
             raise ConfigError(
                 f"budget: measure: single weights save no {self.measure}; measure parameters"

@@ -124,6 +124,35 @@ class ConsumedSite(Site):
         masked.keep_inputs(self.consumer, self.columns(kept), self.spread(values))
 
 
+class LinearSite(ConsumedSite):
+    """A site whose units are rows of some linear layers and columns of the one that reads them.
+
+    Args:
+        projections: the layers that make the units, ``width`` rows each.
+    """
+
+    def __init__(self, *args, projections: Sequence[nn.Linear], **keywords) -> None:
+        super().__init__(*args, **keywords)
+        self.projections = projections
+
+    def unit_weights(self) -> list[Tensor]:
+        return [p.weight for p in self.projections] + [self.consumer.weight.T.contiguous()]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Cuts the consumer's columns, then the projections' rows."""
+        self.cut_consumer(kept, values)
+        for projection in self.projections:
+            masked.keep_outputs(projection, self.columns(kept))
+
+
+class GoneBranch(nn.Module):
+    """Stands where a branch was: adds nothing, costs nothing."""
+
+    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
+        """(B, T, D) -> zeros (B, T, D)."""
+        return torch.zeros_like(x)
+
+
 class OutputSite(Site):
     """A site of one unit whose mask scales the output of its last layer, weight and bias.
 
@@ -155,9 +184,9 @@ class OutputSite(Site):
         else:
             self.remove()
 
+    @abstractmethod
     def remove(self) -> None:
         """Puts a module there that adds nothing."""
-        raise NotImplementedError
 
 
 @dataclass

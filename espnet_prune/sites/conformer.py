@@ -22,6 +22,8 @@ from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
     HEAD,
     ConsumedSite,
+    GoneBranch,
+    LinearSite,
     OutputSite,
     Site,
     SiteMap,
@@ -31,15 +33,7 @@ from espnet_prune.sites.front_end import front_end_sites, subsampled
 FRAMES_PER_SECOND = 100.0
 
 
-class GoneBranch(nn.Module):
-    """Stands where a branch was: adds nothing, costs nothing."""
-
-    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
-        """(B, T, D) -> zeros (B, T, D)."""
-        return torch.zeros_like(x)
-
-
-class HeadSite(ConsumedSite):
+class HeadSite(LinearSite):
     """Heads of one RelPositionMultiHeadedAttention; d_k stays as it is."""
 
     def __init__(self, attention: nn.Module, block: int) -> None:
@@ -53,32 +47,21 @@ class HeadSite(ConsumedSite):
             name,
             consumer=attention.linear_out,
             width=attention.d_k,
+            projections=[getattr(attention, f"linear_{n}") for n in ("q", "k", "v", "pos")],
         )
 
-    def _projections(self) -> list[nn.Linear]:
-        a = self.attention
-        return [a.linear_q, a.linear_k, a.linear_v, a.linear_pos]
-
-    def unit_weights(self) -> list[Tensor]:
-        a = self.attention
-        return [p.weight for p in self._projections()] + [a.linear_out.weight.T.contiguous()]
-
     def cut(self, kept: Tensor, values: Tensor) -> None:
-        rows = self.columns(kept)
-        self.cut_consumer(kept, values)
-        for projection in self._projections():
-            masked.keep_outputs(projection, rows)
+        super().cut(kept, values)
         for name in ("pos_bias_u", "pos_bias_v"):
             bias = getattr(self.attention, name)
             setattr(self.attention, name, nn.Parameter(bias.detach()[kept].clone()))
         self.attention.h = len(kept)
 
 
-class FeedForwardSite(ConsumedSite):
+class FeedForwardSite(LinearSite):
     """Hidden units of one position-wise feed-forward module."""
 
     def __init__(self, module: nn.Module, block: int, branch: str) -> None:
-        self.module = module
         name = f"block.{block}.{branch}"
         super().__init__(
             f"{name}.units",
@@ -87,14 +70,8 @@ class FeedForwardSite(ConsumedSite):
             block,
             name,
             consumer=module.w_2,
+            projections=[module.w_1],
         )
-
-    def unit_weights(self) -> list[Tensor]:
-        return [self.module.w_1.weight, self.module.w_2.weight.T.contiguous()]
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        self.cut_consumer(kept, values)
-        masked.keep_outputs(self.module.w_1, kept)
 
 
 class ConvolutionSite(ConsumedSite):

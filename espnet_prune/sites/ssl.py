@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from espnet_prune.budget.structure import BRANCH, CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.sites import masked
 from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
     HEAD,
-    ConsumedSite,
+    GoneBranch,
+    LinearSite,
     OutputSite,
     Site,
     SiteMap,
@@ -38,15 +38,7 @@ class GoneAttention(nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-class GoneFeedForward(nn.Module):
-    """Stands where a feed-forward module was: adds nothing."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) -> zeros (B, T, D)."""
-        return torch.zeros_like(hidden_states)
-
-
-class SslHeadSite(ConsumedSite):
+class SslHeadSite(LinearSite):
     """Heads of one self-attention module."""
 
     def __init__(self, attention: nn.Module, block: int) -> None:
@@ -60,28 +52,18 @@ class SslHeadSite(ConsumedSite):
             name,
             consumer=attention.out_proj,
             width=attention.head_dim,
+            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
         )
 
-    def _projections(self) -> list[nn.Linear]:
-        return [self.attention.q_proj, self.attention.k_proj, self.attention.v_proj]
-
-    def unit_weights(self) -> list[Tensor]:
-        columns = self.attention.out_proj.weight.T.contiguous()
-        return [p.weight for p in self._projections()] + [columns]
-
     def cut(self, kept: Tensor, values: Tensor) -> None:
-        rows = self.columns(kept)
-        self.cut_consumer(kept, values)
-        for projection in self._projections():
-            masked.keep_outputs(projection, rows)
+        super().cut(kept, values)
         self.attention.num_heads = len(kept)
 
 
-class SslFeedForwardSite(ConsumedSite):
+class SslFeedForwardSite(LinearSite):
     """Hidden units of one feed-forward module."""
 
     def __init__(self, module: nn.Module, block: int) -> None:
-        self.module = module
         name = f"block.{block}.feed_forward"
         super().__init__(
             f"{name}.units",
@@ -90,15 +72,8 @@ class SslFeedForwardSite(ConsumedSite):
             block,
             name,
             consumer=module.output_dense,
+            projections=[module.intermediate_dense],
         )
-
-    def unit_weights(self) -> list[Tensor]:
-        columns = self.module.output_dense.weight.T.contiguous()
-        return [self.module.intermediate_dense.weight, columns]
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        self.cut_consumer(kept, values)
-        masked.keep_outputs(self.module.intermediate_dense, kept)
 
 
 class SslBranchSite(OutputSite):
@@ -112,7 +87,7 @@ class SslBranchSite(OutputSite):
         super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, last=last)
 
     def remove(self) -> None:
-        gone = GoneAttention() if self.branch == "attention" else GoneFeedForward()
+        gone = GoneAttention() if self.branch == "attention" else GoneBranch()
         setattr(self.layer, self.branch, gone)
 
 
@@ -134,7 +109,7 @@ def check_ssl(encoder: nn.Module) -> None:
             )
         if getattr(layer, "adapter_layer", None) is not None:
             raise ModelError(f"block {block}: adapter layers can't be pruned; no adapter_attn_dim")
-        gone = (GoneAttention, GoneFeedForward)
+        gone = (GoneAttention, GoneBranch)
         full = encoder.config.num_attention_heads, encoder.config.intermediate_size
         if isinstance(layer.attention, gone) or isinstance(layer.feed_forward, gone):
             raise ModelError(f"block {block}: a model that is already cut can't be gated")
