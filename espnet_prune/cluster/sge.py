@@ -13,6 +13,8 @@ from espnet_prune.cluster.wait import GONE, Unreachable
 from espnet_prune.errors import EnvironmentProblem
 
 NO_ANSWER = re.compile("unable to (contact|send message)|can't (connect|unpack)|got no", re.I)
+# A script would be started by a login shell, whose profile may print into the log, or hang; a program is not.
+NO_LOGIN_SHELL = ("-b", "y", "-shell", "n")
 ERROR_STATE = "E"  # a letter among those of a state: the queue could not start it
 
 
@@ -30,7 +32,7 @@ class GridEngine:
             EnvironmentProblem: there is no qsub, or no master.
         """
         translated = site.translate(options)
-        words = [*site.command, "-terse", "-r", "y", "-j", "y", "-S", "/bin/bash"]
+        words = [*site.command, "-terse", "-r", "y", "-j", "y", *NO_LOGIN_SHELL]
         words += [word for group in translated for word in group.words]
         log = str(Path(job.directory, job.log_of("$TASK_ID")))
         words += ["-o", log, "-N", f"j{folder.name}"]  # a name must not begin with a digit
@@ -40,7 +42,7 @@ class GridEngine:
             numbers = [read_id(Path(name)) or "" for name in job.after]
             words += ["-hold_jid", ",".join(numbers)]
         try:
-            output = _ask([*words, str(script.write_script(job, folder))])
+            output = _ask([*words, "/bin/bash", str(script.write_script(job, folder))])
         except Unreachable as error:
             raise EnvironmentProblem(f"qsub: no answer from the master: {error}") from error
         except subprocess.CalledProcessError as error:
