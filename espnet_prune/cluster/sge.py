@@ -13,7 +13,7 @@ from espnet_prune.cluster.wait import GONE, Unreachable
 from espnet_prune.errors import EnvironmentProblem
 
 NO_ANSWER = re.compile("unable to (contact|send message)|can't (connect|unpack)|got no", re.I)
-# A script would be started by a login shell, whose profile may print into the log, or hang; a program is not.
+# A script would be started by a login shell, whose profile may print into the log, or hang.
 NO_LOGIN_SHELL = ("-b", "y", "-shell", "n")
 ERROR_STATE = "E"  # a letter among those of a state: the queue could not start it
 
