@@ -168,6 +168,8 @@ train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
 train_dump=dump/${train_data#data/}
 valid_dump=dump/$valid_set
+# scored whole, validated without utterances of odd length
+if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
 if { for n in 8 9 10 11 12 14; do runs "$n" && break; done; }; then
     systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
 fi
@@ -204,11 +206,11 @@ stage_speed() {
 
 stage_format() {
     local set common=(--sample_rate 16000 --format "$audio_format" --nj "$nj")
-    for set in "${train_data#data/}" "$valid_set"; do
-        independent
-        run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}" \
-            --min_seconds "$min_seconds" --max_seconds "$max_seconds"
-    done
+    local filter=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
+    independent
+    run "$train_cmd" format_audio --source "$train_data" --out "$train_dump" "${common[@]}" "${filter[@]}"
+    independent
+    run "$train_cmd" format_audio --source "data/$valid_set" --out "$valid_dump" "${common[@]}" "${filter[@]}"
     for set in $test_sets; do # whole: leaving out what is hard would flatter the result
         independent
         run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}"
