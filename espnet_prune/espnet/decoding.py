@@ -129,7 +129,7 @@ class Recogniser:
 
         speech = samples.astype(numpy.float32) / FULL_SCALE
         try:
-            least = self.model.frontend.stft.n_fft // 2 + 1  # what its padding can mirror
+            least = self._least()
             if len(speech) < least:
                 raise TooShortUttError(f"the front-end needs {least}", len(speech), least)
             text = self._greedy(speech) if mode == "greedy" else self._joint(speech)
@@ -142,6 +142,11 @@ class Recogniser:
             )
             return ""
         return " ".join(text.split())
+
+    def _least(self) -> int:
+        """Least number of samples that the front-end takes: what its padding can mirror."""
+        front_end = self.model.frontend
+        return 1 if front_end is None else front_end.stft.n_fft // 2 + 1
 
     def _joint(self, speech: numpy.ndarray) -> str:
         results = self.search(speech)

@@ -1,7 +1,7 @@
-"""The encoder class of cut models, registered among ESPnet's choices.
+"""This project's encoder classes, registered among ESPnet's choices.
 
 ``encoder: pruned_conformer`` with ``encoder_conf.pruned_arch`` (a plan) builds a ConformerEncoder
-and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights.
+and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights; ``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers.
 Importing this module registers it; spawned processes must import it again.
 """
 
@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from espnet_prune.espnet.encoder import PrunedConformerEncoder
+from espnet_prune.espnet.ssl_encoder import SslEncoder
 
 ENCODER = "pruned_conformer"
+SSL_ENCODER = "ssl"
 
 
 def register() -> None:
-    """Adds the encoder to ESPnet's choices; harmless when called again."""
+    """Adds the encoders to ESPnet's choices; harmless when called again."""
     from espnet_prune.espnet.editdistance_stub import ensure_editdistance
     from espnet_prune.espnet.torchaudio_stub import ensure_torchaudio
 
@@ -24,6 +26,7 @@ def register() -> None:
 
     classes: Mapping[str, Any] = encoder_choices.classes
     classes[ENCODER] = PrunedConformerEncoder
+    classes[SSL_ENCODER] = SslEncoder
 
 
 register()

@@ -12,6 +12,7 @@ from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.distributed import is_first
+from espnet_prune.espnet.encoder_input import random_input
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.espnet.system import (
@@ -34,7 +35,7 @@ from espnet_prune.surgery.sparse import count_zeroed
 logger = logging.getLogger(__name__)
 METHOD_KEY = "method"
 UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
-CHECK_FRAMES = 200
+CHECK_SECONDS = 2.0
 CUT_TOLERANCE = 1e-4  # of outputs of the order of 1: float32 sums in another order
 
 
@@ -335,11 +336,8 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
 
 @torch.no_grad()
 def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
-    """Largest difference of the encoders' outputs on random features."""
-    generator = torch.Generator().manual_seed(0)
-    bins = gated.model.frontend.output_size()
-    feats = torch.randn(2, CHECK_FRAMES, bins, generator=generator)
-    lengths = torch.tensor([CHECK_FRAMES, CHECK_FRAMES * 3 // 4])
+    """Largest difference of the encoders' outputs on random input."""
+    feats, lengths = random_input(gated.model, CHECK_SECONDS)
     stock = gated.masks
     gated.masks = lambda: masks
     try:

@@ -23,6 +23,7 @@ from espnet_prune.data.kaldi_dir import read_data, where
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import DataError
 from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
+from espnet_prune.espnet.encoder_input import input_shape
 from espnet_prune.provenance import file_digest
 
 SCHEMA = 1
@@ -140,11 +141,11 @@ def encoder_macs(model, reference_seconds: float) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    frames = round(reference_seconds * SAMPLE_RATE / model.frontend.hop_length)
-    feats = torch.zeros(1, frames, model.frontend.output_size())
+    shape = input_shape(model, reference_seconds)
+    feats, length = torch.zeros(1, *shape), torch.tensor([shape[0]])
     with torch.no_grad(), eager_attention(model.encoder):
         with FlopCounterMode(display=False) as counter:
-            model.encoder(feats, torch.tensor([frames]))
+            model.encoder(feats, length)
     return counter.get_total_flops() // FLOPS_A_MAC
 
 
@@ -152,13 +153,19 @@ def encoder_macs(model, reference_seconds: float) -> int:
 def eager_attention(encoder) -> Iterator[None]:
     """Attention without fused kernels, whose products the flop counter doesn't see."""
     fused = [module for module in encoder.modules() if getattr(module, "use_sdpa", False)]
+    configs = {id(m.config): m.config for m in encoder.modules() if hasattr(m, "config")}
+    chosen = {key: config._attn_implementation for key, config in configs.items()}
     for module in fused:
         module.use_sdpa = False
+    for config in configs.values():
+        config._attn_implementation = "eager"
     try:
         yield
     finally:
         for module in fused:
             module.use_sdpa = True
+        for key, config in configs.items():
+            config._attn_implementation = chosen[key]
 
 
 def interleaved(

@@ -20,7 +20,9 @@ CLASSES = {
 }
 
 
-def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Module:
+def load_pretrained(
+    name: str, class_name: str, offline: bool = False, options: Mapping | None = None
+) -> nn.Module:
     """A pretrained model in float32, ready to be gated.
 
     Args:
@@ -28,6 +30,7 @@ def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Mod
             ``save_pretrained``.
         class_name: one of ``CLASSES``.
         offline: whether to look only at folders and at what was downloaded before.
+        options: keys of the configuration that win, such as ``layerdrop``.
 
     Raises:
         ModelError: an unknown class; a name that isn't found, or weights that don't fit.
@@ -36,7 +39,11 @@ def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Mod
     _check_class(class_name, "class_name")
     try:
         model, found = getattr(transformers, class_name).from_pretrained(
-            name, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+            name,
+            dtype=torch.float32,
+            local_files_only=offline,
+            output_loading_info=True,
+            **(options or {}),
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -48,6 +55,21 @@ def load_pretrained(name: str, class_name: str, offline: bool = False) -> nn.Mod
     if missing:  # a new output layer is what finetuning starts from; any other part is a mistake
         raise ModelError(f"{name}: weights are missing: {', '.join(sorted(missing)[:3])}")
     return model.eval()
+
+
+def from_config(class_name: str, config: Mapping) -> nn.Module:
+    """A model with random weights from its configuration.
+
+    Raises:
+        ModelError: an unknown class, or a configuration that transformers doesn't take.
+    """
+    transformers = _transformers()
+    _check_class(class_name, "class_name")
+    try:
+        made = getattr(transformers, CLASSES[class_name]).from_dict(dict(config))
+        return getattr(transformers, class_name)(made).eval()
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
 
 
 def describe_model(model: nn.Module) -> dict:

@@ -92,7 +92,12 @@ class SslBranchSite(OutputSite):
 
 
 def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
-    """The Transformer encoder of a wav2vec 2.0 or HuBERT model, None for another model."""
+    """The Transformer encoder of a wav2vec 2.0 or HuBERT model, None for another model.
+
+    Args:
+        model: of transformers, or an ESPnet model whose encoder holds one as ``model``.
+    """
+    model = getattr(getattr(model, "encoder", None), "model", model)
     for name in ("wav2vec2", "hubert"):
         model = getattr(model, name, model)
     encoder = getattr(model, "encoder", None)

@@ -82,4 +82,5 @@ class Plan:
 
     def kept_blocks(self) -> list[int]:
         """Original indices of the blocks that are still there, ascending."""
-        return sorted(s.block for s in self.sites.values() if s.kind == "block" and s.kept)
+        gone = {s.block for s in self.sites.values() if s.kind == "block" and not s.kept}
+        return sorted({s.block for s in self.sites.values()} - gone - {None})

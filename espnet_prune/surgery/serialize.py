@@ -161,7 +161,11 @@ def espnet_config(model: nn.Module) -> dict:
         )
     config = {key: config[key] for key in MODEL_KEYS if key in config}
     plan = plan_of(model)
-    if plan is not None:
+    rebuilt = getattr(model.encoder, "saved_conf", None)
+    if rebuilt is not None:  # a pretrained encoder, whose configuration named where it came from
+        pruned = {} if plan is None else {"pruned_arch": plan.to_json()}
+        config["encoder_conf"] = {**rebuilt(), **pruned}
+    elif plan is not None:
         conf = {k: v for k, v in (config.get("encoder_conf") or {}).items() if k != "pruned_arch"}
         config["encoder"] = "pruned_conformer"
         config["encoder_conf"] = {**conf, "pruned_arch": plan.to_json()}
