@@ -1,7 +1,8 @@
 """This project's encoder classes, registered among ESPnet's choices.
 
 ``encoder: pruned_conformer`` with ``encoder_conf.pruned_arch`` (a plan) builds a ConformerEncoder
-and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights; ``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers.
+and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights.
+``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers.
 Importing this module registers it; spawned processes must import it again.
 """
 
