@@ -1,4 +1,4 @@
-"""Stages 7 and 11: a data folder decoded by CTC greedy and joint search."""
+"""Stages 7 and 11: a data folder decoded by CTC greedy, CTC prefix and/or joint search."""
 
 import argparse
 import sys

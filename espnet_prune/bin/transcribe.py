@@ -20,7 +20,8 @@ def get_parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="a system's model folder; needs ESPnet")
     model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy CTC")
-    parser.add_argument("--mode", choices=("greedy", "joint"), help="with --model; default: joint")
+    modes = ("greedy", "ctc_prefix", "joint")
+    parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
     parser.add_argument(
         "inputs", nargs="+", help="audio files, folders, or - for a list of files on stdin"
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.onnx and args.mode:
         parser.error("--mode goes with --model; an exported graph decodes greedily")
-    if args.timestamps and args.mode == "joint":
+    if args.timestamps and args.mode in ("ctc_prefix", "joint"):
         parser.error("--timestamps is of greedy CTC; a beam search has no frames")
     files = _files(args.inputs)
     failed, total = 0, 0

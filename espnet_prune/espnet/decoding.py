@@ -1,4 +1,4 @@
-"""Decoding of a data folder: CTC greedy, and stock ESPnet's joint beam search.
+"""Decoding of a data folder: CTC greedy, CTC prefix beam search, ESPnet's joint beam search.
 
 A cut model is read by stock ``Speech2Text`` from ``model/espnet``; that every result goes through
 it is the proof that ESPnet loads it. Each process uses one thread.
@@ -25,7 +25,8 @@ from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
-MODES = ("greedy", "joint")
+MODES = ("greedy", "ctc_prefix", "joint")
+DEFAULT_MODES = ("greedy", "joint")
 SAMPLE_RATE = 16000
 PART_UTTERANCES = 8  # decoded between two writes
 PARTS, BEGUN = "parts", ".begun.json"
@@ -37,8 +38,9 @@ class DecodeConfig:
     """How a set is decoded; there is no language model.
 
     Attributes:
-        modes: ``greedy`` (CTC argmax) and/or ``joint`` (beam search, CTC and attention).
-        beam_size: of the joint search.
+        modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
+            (beam search, CTC and attention).
+        beam_size: of either search.
         ctc_weight: of CTC in the joint search, the decoder has the rest.
         penalty: added for each token.
         maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection.
@@ -47,7 +49,7 @@ class DecodeConfig:
             this length, since attention over it would need memory by its square.
     """
 
-    modes: tuple[str, ...] = MODES
+    modes: tuple[str, ...] = DEFAULT_MODES
     beam_size: int = 10
     ctc_weight: float = 0.3
     penalty: float = 0.0
@@ -88,7 +90,7 @@ class Recogniser:
         from espnet_prune.espnet.fast_decoder import speed_up
 
         files = _files(folder)
-        self.segment_seconds = config.segment_seconds
+        self.config = config
         try:
             self.search = Speech2Text(
                 *map(str, files),
@@ -121,7 +123,7 @@ class Recogniser:
         Returns:
             The text; empty if the recording is too short for the front-end, with a warning.
         """
-        pieces = split_at_pauses(samples, SAMPLE_RATE, self.segment_seconds)
+        pieces = split_at_pauses(samples, SAMPLE_RATE, self.config.segment_seconds)
         return " ".join(filter(None, (self._piece(piece, mode, name) for piece in pieces)))
 
     def _piece(self, samples: numpy.ndarray, mode: str, name: str) -> str:
@@ -132,7 +134,8 @@ class Recogniser:
             least = self._least()
             if len(speech) < least:
                 raise TooShortUttError(f"the front-end needs {least}", len(speech), least)
-            text = self._greedy(speech) if mode == "greedy" else self._joint(speech)
+            decoders = dict(zip(MODES, (self._greedy, self._ctc_prefix, self._joint), strict=True))
+            text = decoders[mode](speech)
         except TooShortUttError as error:
             logger.warning(
                 "utterance '%s': %d samples are too short to decode, its text is empty (%s)",
@@ -149,18 +152,45 @@ class Recogniser:
         return 1 if front_end is None else front_end.stft.n_fft // 2 + 1
 
     def _joint(self, speech: numpy.ndarray) -> str:
+        if self.model.decoder is None:
+            raise ModelError(
+                "modes: joint: this model has no decoder, CTC alone; give "
+                "modes: [greedy, ctc_prefix]"
+            )
         results = self.search(speech)
         return (results[0][0] or "") if results else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
         import torch
 
+        best = self._ctc(speech).argmax(dim=1)
+        collapsed = torch.unique_consecutive(best).tolist()
+        return self._text([i for i in collapsed if i not in (self.model.blank_id, self.model.eos)])
+
+    def _ctc_prefix(self, speech: numpy.ndarray) -> str:
+        from espnet_prune.espnet.prefix_search import prefix_search
+
+        ids, _ = prefix_search(
+            self._ctc(speech),
+            self.model.blank_id,
+            self.config.beam_size,
+            never=(self.model.eos,),
+            penalty=self.config.penalty,
+            maxlenratio=self.config.maxlenratio,
+            minlenratio=self.config.minlenratio,
+        )
+        return self._text(ids)
+
+    def _ctc(self, speech: numpy.ndarray):
+        """Log-probabilities of CTC, (T, V)."""
+        import torch
+
         with torch.no_grad():
             lengths = torch.tensor([len(speech)])
             encoded, _ = self.model.encode(torch.from_numpy(speech)[None], lengths)
-            best = self.model.ctc.argmax(encoded)[0]
-        collapsed = torch.unique_consecutive(best).tolist()
-        ids = [i for i in collapsed if i not in (self.model.blank_id, self.model.eos)]
+            return self.model.ctc.log_softmax(encoded)[0]
+
+    def _text(self, ids: list[int]) -> str:
         tokens = self.search.converter.ids2tokens(ids)
         return self.search.tokenizer.tokens2text(tokens)
 
@@ -214,7 +244,9 @@ def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
         "segment_seconds": config.segment_seconds,
     }
     search = {key: value for key, value in asdict(config).items() if key != "modes"}
-    made_by = {"greedy": common, "joint": {**common, **search}}
+    joint = {**common, **search}
+    prefix = {key: value for key, value in joint.items() if key != "ctc_weight"}
+    made_by = {"greedy": common, "ctc_prefix": prefix, "joint": joint}
     return {mode: made_by[mode] for mode in config.modes}
 
 

@@ -25,7 +25,7 @@ LENGTHS = (9000, 100, 16000, 12000, 700, 8000, 14000, 9500, 11000, 13000)  # two
 CONFIG = DecodeConfig(beam_size=2, maxlenratio=-4.0)  # four tokens at most
 
 
-def write_model(folder, seed: int = 0):
+def write_model(folder, seed: int = 0, **settings):
     """Writes a model of random weights, BPE tokens; returns it."""
     from espnet_prune.espnet.build import build_asr_model, write_espnet_folder
 
@@ -44,6 +44,7 @@ def write_model(folder, seed: int = 0):
         encoder_conf=encoder,
         decoder="transformer",
         decoder_conf=dict(attention_heads=2, linear_units=16, num_blocks=1),
+        **settings,
     )
     torch.manual_seed(seed)
     model = build_asr_model(config).eval()
@@ -139,6 +140,47 @@ def test_joint_is_stock_espnet(model, data, decoded):
         assert hypotheses(decoded, "joint")[utterance] == " ".join(text.split())
 
 
+def test_ctc_prefix_is_the_search_over_the_outputs_of_ctc(model, data, tmp_path):
+    from espnet_prune.espnet.prefix_search import prefix_search
+
+    config = replace(CONFIG, modes=("ctc_prefix",))
+    decode(model, data, config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ctc_prefix"]  # only what was asked for
+    recogniser = Recogniser(model, config)
+    search, asr = recogniser.search, recogniser.model
+    texts = hypotheses(tmp_path, "ctc_prefix")
+    assert list(texts) == [f"u{i}" for i in range(len(LENGTHS))]
+    for utterance in ("u0", "u3", "u9"):
+        samples, _ = soundfile.read(data / f"{utterance}.flac", dtype="float32")
+        with torch.no_grad():
+            encoded, _ = asr.encode(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+            outputs = asr.ctc.log_softmax(encoded)[0]
+        ids, _ = prefix_search(outputs, 0, 2, never=(asr.eos,), maxlenratio=-4.0)
+        text = search.tokenizer.tokens2text(search.converter.ids2tokens(ids))
+        assert texts[utterance] == " ".join(text.split()) != ""
+
+
+def test_a_model_without_a_decoder_is_searched_by_ctc_and_refused_by_joint(tmp_path):
+    write_model(tmp_path, model_conf=dict(ctc_weight=1.0))
+    recogniser = Recogniser(tmp_path, CONFIG)
+    assert recogniser.model.decoder is None
+    samples = numpy.random.default_rng(1).normal(0, 3000, 9000).astype(numpy.int16)
+    assert recogniser.transcribe(samples, "ctc_prefix")
+    with pytest.raises(ModelError, match="no decoder.*ctc_prefix"):
+        recogniser.transcribe(samples, "joint")
+
+
+def test_a_prefix_search_depends_on_its_beam_but_not_on_the_joint_searchs_weight(
+    model, data, tmp_path, monkeypatch
+):
+    config = replace(CONFIG, modes=("ctc_prefix",))
+    decode(model, data, config, tmp_path)
+    with pytest.raises(ConfigError, match="beam_size: 2 -> 3"):
+        decode(model, data, replace(config, beam_size=3), tmp_path)
+    monkeypatch.setattr(decoding, "Recogniser", None)
+    decode(model, data, replace(config, ctc_weight=0.9), tmp_path)
+
+
 def test_tokens_become_the_same_words_again(model):
     search = Recogniser(model, CONFIG).search
     for text in TEXTS:
@@ -146,7 +188,7 @@ def test_tokens_become_the_same_words_again(model):
         assert search.tokenizer.tokens2text(search.converter.ids2tokens(ids)) == text
 
 
-@pytest.mark.parametrize("mode", ["greedy", "joint"])
+@pytest.mark.parametrize("mode", decoding.MODES)
 @pytest.mark.parametrize("samples", [1, 256, 257, 700])
 def test_too_short_gives_an_empty_text_and_a_warning(model, mode, samples, caplog):
     recogniser = Recogniser(model, CONFIG)

@@ -96,6 +96,24 @@ def test_page_is_self_contained_and_plots_are_there(experiment):
     assert "| l0_distill at 50%, 2 seeds | 5.50 ± 0.71 (sd of 2) | 5.50 ± 0.71" in results
 
 
+def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
+    score = experiment / "l0_50" / "decode" / "test" / "joint" / "score.json"
+    path = experiment / "l0_50" / "decode" / "test" / "ctc_prefix" / "score.json"
+    path.parent.mkdir()
+    path.write_text(score.read_text())
+    edit(path, wer=4.25)
+    main([str(experiment), "--corpus", "made_up"])
+    results = (experiment / "report" / "RESULTS.md").read_text()
+    lines = results.split("## WER")[1].splitlines()
+    header, row, teacher = (
+        next(line for line in lines if line.startswith(f"| {name} |")).split(" | ")
+        for name in ("system", "l0_50", "teacher")
+    )
+    column = [name.strip(" |") for name in header].index("test/ctc_prefix")
+    assert row[column].startswith("4.25") and teacher[column].startswith("not run")
+    assert (experiment / "report" / "wer_against_size_test_ctc_prefix.png").exists()
+
+
 def edit(path, **values) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
