@@ -1,5 +1,7 @@
 """Small models and helpers that several tests share."""
 
+from functools import partial
+
 import torch
 
 from espnet_prune.gates import FixedGate, HardConcreteGate
@@ -46,6 +48,18 @@ def features(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.full((batch,), FRAMES)
     lengths[-1] = FRAMES * 3 // 4
     return torch.randn(batch, FRAMES, 80, generator=generator), lengths
+
+
+def passes_of(gated, utterances: int = 6) -> list:
+    """Passes of single utterances of noise, whose loss is the distance from a constant."""
+    generator = torch.Generator().manual_seed(11)
+
+    def run(feats: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([feats.shape[1]])
+        return (gated(feats, lengths)[0] - 0.5).square().mean()
+
+    noise = torch.randn(utterances, FRAMES, 80, generator=generator)
+    return [partial(run, feats[None, : FRAMES - 8 * i]) for i, feats in enumerate(noise)]
 
 
 class AllSites:

@@ -11,6 +11,7 @@ from torch import nn
 from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.encoder_input import random_input
 from espnet_prune.espnet.options import check_training_config
@@ -29,6 +30,7 @@ from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
 from espnet_prune.methods import METHODS, MethodConfig
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
+from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
 from espnet_prune.surgery.sparse import count_zeroed
 
@@ -135,7 +137,7 @@ def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
 def prune(
     recipe: Recipe, system: SystemConfig, teacher: Path, folders: Folders, out: Path, ngpu: int
 ) -> None:
-    """Stage 8: learns masks, or notes that this method chooses them at the cut.
+    """Stage 8: learns masks, chooses them on data, or leaves that to the cut.
 
     Args:
         recipe: prune.yaml.
@@ -162,6 +164,8 @@ def prune(
         run_training(PruneTask, recipe.training, *_paths(folders), out / "prune", ngpu, extra)
     if not is_first():
         return
+    if method.calibration_utterances:
+        choose_masks(conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu)
     update_record(
         out,
         method=system.method,
@@ -193,7 +197,8 @@ def cut_system(out: Path) -> float:
     method = conf.build_method()
     gated = _trained(conf, out) if method.learns_masks else inject(load(conf.teacher), method)
     expected = float(gated.expected_sparsity().detach())
-    masks = method.masks(gated.eval())
+    gated.eval()
+    masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, conf, gated, reached)
@@ -338,12 +343,8 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
 def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
     """Largest difference of the encoders' outputs on random input."""
     feats, lengths = random_input(gated.model, CHECK_SECONDS)
-    stock = gated.masks
-    gated.masks = lambda: masks
-    try:
+    with holding(gated, masks):
         masked = gated.eval().model.encoder(feats, lengths)[0]
-    finally:
-        gated.masks = stock
     return float((masked - small.eval().encoder(feats, lengths)[0]).abs().max())
 
 

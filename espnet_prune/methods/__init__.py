@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from espnet_prune.config import check_choice
 from espnet_prune.methods.base import Method, MethodConfig
+from espnet_prune.methods.fisher import FisherMask
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
 from espnet_prune.methods.random_units import RandomUnits
@@ -14,6 +15,7 @@ from espnet_prune.methods.small_from_scratch import SmallFromScratch
 METHODS: Mapping[str, type[Method]] = {
     "l0_distill": L0Distill,
     "l0": L0,
+    "fisher": FisherMask,
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
     "random": RandomUnits,
@@ -36,6 +38,7 @@ def make_method(name: str, **options) -> Method:
 __all__ = [
     "L0",
     "METHODS",
+    "FisherMask",
     "L0Distill",
     "Magnitude",
     "Method",

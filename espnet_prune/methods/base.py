@@ -1,7 +1,7 @@
 """What a method is: one published recipe as a composition of sites, gate, budget, controller."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from espnet_prune.budget import MEASURES, Controller, ControllerConfig
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
+from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, HardConcreteConfig, SelfPinchingConfig
+from espnet_prune.methods.options import CalibrationConfig, FisherConfig
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -93,6 +95,8 @@ class MethodConfig:
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
         pinching: of the self-pinching methods.
+        calibration: of the methods that look at data.
+        fisher: of the Fisher mask search.
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
@@ -104,6 +108,8 @@ class MethodConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    fisher: FisherConfig = field(default_factory=FisherConfig)
 
     def __post_init__(self) -> None:
         for kind in self.sites:
@@ -168,6 +174,11 @@ class Method(ABC):
         """Epochs that the pruning stage takes over from finetuning."""
         return 0
 
+    @property
+    def calibration_utterances(self) -> int:
+        """Training utterances that a ``DataMethod`` looks at; 0 for a method that needs none."""
+        return 0
+
     def make_gate(self, site: Site) -> Gate:
         """A gate for a site; one that only holds a mask, unless the method learns masks."""
         return FixedGate(site.units)
@@ -179,6 +190,43 @@ class Method(ABC):
     @abstractmethod
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved hard masks (units,) of all sites, at the target."""
+
+
+Pass = Callable[[], Tensor]
+
+
+class DataMethod(Method):
+    """A method that learns nothing, but looks at data when it chooses its masks.
+
+    Example:
+        passes = [lambda batch=batch: loss_of(gated(**batch)) for batch in batches]
+        small = espnet_prune.cut(gated, method.masks(gated, passes))
+    """
+
+    @property
+    def calibration_utterances(self) -> int:
+        """By config."""
+        return self.config.calibration.utterances
+
+    @abstractmethod
+    def masks(self, gated: GatedModel, passes: Sequence[Pass] = ()) -> Mapping[str, Tensor]:
+        """The resolved hard masks (units,) of all sites, at the target.
+
+        Args:
+            gated: the gated model, in evaluation mode.
+            passes: each runs the gated model on one utterance and returns its loss ().
+
+        Raises:
+            ConfigError: no passes, though it needs them.
+        """
+
+    def check_passes(self, passes: Sequence[Pass]) -> None:
+        """ConfigError where a method that needs data got none."""
+        if self.calibration_utterances and not passes:
+            raise ConfigError(
+                f"{type(self).__name__} needs calibration data: give `masks` at least one pass, a "
+                "function that runs the gated model on an utterance and returns its loss"
+            )
 
 
 class LearningMethod(Method):

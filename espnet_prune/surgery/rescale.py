@@ -1,0 +1,122 @@
+"""Factors of kept units that bring a layer's output near the dense model's, by least squares.
+
+After Kwon et al. 2022 (arXiv 2204.09656, the last step). A unit's contribution to the layer that
+reads it is its activations times that layer's columns, so both sides of the normal equations come
+from products of activations and of columns, and no contribution is ever held by itself.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.sites import Site
+from espnet_prune.sites.base import ConsumedSite
+from espnet_prune.surgery.gated import GatedModel
+from espnet_prune.surgery.holding import holding
+
+logger = logging.getLogger(__name__)
+LARGEST_FACTOR = 10.0  # code of Kwon et al.: factors beyond +-10 are not trusted
+
+
+@torch.no_grad()
+def rescale(
+    gated: GatedModel,
+    masks: Mapping[str, Tensor],
+    passes: Sequence[Callable[[], object]],
+    damping: float,
+) -> dict[str, Tensor]:
+    """Masks whose kept values are least-squares factors, block by block from the input.
+
+    Args:
+        gated: the gated model, in evaluation mode.
+        masks: resolved masks (units,) of all sites, 0 and 1.
+        passes: each runs the gated model on one utterance, without padding.
+        damping: of the factors' distance from 1, relative to the diagonal's mean.
+
+    Returns:
+        The same masks with factors; sites of which nothing or all is gone keep their values, and so
+        do those whose factors would be large, with a warning.
+    """
+    device = next(gated.model.parameters()).device
+    scaled = {name: mask.to(device) for name, mask in masks.items()}
+    sites = [s for n, s in gated.site_map.sites.items() if _wants_factors(s, masks[n])]
+    for block in sorted({site.block for site in sites}):
+        members = [site for site in sites if site.block == block]
+        for site, system in zip(members, _systems(gated, members, scaled, passes), strict=True):
+            factors = _solve(*system, damping)
+            if factors.abs().max() > LARGEST_FACTOR:
+                logger.warning("%s: factors beyond %g, not rescaled", site.name, LARGEST_FACTOR)
+                continue
+            mask = scaled[site.name].clone()
+            mask[mask != 0] = factors.to(mask)
+            scaled[site.name] = mask
+    return scaled
+
+
+def _wants_factors(site: Site, mask: Tensor) -> bool:
+    partly = bool((mask == 0).any() and (mask != 0).any())
+    return isinstance(site, ConsumedSite) and site.block is not None and partly
+
+
+def _systems(
+    gated: GatedModel,
+    sites: Sequence[ConsumedSite],
+    masks: Mapping[str, Tensor],
+    passes: Sequence[Callable[[], object]],
+) -> list[tuple[Tensor, Tensor]]:
+    """The normal equations (kept, kept) and (kept,) of each site, summed over all passes."""
+    device = sites[0].consumer.weight.device
+    columns = [s.columns(masks[s.name].cpu().nonzero()[:, 0]).to(device) for s in sites]
+    own: list[Tensor | float] = [0.0] * len(sites)
+    cross: list[Tensor | float] = [0.0] * len(sites)
+    for run in passes:
+        dense = _inputs(gated, sites, {}, run)
+        small = _inputs(gated, sites, masks, run)
+        for i, kept in enumerate(columns):
+            ours = small[i][:, kept]
+            own[i] = own[i] + (ours.T @ ours).double()
+            cross[i] = cross[i] + (ours.T @ dense[i]).double()
+    systems = []
+    for site, kept, squares, products in zip(sites, columns, own, cross, strict=True):
+        weight = site.consumer.weight.flatten(1).double()
+        weights = weight[:, kept].T @ weight
+        left = _by_unit(_by_unit(squares * weights[:, kept], site.width).T, site.width)
+        systems.append((left, _by_unit((products * weights).sum(dim=1), site.width)))
+    return systems
+
+
+def _by_unit(values: Tensor, width: int) -> Tensor:
+    """Sums the ``width`` rows of each unit: (units * width, ...) -> (units, ...)."""
+    return values.reshape(-1, width, *values.shape[1:]).sum(dim=1)
+
+
+def _inputs(
+    gated: GatedModel,
+    sites: Sequence[ConsumedSite],
+    masks: Mapping[str, Tensor],
+    run: Callable[[], object],
+) -> list[Tensor]:
+    """What each site's consumer reads in a pass under ``masks``: (frames, inputs)."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(layer: nn.Module, inputs: tuple) -> None:
+        x = inputs[0].detach()
+        x = x.transpose(1, 2) if isinstance(layer, nn.Conv1d) else x
+        seen[id(layer)] = x.reshape(-1, x.shape[-1])
+
+    with holding(gated, masks), ExitStack() as stack:
+        for site in sites:
+            stack.callback(site.consumer.register_forward_pre_hook(keep).remove)
+        run()
+    return [seen[id(site.consumer)] for site in sites]
+
+
+def _solve(left: Tensor, right: Tensor, damping: float) -> Tensor:
+    """Factors (units,): least squares, and damping * mean diagonal * |factors - 1|^2."""
+    ones = torch.ones_like(right)
+    ridge = damping * left.diagonal().mean().clamp_min(torch.finfo(left.dtype).tiny)
+    regular = left + ridge * torch.eye(len(right), dtype=left.dtype, device=left.device)
+    return ones + torch.linalg.solve(regular, right - left @ ones)
