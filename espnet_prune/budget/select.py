@@ -80,13 +80,19 @@ def _between(
     return min((closed(few), closed(many)), key=lambda m: abs(_sparsity(budget, m) - target))
 
 
-def keep_highest(scores: Mapping[str, Tensor], budget: Budget, target: float) -> dict[str, Tensor]:
+def keep_highest(
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    target: float,
+    fixed: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Masks that keep the highest scores over all sites together, at the target sparsity.
 
     Args:
         scores: one score a unit, (units,), for each site that may be cut.
         budget: counts them.
         target: wanted hard sparsity.
+        fixed: masks of branches and blocks that are settled; by default all are open.
     """
     names = list(scores)
     flat = torch.cat([scores[name].double() for name in names])
@@ -95,7 +101,8 @@ def keep_highest(scores: Mapping[str, Tensor], budget: Budget, target: float) ->
     split = dict(zip(names, ranks.split([len(scores[name]) for name in names]), strict=True))
 
     def make(kept: float) -> dict[str, Tensor]:
-        return {name: (rank >= len(flat) - kept).float() for name, rank in split.items()}
+        masks = {name: (rank >= len(flat) - kept).float() for name, rank in split.items()}
+        return {**masks, **(fixed or {})}
 
     return masks_at_sparsity(make, budget, target, 0.0, float(len(flat)))[0]
 
@@ -106,6 +113,7 @@ def fill_to_target(
     budget: Budget,
     target: float,
     tolerance: float,
+    fixed: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Brings masks nearer to the target with finer units, where a coarse one was too much.
 
@@ -117,10 +125,12 @@ def fill_to_target(
         budget: counts them.
         target: wanted hard sparsity.
         tolerance: allowed distance from it; reached, it stops.
+        fixed: masks of branches and blocks that don't follow from their units.
     """
     gap = target - _sparsity(budget, masks)
     closing = gap > 0
     current = {name: masks[name].clone() for name in scores}  # branches follow from their units
+    current.update(fixed or {})
     candidates = [
         (float(score[unit]), name, unit)
         for name, score in scores.items()

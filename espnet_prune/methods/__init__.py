@@ -6,6 +6,7 @@ from espnet_prune.config import check_choice
 from espnet_prune.methods.base import Method, MethodConfig
 from espnet_prune.methods.fisher import FisherMask
 from espnet_prune.methods.l0_distill import L0, L0Distill
+from espnet_prune.methods.layer_drop import LayerDrop
 from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
@@ -16,6 +17,7 @@ METHODS: Mapping[str, type[Method]] = {
     "l0_distill": L0Distill,
     "l0": L0,
     "fisher": FisherMask,
+    "layer_drop": LayerDrop,
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
     "random": RandomUnits,
@@ -40,6 +42,7 @@ __all__ = [
     "METHODS",
     "FisherMask",
     "L0Distill",
+    "LayerDrop",
     "Magnitude",
     "Method",
     "MethodConfig",

@@ -12,7 +12,7 @@ from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, HardConcreteConfig, SelfPinchingConfig
-from espnet_prune.methods.options import CalibrationConfig, FisherConfig
+from espnet_prune.methods.options import CalibrationConfig, FisherConfig, LayerDropConfig
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -97,6 +97,7 @@ class MethodConfig:
         pinching: of the self-pinching methods.
         calibration: of the methods that look at data.
         fisher: of the Fisher mask search.
+        layer_drop: of layer dropping.
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
@@ -110,6 +111,7 @@ class MethodConfig:
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     fisher: FisherConfig = field(default_factory=FisherConfig)
+    layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)
 
     def __post_init__(self) -> None:
         for kind in self.sites:

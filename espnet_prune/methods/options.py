@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from espnet_prune.config import check_range
+from espnet_prune.config import check_choice, check_range
+
+ORDERS = ("loss", "spaced")
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,18 @@ class FisherConfig:
     def __post_init__(self) -> None:
         check_range("fisher: rescale_utterances", self.rescale_utterances, 1, 1e6)
         check_range("fisher: damping", self.damping, 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
+class LayerDropConfig:
+    """Options of layer dropping alone.
+
+    Attributes:
+        order: ``loss``: one block after the other, each time the one whose loss is the smallest
+            without it; ``spaced``: evenly over the depth, with no look at data.
+    """
+
+    order: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_choice("layer_drop: order", self.order, ORDERS)

@@ -14,8 +14,10 @@ systems:
     method: fisher
     target: 0.4
     options: {calibration: {utterances: 8}, fisher: {rescale_utterances: 4}}
+  depth:
+    {method: layer_drop, target: 0.4, options: {calibration: {utterances: 4}}}
 """
-NAMES = ("fisher",)
+NAMES = ("fisher", "depth")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""Layer dropping: whole blocks go, and the depth shrinks instead of the widths.
+
+After "Layer Pruning on Demand with Intermediate CTC", Lee, Kang and Watanabe, Interspeech 2021
+(arXiv 2106.09216). Published: intermediate CTC and stochastic depth in the training make a model
+whose blocks can be dropped with no finetuning, and strategies find the blocks that are safe to
+drop. Here blocks are dropped from whatever teacher there is, which costs it more than theirs,
+since intermediate CTC can't be gated; it is finetuned afterwards with as many updates as every
+other system. Which block goes next is ours (``layer_drop.order``): the one whose loss is the
+smallest without it, or the one that is farthest from those that are gone and from both ends.
+
+A model of equal blocks has only as many sizes as blocks. So that all systems are of one size, the
+block that would be too much is not dropped but thinned: it loses its units of smallest magnitude,
+up to the target. The log and the plan say which blocks are gone and which one is thinned.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from espnet_prune.budget import BLOCK, fill_to_target, keep_highest, resolve
+from espnet_prune.errors import ModelError
+from espnet_prune.methods.base import DataMethod, Pass, unit_scores
+from espnet_prune.sites import Site
+from espnet_prune.surgery import GatedModel
+from espnet_prune.surgery.holding import holding
+
+logger = logging.getLogger(__name__)
+
+
+class LayerDrop(DataMethod):
+    """Blocks by the loss without them, or evenly spaced; the last one in part."""
+
+    @property
+    def site_kinds(self) -> Sequence[str]:
+        """Those of the config, and the blocks."""
+        return tuple(dict.fromkeys((*self.config.sites, BLOCK)))
+
+    @property
+    def calibration_utterances(self) -> int:
+        """None where blocks go by their places."""
+        by_loss = self.config.layer_drop.order == "loss"
+        return super().calibration_utterances if by_loss else 0
+
+    def masks(self, gated: GatedModel, passes: Sequence[Pass] = ()) -> Mapping[str, Tensor]:
+        """The resolved masks of all sites: whole blocks, and units of one more.
+
+        Raises:
+            ModelError: a model whose blocks can't be dropped.
+        """
+        self.check_passes(passes)
+        left = [site.name for site in gated.site_map.of_kinds((BLOCK,))]
+        if not left:
+            raise ModelError("layer_drop: this model has no blocks that can be dropped")
+        number, gone, thinned = len(left), [], None
+        while left and thinned is None:
+            chosen = self._next(gated, left, gone, number, passes)
+            left.remove(chosen)
+            if sparsity_without(gated, [*gone, chosen]) > self.target:
+                thinned = chosen
+            else:
+                gone.append(chosen)
+        logger.info("blocks dropped: %s; thinned: %s", ", ".join(gone) or "none", thinned)
+        fixed, budget = _closed(gated, gone), gated.budget
+        scores = {
+            name: score
+            for name, score in unit_scores(gated, Site.magnitudes).items()
+            if thinned is None or name.startswith(f"{thinned}.")
+        }
+        masks = keep_highest(scores, budget, self.target, fixed)
+        tolerance = self.config.budget.tolerance
+        return fill_to_target(masks, scores, budget, self.target, tolerance, fixed)
+
+    def _next(
+        self,
+        gated: GatedModel,
+        left: Sequence[str],
+        gone: Sequence[str],
+        number: int,
+        passes: Sequence[Pass],
+    ) -> str:
+        """The name of the block that goes next; ``number`` is that of all blocks."""
+        if self.config.layer_drop.order == "loss":
+            return min(left, key=lambda name: loss_without(gated, [*gone, name], passes))
+        sites = gated.site_map.sites
+        places = [sites[name].block for name in gone]
+        ends = [0, number - 1]
+
+        def distances(name: str) -> tuple[int, int]:
+            """To the nearest place or end, then to the nearest place."""
+            near = [abs(sites[name].block - place) for place in places]
+            return min(near + [abs(sites[name].block - end) for end in ends]), min(near, default=0)
+
+        return max(left, key=distances)
+
+
+def _closed(gated: GatedModel, blocks: Sequence[str]) -> dict[str, Tensor]:
+    return {name: torch.zeros(gated.site_map.sites[name].units) for name in blocks}
+
+
+def sparsity_without(gated: GatedModel, blocks: Sequence[str]) -> float:
+    """Hard sparsity where the named blocks alone are gone."""
+    masks = resolve(gated.site_map, _closed(gated, blocks))
+    return float(gated.budget.sparsity(gated.budget.hard(masks)))
+
+
+@torch.no_grad()
+def loss_without(gated: GatedModel, blocks: Sequence[str], passes: Sequence[Pass]) -> float:
+    """Mean loss of the passes where the named blocks alone are gone."""
+    device = next(gated.model.parameters()).device
+    masks = {name: mask.to(device) for name, mask in _closed(gated, blocks).items()}
+    with holding(gated, masks):
+        return float(torch.stack([run().detach() for run in passes]).mean())
