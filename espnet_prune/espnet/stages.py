@@ -199,6 +199,7 @@ def cut_system(out: Path) -> float:
     expected = float(gated.expected_sparsity().detach())
     gated.eval()
     masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
+    method.rewrite(gated, masks)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, conf, gated, reached)

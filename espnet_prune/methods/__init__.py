@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from espnet_prune.config import check_choice
 from espnet_prune.methods.base import Method, MethodConfig
 from espnet_prune.methods.fisher import FisherMask
+from espnet_prune.methods.folding import Folding
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.layer_drop import LayerDrop
 from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
@@ -17,6 +18,7 @@ METHODS: Mapping[str, type[Method]] = {
     "l0_distill": L0Distill,
     "l0": L0,
     "fisher": FisherMask,
+    "folding": Folding,
     "layer_drop": LayerDrop,
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
@@ -41,6 +43,7 @@ __all__ = [
     "L0",
     "METHODS",
     "FisherMask",
+    "Folding",
     "L0Distill",
     "LayerDrop",
     "Magnitude",

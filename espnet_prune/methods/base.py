@@ -193,6 +193,10 @@ class Method(ABC):
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved hard masks (units,) of all sites, at the target."""
 
+    def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
+        """Changes the kept units' weights, in place, before the cut; by default nothing."""
+        return
+
 
 Pass = Callable[[], Tensor]
 

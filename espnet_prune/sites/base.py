@@ -77,6 +77,13 @@ class Site(ABC):
         weights = [w.detach().reshape(self.units, -1).double() for w in self.unit_weights()]
         return torch.cat(weights, dim=1).pow(2).mean(dim=1).sqrt()
 
+    def unit_rows(self) -> list[Tensor]:
+        """Views of all that makes the units, each with the units as first dimension.
+
+        Weights, biases and norm statistics; to write into one changes the model.
+        """
+        return []
+
     def mean_squares(self) -> Tensor:
         """Mean square of each unit's weights, shape (units,), differentiable."""
         weights = [w.reshape(self.units, -1) for w in self.unit_weights()]
@@ -137,6 +144,10 @@ class LinearSite(ConsumedSite):
 
     def unit_weights(self) -> list[Tensor]:
         return [p.weight for p in self.projections] + [self.consumer.weight.T.contiguous()]
+
+    def unit_rows(self) -> list[Tensor]:
+        made_by = [t for p in self.projections for t in (p.weight, p.bias) if t is not None]
+        return [tensor.detach().view(self.units, -1) for tensor in made_by]
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
         """Cuts the consumer's columns, then the projections' rows."""

@@ -50,6 +50,10 @@ class HeadSite(LinearSite):
             projections=[getattr(attention, f"linear_{n}") for n in ("q", "k", "v", "pos")],
         )
 
+    def unit_rows(self) -> list[Tensor]:
+        own = [self.attention.pos_bias_u.detach(), self.attention.pos_bias_v.detach()]
+        return super().unit_rows() + own
+
     def cut(self, kept: Tensor, values: Tensor) -> None:
         super().cut(kept, values)
         for name in ("pos_bias_u", "pos_bias_v"):
@@ -94,6 +98,14 @@ class ConvolutionSite(ConsumedSite):
         values, gates = m.pointwise_conv1.weight.chunk(2, dim=0)
         columns = m.pointwise_conv2.weight.transpose(0, 1).contiguous()
         return [values, gates, m.depthwise_conv.weight, columns]
+
+    def unit_rows(self) -> list[Tensor]:
+        m = self.module
+        first, depthwise, norm = m.pointwise_conv1, m.depthwise_conv, m.norm
+        pairs = [*first.weight.detach().chunk(2), *first.bias.detach().chunk(2)]
+        single = [depthwise.weight, depthwise.bias, norm.weight, norm.bias]
+        statistics = [norm.running_mean, norm.running_var]
+        return pairs + [tensor.detach() for tensor in single] + statistics
 
     @torch.no_grad()
     def cut(self, kept: Tensor, values: Tensor) -> None:

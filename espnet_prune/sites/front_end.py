@@ -69,6 +69,10 @@ class FrontEndSite(ConsumedSite):
     def unit_weights(self) -> list[Tensor]:
         return [self.embed.conv[2 * self.index].weight]
 
+    def unit_rows(self) -> list[Tensor]:
+        producer = self.embed.conv[2 * self.index]
+        return [producer.weight.detach(), producer.bias.detach()]
+
     def cut(self, kept: Tensor, values: Tensor) -> None:
         """Cuts the channels; ``front_end.0`` must be cut before ``front_end.1``."""
         convolutions = self.embed.conv

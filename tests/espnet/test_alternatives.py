@@ -16,8 +16,9 @@ systems:
     options: {calibration: {utterances: 8}, fisher: {rescale_utterances: 4}}
   depth:
     {method: layer_drop, target: 0.4, options: {calibration: {utterances: 4}}}
+  folding: {method: folding, target: 0.4}
 """
-NAMES = ("fisher", "depth")
+NAMES = ("fisher", "depth", "folding")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,59 @@
+"""Model folding: clusters of similar units are merged instead of units being dropped.
+
+"Forget the Data and Fine-Tuning! Just Fold the Network to Compress", Wang et al. 2025 (arXiv
+2502.10216); ``surgery.fold`` says how units are described, clustered and merged. Heads,
+feed-forward units and channels are folded, each site to the same share of its units. No data there
+and no finetuning; here finetuned with as many updates as every other system.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from espnet_prune.budget import keep_same_share, resolve
+from espnet_prune.errors import ModelError
+from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.sites import Site
+from espnet_prune.surgery import GatedModel
+from espnet_prune.surgery.fold import clusters_of, fold
+
+
+class Folding(Method):
+    """Every site keeps the same share of its units, each standing for a cluster.
+
+    Example:
+        masks = method.masks(gated)
+        method.rewrite(gated, masks)  # without it, the clusters' other units are merely dropped
+        small = espnet_prune.cut(gated, masks)
+    """
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """The first unit of each cluster stays."""
+        scores = unit_scores(gated, Site.magnitudes)
+        shares = keep_same_share(scores, gated.budget, self.target)
+        masks = {}
+        for name in scores:
+            masks[name] = torch.zeros_like(shares[name])
+            for members in _clusters(gated, name, shares[name]):
+                masks[name][members[0]] = 1.0
+        return resolve(gated.site_map, masks)
+
+    def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
+        """Merges the clusters into the units that stay, in place.
+
+        Raises:
+            ModelError: masks of something else, whose kept units are no clusters' first ones.
+        """
+        names = unit_scores(gated, Site.magnitudes)
+        clusters = {name: _clusters(gated, name, masks[name]) for name in names}
+        for name, found in clusters.items():
+            if masks[name].nonzero()[:, 0].tolist() != [int(members[0]) for members in found]:
+                raise ModelError(f"{name}: these masks weren't made by folding this model")
+        for name, found in clusters.items():
+            fold(gated.site_map.sites[name], found)
+
+
+def _clusters(gated: GatedModel, name: str, mask: Tensor) -> list[Tensor]:
+    """As many clusters of a site as units are kept."""
+    return clusters_of(gated.site_map.sites[name], int((mask != 0).sum()))
