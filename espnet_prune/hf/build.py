@@ -17,6 +17,7 @@ CLASSES = {
     "Wav2Vec2Model": "Wav2Vec2Config",
     "HubertForCTC": "HubertConfig",
     "HubertModel": "HubertConfig",
+    "WhisperForConditionalGeneration": "WhisperConfig",
 }
 
 
@@ -73,7 +74,7 @@ def from_config(class_name: str, config: Mapping) -> nn.Module:
 
 
 def describe_model(model: nn.Module) -> dict:
-    """What rebuilds the model, without its weights: class, configuration, plan, as JSON.
+    """What rebuilds the model, without its weights: class, configurations, plan, as JSON.
 
     Raises:
         ModelError: a class that can't be rebuilt.
@@ -81,12 +82,15 @@ def describe_model(model: nn.Module) -> dict:
     name = type(model).__name__
     _check_class(name, "model")
     plan = plan_of(model)
-    return {
+    description = {
         "class": name,
         "attention": model.config._attn_implementation,
         "config": model.config.to_dict(),
         "plan": None if plan is None else plan.to_json(),
     }
+    if getattr(model, "generation_config", None) is not None:
+        description["generation_config"] = model.generation_config.to_dict()
+    return description
 
 
 def build_model(description: Mapping) -> nn.Module:
@@ -103,6 +107,9 @@ def build_model(description: Mapping) -> nn.Module:
     model = getattr(transformers, name)(config)
     if description.get("plan") is not None:
         cut_to_plan(model, Plan.from_json(description["plan"], "model.json: plan"))
+    if description.get("generation_config") is not None:
+        made = transformers.GenerationConfig.from_dict(description["generation_config"])
+        model.generation_config = made
     return model
 
 

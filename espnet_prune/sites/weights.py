@@ -5,15 +5,18 @@ tensors of the same shape: smaller on disk (``surgery.sparse``), no faster, so a
 parameter and no multiply-accumulate. These sites stand alone: they are not mixed with others.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
-from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import Site, SiteMap
 from espnet_prune.sites.conformer import check_conformer
 from espnet_prune.sites.ssl import check_ssl
+from espnet_prune.sites.tied import refuse_tied
+from espnet_prune.sites.whisper import is_whisper, whisper_linears
 
 WEIGHT = "weight"
 
@@ -67,25 +70,22 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     """A site for every linear weight of attention and feed-forward, in all blocks.
 
     Args:
-        encoder: an ESPnet ConformerEncoder, or the encoder of a wav2vec 2.0 or HuBERT model.
+        encoder: an ESPnet ConformerEncoder, the encoder of a wav2vec 2.0 or HuBERT model, or a
+            whole Whisper model.
         reference_seconds: passed on; single weights save no MACs.
 
     Raises:
         ModelError: not such an encoder, or a matrix that two layers share.
     """
-    sites = {}
-    layers, matrices = _layout(encoder)
-    for block, parent in enumerate(layers):
-        for module, linears in matrices.items():
-            if getattr(parent, module) is None:
-                continue
-            for linear in linears:
-                name = f"block.{block}.{module}.{linear}"
-                sites[name] = WeightSite(getattr(getattr(parent, module), linear), name, block)
-    _refuse_tied(encoder, sites)
+    whisper = is_whisper(encoder)
+    linears = whisper_linears(encoder) if whisper else _linears(encoder)
+    sites = {name: WeightSite(linear, name, block) for name, block, linear in linears}
+    refuse_tied(encoder, {name: site.layer.weight for name, site in sites.items()})
     terms = [CostTerm(1, 0, (name,)) for name in sites]
     rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
-    return SiteMap(sites, [*terms, CostTerm(rest, 0, ())], encoder, reference_seconds)
+    terms.append(CostTerm(rest, 0, ()))
+    entries = (encoder.model.encoder,) if whisper else ()
+    return SiteMap(sites, terms, encoder, reference_seconds, entries)
 
 
 def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...]]]:
@@ -96,14 +96,10 @@ def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...
     return encoder.encoders, CONFORMER_MATRICES
 
 
-def _refuse_tied(encoder: nn.Module, sites: dict[str, WeightSite]) -> None:
-    names: dict[int, list[str]] = {}
-    for name, parameter in encoder.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    for name, site in sites.items():
-        shared = names[id(site.layer.weight)]
-        if len(shared) > 1:
-            raise ModelError(
-                f"{name}: its matrix is tied to another ({', '.join(shared)}), and one mask can't "
-                "serve both; untie them (layer.weight = nn.Parameter(layer.weight.clone()))"
-            )
+def _linears(encoder: nn.Module) -> Iterator[tuple[str, int, nn.Linear]]:
+    layers, matrices = _layout(encoder)
+    for block, parent in enumerate(layers):
+        for attribute, names in matrices.items():
+            module = getattr(parent, attribute)
+            for name in names if module is not None else ():
+                yield f"block.{block}.{attribute}.{name}", block, getattr(module, name)

@@ -51,10 +51,13 @@ class GatedModel(nn.Module):
         self.register_buffer("start_sparsity", torch.zeros((), dtype=torch.float64))
         for site in site_map.sites.values():
             site.attach()
-        self._handles = [
-            site_map.encoder.register_forward_pre_hook(self._apply_masks),
-            site_map.encoder.register_forward_hook(self._clear_masks),
-        ]
+        self._masked_by: int | None = None  # id of the outermost module that runs masked
+        self._handles = []
+        for module in (site_map.encoder, *site_map.entries):
+            self._handles += [
+                module.register_forward_pre_hook(self._apply_masks),
+                module.register_forward_hook(self._clear_masks, always_call=True),
+            ]
         with torch.no_grad():
             self.start_sparsity.copy_(self.expected_sparsity())
         self.open_attention: list[int] | None = None
@@ -135,7 +138,10 @@ class GatedModel(nn.Module):
         sizes = [gate.noise_units for gate in self.gates.values()]
         return list(torch.rand(sum(sizes), generator=generator).split(sizes))
 
-    def _apply_masks(self, encoder: nn.Module, inputs: tuple) -> None:
+    def _apply_masks(self, module: nn.Module, inputs: tuple) -> None:
+        if self._masked_by is not None:
+            return
+        self._masked_by = id(module)
         masks = self.masks()
         self.open_attention = self._open_attention(masks)
         for name, mask in masks.items():
@@ -152,7 +158,10 @@ class GatedModel(nn.Module):
             if bool(masks[name].any() if name in masks else True)
         ]
 
-    def _clear_masks(self, encoder: nn.Module, inputs: tuple, output: object) -> None:
+    def _clear_masks(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        if self._masked_by != id(module):
+            return
+        self._masked_by = None
         for site in self.site_map.sites.values():
             site.clear()
 

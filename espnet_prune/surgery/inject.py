@@ -16,9 +16,11 @@ from espnet_prune.sites import (
     SiteMap,
     conformer_sites,
     describe_conformer,
+    is_whisper,
     ssl_encoder_of,
     ssl_sites,
     weight_sites,
+    whisper_sites,
 )
 from espnet_prune.surgery.gated import GatedModel
 
@@ -39,17 +41,19 @@ class GatingMethod(Protocol):
 
 
 def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
-    """The sites of an ESPnet model, of its ConformerEncoder, or of a wav2vec 2.0 or HuBERT model.
+    """The sites of an ESPnet model, its ConformerEncoder, or a model of transformers.
 
     Args:
         model: an ESPnetASRModel (features' width and frame rate come from its front-end), a
-            ConformerEncoder (100 frames a second), or a model of transformers.
+            ConformerEncoder (100 frames a second), or wav2vec 2.0, HuBERT, or Whisper.
         reference_seconds: length of the utterance that MACs are counted for.
 
     Raises:
         ModelError: no rules are known for this model.
     """
     encoder = _encoder_of(model)
+    if is_whisper(encoder):
+        return whisper_sites(encoder, reference_seconds)
     if encoder is ssl_encoder_of(model):
         return ssl_sites(encoder, reference_seconds)
     frontend = getattr(model, "frontend", None)
@@ -63,6 +67,8 @@ def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
+    if is_whisper(model):
+        return model
     ssl = ssl_encoder_of(model)
     if ssl is not None:
         return ssl
@@ -70,7 +76,8 @@ def _encoder_of(model: nn.Module) -> nn.Module:
     if encoder is None or not hasattr(encoder, "encoders"):
         raise ModelError(
             f"{type(model).__name__}: can't be pruned; expected an ESPnet model with a "
-            "ConformerEncoder, the encoder itself, or a wav2vec 2.0 or HuBERT model of transformers"
+            "ConformerEncoder, the encoder itself, or a model of transformers: wav2vec 2.0, "
+            "HuBERT, or WhisperForConditionalGeneration"
         )
     return encoder
 

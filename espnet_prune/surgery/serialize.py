@@ -1,9 +1,9 @@
 """save / load: any widths, strict, no pickle.
 
 A folder holds ``model.safetensors`` (the weights), ``model.json`` (schema version, kind of model,
-its configuration with the plan of the cut, the shapes of weights that are stored sparse) and, where
-there is one, ``bpe.model``. Loading builds the model from the JSON and demands every weight, no
-other, in its shape; it runs no code from the folder.
+its configuration with the plan of the cut, the shapes of weights that are stored sparse, the names
+of those that are tied to another) and, where there is one, ``bpe.model``. Loading builds the model
+from the JSON and demands every weight, no other, in its shape; it runs no code from the folder.
 """
 
 import importlib
@@ -46,7 +46,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
 
     Args:
         model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
-            ConformerEncoder, or a wav2vec 2.0 or HuBERT model of transformers.
+            ConformerEncoder, or a wav2vec 2.0, HuBERT or Whisper model of transformers.
         folder: made if missing; the weights are written first, the description last.
 
     Returns:
@@ -66,6 +66,10 @@ def save(model: nn.Module, folder: str | Path) -> Path:
                 shutil.copyfile(bpe, temporary)
         description["config"]["bpemodel"] = BPE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tied = _tied_names(model)
+    if tied:
+        description["tied"] = tied
+        state = {name: value for name, value in state.items() if name not in tied}
     names = sparse_names(model)
     if names:
         description["sparse"] = {name: list(state[name].shape) for name in names}
@@ -113,7 +117,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     module, function = BUILDERS[kind].split(":")
     model = getattr(importlib.import_module(module), function)(config)
     shapes = description.get("sparse", {})
-    load_strictly(model, expand(state, shapes, str(folder / WEIGHTS)), str(folder / WEIGHTS))
+    state = expand(state, shapes, str(folder / WEIGHTS))
+    for name, other in description.get("tied", {}).items():
+        if other in state:
+            state[name] = state[other]
+    load_strictly(model, state, str(folder / WEIGHTS))
     if shapes:
         setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
     return model.to(device).eval()
@@ -144,6 +152,13 @@ def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], where: st
             "use the configuration that they were trained with"
         )
     model.load_state_dict(state, strict=True)
+
+
+def _tied_names(model: nn.Module) -> dict[str, str]:
+    """Parameters that are another one by a second name, and that one's first name."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    everything = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in everything if first[id(p)] != name}
 
 
 def espnet_config(model: nn.Module) -> dict:

@@ -1,0 +1,272 @@
+"""Sites of Whisper's encoder and decoder, as transformers builds WhisperForConditionalGeneration.
+
+Found by attributes; nothing of transformers is imported. With D the model dimension, d_k a head's
+width: a head of self- or cross-attention is masked at the columns of ``out_proj`` and cut from the
+rows of ``q/k/v_proj`` (``k_proj`` has no bias); a feed-forward unit at its column of ``fc2`` and
+from its row of ``fc1``; a branch scales its last layer, and takes its norm along when it goes:
+Whisper normalises before each branch. Embeddings, tied to the output layer, are never gated.
+
+MACs are those of greedy decoding with a cache: the encoder always sees a whole window (30 s, 1500
+positions), the decoder makes ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values
+of cross-attention are made once a window.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import BRANCH, CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.sites.base import (
+    FEED_FORWARD_UNIT,
+    HEAD,
+    GoneBranch,
+    LinearSite,
+    OutputSite,
+    Site,
+    SiteMap,
+)
+from espnet_prune.sites.tied import refuse_tied
+
+POSITIONS_PER_SECOND = 50  # of the encoder: a 10 ms shift, then a stride of 2
+TOKENS_PER_SECOND = 4  # ours: read English has about 2.7 words a second, some of several tokens
+STACKS = ("encoder", "decoder")
+LAYERS = {"encoder": "WhisperEncoderLayer", "decoder": "WhisperDecoderLayer"}
+# branch: (attribute of the layer, attribute of its norm)
+ATTENTIONS = {
+    "attention": ("self_attn", "self_attn_layer_norm"),
+    "cross_attention": ("encoder_attn", "encoder_attn_layer_norm"),
+}
+MATRICES = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+class GoneWhisperAttention(nn.Module):
+    """Stands where attention was: adds nothing.
+
+    transformers reads the number of tokens decoded so far off the cached keys of the first layer's
+    self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
+
+    Args:
+        layer_index: of the layer's entries in the cache.
+    """
+
+    def __init__(self, layer_index: int | None) -> None:
+        super().__init__()
+        self.layer_index = layer_index
+
+    def forward(
+        self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
+    ) -> tuple[Tensor, None]:
+        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
+        if past_key_values is not None and key_value_states is None:
+            cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+            batch, tokens = hidden_states.shape[:2]
+            marks = hidden_states.new_zeros(batch, 1, tokens, 1)
+            cache.update(marks, marks, self.layer_index)
+        return torch.zeros_like(hidden_states), None
+
+
+class WhisperHeadSite(LinearSite):
+    """Heads of one self- or cross-attention module."""
+
+    def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
+        self.attention = attention
+        super().__init__(
+            f"{branch}.heads",
+            HEAD,
+            attention.num_heads,
+            block,
+            branch,
+            consumer=attention.out_proj,
+            width=attention.head_dim,
+            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
+        )
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        super().cut(kept, values)
+        self.attention.num_heads = len(kept)
+
+
+class CrossHeadSite(WhisperHeadSite):
+    """Heads of cross-attention; once any is cut, there are no word timestamps any more.
+
+    transformers aligns words by heads named by their index, which the cut changes.
+    """
+
+    def __init__(self, attention: nn.Module, block: int, branch: str, generation) -> None:
+        super().__init__(attention, block, branch)
+        self.generation = generation
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        super().cut(kept, values)
+        if len(kept) < self.units and getattr(self.generation, "alignment_heads", None):
+            self.generation.alignment_heads = None
+
+
+class WhisperFeedForwardSite(LinearSite):
+    """Hidden units of one layer's feed-forward part."""
+
+    def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
+        super().__init__(
+            f"{branch}.units",
+            FEED_FORWARD_UNIT,
+            layer.fc1.out_features,
+            block,
+            branch,
+            consumer=layer.fc2,
+            projections=[layer.fc1],
+        )
+
+
+class WhisperBranchSite(OutputSite):
+    """One residual branch of a layer, a site of one unit."""
+
+    def __init__(self, layer: nn.Module, block: int, name: str) -> None:
+        self.layer = layer
+        self.attention, self.norm = ATTENTIONS.get(
+            name.rpartition(".")[2], (None, "final_layer_norm")
+        )
+        last = layer.fc2 if self.attention is None else getattr(layer, self.attention).out_proj
+        super().__init__(name, BRANCH, 1, block, last=last)
+
+    def remove(self) -> None:
+        if self.attention is None:
+            self.layer.fc1, self.layer.fc2 = nn.Identity(), GoneBranch()
+        else:
+            index = getattr(self.layer, self.attention).layer_idx
+            setattr(self.layer, self.attention, GoneWhisperAttention(index))
+        setattr(self.layer, self.norm, nn.Identity())
+
+
+def is_whisper(model: nn.Module) -> bool:
+    """Whether this is a Whisper model with its output layer."""
+    core = getattr(model, "model", None)
+    has_stacks = all(hasattr(getattr(core, stack, None), "layers") for stack in STACKS)
+    return has_stacks and hasattr(model, "proj_out") and hasattr(core.encoder, "conv1")
+
+
+def whisper_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
+    block = 0
+    for stack in STACKS:
+        for index, layer in enumerate(getattr(model.model, stack).layers):
+            yield f"{stack}.block.{index}", block, layer
+            block += 1
+
+
+def whisper_linears(model: nn.Module) -> Iterator[tuple[str, int, nn.Linear]]:
+    """Name, block and module of each matrix of attention and feed-forward.
+
+    Raises:
+        ModelError: see ``check_whisper``.
+    """
+    check_whisper(model)
+    for name, block, layer in whisper_layers(model):
+        for branch, (attribute, _) in ATTENTIONS.items():
+            if hasattr(layer, attribute):
+                for matrix in MATRICES:
+                    linear = getattr(getattr(layer, attribute), matrix)
+                    yield f"{name}.{branch}.{matrix}", block, linear
+        for matrix in ("fc1", "fc2"):
+            yield f"{name}.feed_forward.{matrix}", block, getattr(layer, matrix)
+
+
+def check_whisper(model: nn.Module) -> None:
+    """ModelError unless this is a dense Whisper in a precision that can be trained."""
+    for name, _, layer in whisper_layers(model):
+        stack = name.partition(".")[0]
+        found = type(layer).__name__
+        if found != LAYERS[stack]:
+            raise ModelError(
+                f"{name} is a {found}, whose cutting rules aren't known; expected {LAYERS[stack]}"
+            )
+        heads = getattr(model.config, f"{stack}_attention_heads")
+        units = getattr(model.config, f"{stack}_ffn_dim")
+        attentions = [getattr(layer, a) for a, _ in ATTENTIONS.values() if hasattr(layer, a)]
+        whole = all(getattr(a, "num_heads", 0) == heads for a in attentions)
+        if not whole or getattr(layer.fc1, "out_features", 0) != units:
+            raise ModelError(f"{name}: a model that is already cut can't be gated")
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float16:
+            raise ModelError(
+                f"{name} is float16, in which masks can't be learned; prune the model in float32 "
+                "(model.float()) and convert it afterwards"
+            )
+
+
+def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
+    """All sites of a Whisper model and what they cost; encoder and decoder are masked together.
+
+    Args:
+        model: a WhisperForConditionalGeneration.
+        reference_seconds: length of the utterance that MACs are counted for; rounded up to whole
+            windows for the encoder.
+
+    Raises:
+        ModelError: a layer whose cutting rules aren't known, one already cut, float16, or a matrix
+            that is tied to another.
+    """
+    check_whisper(model)
+    refuse_tied(model, {name: linear.weight for name, _, linear in whisper_linears(model)})
+    sites: list[Site] = []
+    branches: list[Site] = []
+    terms: list[CostTerm] = []
+    cost = _Cost(model, reference_seconds)
+    generation = getattr(model, "generation_config", None)
+    for name, block, layer in whisper_layers(model):
+        attention, crossed, units = (
+            f"{name}.{branch}" for branch in ("attention", "cross_attention", "feed_forward")
+        )
+        sites.append(WhisperHeadSite(layer.self_attn, block, attention))
+        names = [attention]
+        if hasattr(layer, "encoder_attn"):
+            sites.append(CrossHeadSite(layer.encoder_attn, block, crossed, generation))
+            names.append(crossed)
+        sites.append(WhisperFeedForwardSite(layer, block, units))
+        names.append(units)
+        branches += [WhisperBranchSite(layer, block, branch) for branch in names]
+        terms += [cost.units_of(site) for site in sites[-len(names) :]]
+        terms += [CostTerm(3 * cost.size, 0, (branch,)) for branch in names]  # bias and norm
+    by_name = {site.name: site for site in sites + branches}
+    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
+    total = sum(p.numel() for p in model.parameters())
+    terms.append(CostTerm(total - counted, cost.rest(), ()))
+    return SiteMap(by_name, terms, model, reference_seconds, entries=(model.model.encoder,))
+
+
+class _Cost:
+    """Parameters and MACs of one unit: D ``size``, T ``positions``, N ``tokens`` a window."""
+
+    def __init__(self, model: nn.Module, seconds: float) -> None:
+        config = model.config
+        self.config = config
+        self.kernel = model.model.encoder.conv1.kernel_size[0]
+        self.size = config.d_model
+        self.positions = config.max_source_positions
+        self.windows = math.ceil(seconds * POSITIONS_PER_SECOND / self.positions)
+        self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
+
+    def units_of(self, site: LinearSite) -> CostTerm:
+        """What one head or feed-forward unit costs."""
+        decodes = site.name.startswith("decoder")
+        if site.kind == FEED_FORWARD_UNIT:
+            macs = 2 * self.size * (self.tokens if decodes else self.positions)
+            return CostTerm(2 * self.size + 1, self.windows * macs, (site.name,))
+        parameters = 4 * self.size * site.width + 2 * site.width
+        if isinstance(site, CrossHeadSite):
+            projected, pairs = 2 * self.tokens + 2 * self.positions, self.tokens * self.positions
+        elif decodes:  # each token attends to itself and to those before
+            projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
+        else:
+            projected, pairs = 4 * self.positions, self.positions**2
+        macs = projected * self.size * site.width + 2 * pairs * site.width
+        return CostTerm(parameters, self.windows * macs, (site.name,))
+
+    def rest(self) -> int:
+        """MACs of the convolutions and of the output layer."""
+        first = 2 * self.positions * self.kernel * self.config.num_mel_bins * self.size
+        second = self.positions * self.kernel * self.size**2
+        output = self.tokens * self.size * self.config.vocab_size
+        return self.windows * (first + second + output)
