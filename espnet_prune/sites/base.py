@@ -209,12 +209,14 @@ class SiteMap:
         terms: costs of everything that any of them can remove.
         encoder: the module whose forward is masked.
         reference_seconds: audio seconds of the utterance that MACs are counted for.
+        entries: parts of it that are also run on their own, and are masked then too.
     """
 
     sites: dict[str, Site]
     terms: Sequence[CostTerm]
     encoder: nn.Module
     reference_seconds: float
+    entries: Sequence[nn.Module] = ()
     children: Mapping[str, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
