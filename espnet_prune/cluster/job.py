@@ -110,18 +110,21 @@ class TaskFiles:
 
     Attributes:
         started: JSON: host, process, time, token of the copy that runs.
-        stop: there when the command has been asked to save and end.
+        stop: there when the command has been asked to save and end; JSON: whether the time limit
+            was the reason, and how many seconds it had run.
+        stopped: the same, of the run before.
         failed: the first failure of a task that gets a second try.
         status: JSON: how the task ended for good.
     """
 
     started: Path
     stop: Path
+    stopped: Path
     failed: Path
     status: Path
 
     @classmethod
     def of(cls, folder: Path, task: int) -> "TaskFiles":
         """Those of a task."""
-        kinds = ("started", "stop", "failed", "status")
+        kinds = ("started", "stop", "stopped", "failed", "status")
         return cls(*(folder / f"{task}.{kind}" for kind in kinds))

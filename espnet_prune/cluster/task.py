@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from espnet_prune.cluster.job import Job, TaskFiles, read_job, statuses
-from espnet_prune.io_atomic import write_json, write_text
+from espnet_prune.io_atomic import write_json
 from espnet_prune.job_control import TASK, TOKEN
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,6 +31,7 @@ NOT_FOUND = 127  # as a shell's
 KILL_SECONDS = 10  # between asking a command to end and killing it
 QUEUE_AGAIN_EXIT = 99  # Grid Engine queues a task again that ends so
 REQUEUE_TRIES = 30
+EARLY_SECONDS = 60  # by which Slurm may announce the time limit too early
 
 
 class Task:
@@ -43,6 +44,7 @@ class Task:
         self.files = TaskFiles.of(folder, task)
         self.token = secrets.token_hex(8)
         self.process: subprocess.Popen | None = None
+        self.began = time.monotonic()
         self.asked_at: float | None = None  # when the time limit was announced
         self.cancelled_at: float | None = None
         self.signal = 0
@@ -60,7 +62,7 @@ class Task:
             The exit status.
         """
         command = self.job.command_of(self.number)
-        began = time.monotonic()
+        self.began = time.monotonic()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         process = f"{socket.gethostname()} process {os.getpid()}"
         _say(stream, f"# {stamp} {process}: {shlex.join(command)}")
@@ -68,9 +70,11 @@ class Task:
             self.files.started,
             {"host": socket.gethostname(), "process": os.getpid(), "token": self.token},
         )
-        self.files.stop.unlink(missing_ok=True)
+        self.files.stopped.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.files.stop.rename(self.files.stopped)
         status = self._run(command, stream, echo)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - self.began
         peak = round(self.peak_mib)
         _say(stream, f"# ended after {seconds:.1f} s, peak memory {peak} MiB, status {status}")
         self.ended = {"status": status, "seconds": round(seconds, 1), "peak_mib": peak}
@@ -137,7 +141,9 @@ class Task:
     def ask_to_stop(self, *unused) -> None:
         """Signal handler: the time limit is near, or another job needs the machine."""
         if self.job.stop_seconds and self.asked_at is None:
-            write_text(self.files.stop, "save and end\n")
+            seconds = round(time.monotonic() - self.began, 1)
+            near = _limit_is_near(self.job.stop_seconds)
+            write_json(self.files.stop, {"time_limit": near, "seconds": seconds})
             self.asked_at = time.monotonic()
 
     def cancel(self, number: int, frame) -> None:
@@ -167,6 +173,12 @@ class Task:
         """Tells whoever waits that this was the last run."""
         if not self.cancelled_at:
             write_json(self.files.status, self.ended)
+
+
+def _limit_is_near(stop_seconds: int) -> bool:
+    """Whether the time limit is why a task was asked to stop; yes where that isn't known."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return not end.isdigit() or time.time() + stop_seconds + EARLY_SECONDS >= int(end)
 
 
 def _threads() -> dict[str, str]:

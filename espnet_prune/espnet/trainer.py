@@ -26,12 +26,19 @@ from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_
 from espnet_prune.espnet.training import CHECKPOINT
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
-from espnet_prune.job_control import StoppedOnRequest, check_is_writer, stop_requested
+from espnet_prune.job_control import (
+    StoppedOnRequest,
+    begin_training,
+    check_is_writer,
+    note_batches,
+    stop_requested,
+)
 
 logger = logging.getLogger(__name__)
 LATEST = "latest.pth"
 PROGRESS = "progress.csv"
 SECONDS = "train_seconds.json"
+LOOK_SECONDS = 5.0  # between two looks, within an epoch, for a request to stop
 
 
 class GuardedTrainer(Trainer):
@@ -40,8 +47,9 @@ class GuardedTrainer(Trainer):
     @classmethod
     def run(cls, model, trainer_options, **keywords) -> None:
         """The whole training, from the last checkpoint if there is one."""
-        if is_first():
-            repair_checkpoints(Path(trainer_options.output_dir))
+        folder = Path(trainer_options.output_dir)
+        if is_first() and (done := repair_checkpoints(folder)) < trainer_options.max_epoch:
+            begin_training(folder, done)
         wait_for_all()
         with atomic_torch_save():
             super().run(model=model, trainer_options=trainer_options, **keywords)
@@ -126,6 +134,8 @@ class _Recorder:
         self.accumulate = max(1, options.accum_grad)
         self.rows: list[dict] = []
         self.batches = 0
+        self.of = batches
+        self.began = self.looked = time.monotonic()
         self.pending: list[dict] = []
         self.bar = tqdm(
             total=batches,
@@ -156,6 +166,15 @@ class _Recorder:
             self.pending = []
         self.bar.update()
         self.bar.set_postfix(loss=f"{value:.3f}")
+        self._look_for_a_stop()
+
+    def _look_for_a_stop(self) -> None:
+        """If the job's end comes within the epoch, notes how far it is."""
+        now = time.monotonic()
+        if now - self.looked >= LOOK_SECONDS:
+            self.looked = now
+            if is_first() and stop_requested():
+                note_batches(self.batches, self.of, now - self.began)
 
     def _row(self) -> dict[str, float]:
         """The mean of each number over the update's batches that have it."""
@@ -190,19 +209,22 @@ def _mean(value: torch.Tensor | float, weight: torch.Tensor | float) -> float:
     return (value * weight / weight.sum()).sum().item()
 
 
-def repair_checkpoints(folder: Path) -> None:
+def repair_checkpoints(folder: Path) -> int:
     """Puts an output folder into the state that ESPnet's resume expects.
 
     A process killed after it wrote the checkpoint leaves the epoch's own file unwritten, or
     ``latest.pth`` leading to the epoch before; after the last epoch nothing would write them again,
     and the cut reads ``latest.pth``.
 
+    Returns:
+        The last epoch that is finished, 0 for none.
+
     Raises:
         TrainingError: the checkpoint can't be read; says what to do.
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        return
+        return 0
     try:
         states = read_torch(path)
         weights, epoch = states["model"], int(states["reporter"]["epoch"])
@@ -212,12 +234,13 @@ def repair_checkpoints(folder: Path) -> None:
         ) from error
     own, latest = folder / f"{epoch}epoch.pth", folder / LATEST
     if not epoch:
-        return
+        return 0
     if not own.exists():
         write_torch(weights, own)
     if not latest.is_symlink() or latest.readlink() != Path(own.name):
         with atomic_path(latest) as temporary:
             temporary.symlink_to(own.name)
+    return epoch
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_a_time_limit_is_announced_and_outlived(begin, tmp_path):
     _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
     assert "from update" in log_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_epoch_longer_than_the_time_limit_is_not_queued_again_and_again(begin, tmp_path):
+    program = (
+        "import time; from espnet_prune.job_control import begin_training; "
+        "begin_training('exp/train', 0); time.sleep(1000)"
+    )
+    words = ("--time", "1", "--stop-seconds", "40", "log/x.log", sys.executable, "-c", program)
+    process = begin(*words)
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 1, error
+    text = log_of(tmp_path)
+    assert text.count("to be run once more") == 1
+    assert "exp/train: epoch 1 is longer than this job may run" in text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The guarded trainer: no silent NaN, whole files, checkpoints put right."""
 
 import errno
+import json
 import types
 
 import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
@@ -9,12 +10,14 @@ import torch
 
 from espnet_prune import io_atomic
 from espnet_prune.errors import EnvironmentProblem, TrainingError
+from espnet_prune.espnet import trainer
 from espnet_prune.espnet.trainer import (
     GuardedTrainer,
     _Recorder,
     atomic_torch_save,
     repair_checkpoints,
 )
+from espnet_prune.job_control import TASK
 
 
 class Toy(torch.nn.Module):
@@ -265,3 +268,41 @@ def test_a_checkpoint_with_foreign_objects_is_not_unpickled(tmp_path):
     )
     with pytest.raises(TrainingError, match="checkpoint.pth"):
         repair_checkpoints(tmp_path)
+
+
+def test_a_training_without_progress_within_its_time_limit_ends(tmp_path, monkeypatch):
+    """Its job would be queued again without end."""
+    ran = []
+    monkeypatch.setattr(trainer.Trainer, "run", lambda **keywords: ran.append("training"))
+    monkeypatch.setenv(TASK, str(tmp_path / "0"))
+    folder = tmp_path / "train"
+    folder.mkdir()
+    options = types.SimpleNamespace(output_dir=str(folder), max_epoch=3)
+
+    def start():
+        GuardedTrainer.run(model=None, trainer_options=options)
+
+    write_checkpoint(folder, epoch=1)
+    start()
+    (tmp_path / "0.stopped").write_text(json.dumps({"time_limit": True, "seconds": 50.0}))
+    with pytest.raises(TrainingError, match="train: epoch 2 is longer than this job may run"):
+        start()
+    write_checkpoint(folder, epoch=2)
+    start()
+    write_checkpoint(folder, epoch=3)  # all epochs are there; what follows is averaging
+    start()
+    start()
+    assert len(ran) == 4
+
+
+def test_an_epoch_that_its_job_s_end_interrupts_notes_how_far_it_is(
+    model, recorder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(TASK, str(tmp_path / "0"))
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 0.0)
+    model(wanted=1.0, utt_id=["a"])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "0.stop").touch()
+    model(wanted=1.0, utt_id=["a"])
+    record = json.loads((tmp_path / "0.training").read_text())
+    assert (record["done"], record["batches"]) == (2, 2) and record["seconds"] > 0
