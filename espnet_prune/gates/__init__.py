@@ -4,6 +4,7 @@ from espnet_prune.gates.base import Gate
 from espnet_prune.gates.fixed import FixedGate
 from espnet_prune.gates.hard_concrete import HardConcreteConfig, HardConcreteGate
 from espnet_prune.gates.self_pinching import SelfPinchingConfig, SelfPinchingGate
+from espnet_prune.gates.width_choice import WidthChoiceConfig, WidthChoiceGate
 
 __all__ = [
     "FixedGate",
@@ -12,4 +13,6 @@ __all__ = [
     "HardConcreteGate",
     "SelfPinchingConfig",
     "SelfPinchingGate",
+    "WidthChoiceConfig",
+    "WidthChoiceGate",
 ]

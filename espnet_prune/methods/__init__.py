@@ -13,10 +13,12 @@ from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
 from espnet_prune.methods.small_from_scratch import SmallFromScratch
+from espnet_prune.methods.width_search import WidthSearch
 
 METHODS: Mapping[str, type[Method]] = {
     "l0_distill": L0Distill,
     "l0": L0,
+    "nas": WidthSearch,
     "fisher": FisherMask,
     "folding": Folding,
     "layer_drop": LayerDrop,
@@ -54,5 +56,6 @@ __all__ = [
     "SelfPinchingWeights",
     "SmallFromScratch",
     "UniformMagnitude",
+    "WidthSearch",
     "make_method",
 ]

@@ -11,7 +11,13 @@ from espnet_prune.budget import MEASURES, Controller, ControllerConfig
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import FixedGate, Gate, HardConcreteConfig, SelfPinchingConfig
+from espnet_prune.gates import (
+    FixedGate,
+    Gate,
+    HardConcreteConfig,
+    SelfPinchingConfig,
+    WidthChoiceConfig,
+)
 from espnet_prune.methods.options import CalibrationConfig, FisherConfig, LayerDropConfig
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
@@ -95,6 +101,7 @@ class MethodConfig:
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
         pinching: of the self-pinching methods.
+        nas: of the channel-width search.
         calibration: of the methods that look at data.
         fisher: of the Fisher mask search.
         layer_drop: of layer dropping.
@@ -109,6 +116,7 @@ class MethodConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
+    nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     fisher: FisherConfig = field(default_factory=FisherConfig)
     layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)

@@ -17,8 +17,9 @@ systems:
   depth:
     {method: layer_drop, target: 0.4, options: {calibration: {utterances: 4}}}
   folding: {method: folding, target: 0.4}
+  nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
 """
-NAMES = ("fisher", "depth", "folding")
+NAMES = ("fisher", "depth", "folding", "nas")
 
 
 @pytest.fixture(scope="module")

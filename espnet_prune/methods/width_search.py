@@ -1,0 +1,45 @@
+"""Channel-width search: how wide each site is gets learned, by a Gumbel-softmax over candidates.
+
+The baseline "NAS-based channel pruning with Gumbel-softmax" that Xu et al. 2025 (arXiv 2505.22608)
+compare with; they publish no details. A site's units are ordered by the teacher's magnitudes, once;
+what is learned, together with the weights, is a distribution over a few widths of each site, under
+the same controlled size as the other learned masks; at the end each site takes its most probable
+width, and one shift of all distributions, in favour of wider or narrower ones, brings the sum to
+the target. Ours: all of this but the Gumbel-softmax itself (``gates.width_choice``), and the
+teacher, which is that of the other systems.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from espnet_prune.budget import fill_to_target
+from espnet_prune.gates import FixedGate, Gate, WidthChoiceGate
+from espnet_prune.methods.base import unit_scores
+from espnet_prune.methods.l0_distill import L0Distill
+from espnet_prune.sites import UNIT_KINDS, Site
+from espnet_prune.surgery import GatedModel
+
+
+class WidthSearch(L0Distill):
+    """Widths, not single units; controller, schedule and losses are those of ``L0Distill``."""
+
+    def make_gate(self, site: Site) -> Gate:
+        """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""
+        if site.kind not in UNIT_KINDS:
+            return FixedGate(site.units)
+        return WidthChoiceGate(site.magnitudes(), self.config.nas, self.updates)
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """The most probable widths, shifted alike to the target; single units close what is left.
+
+        The shift fixes the number of units of each site, the order which ones they are.
+        """
+        masks = super().masks(gated)
+        names = unit_scores(gated, lambda site: torch.arange(site.units))
+        for name in names:
+            masks[name] = gated.gate(name).widest(int((masks[name] != 0).sum()))
+        scores = {name: -gated.gate(name).rank / gated.gate(name).units for name in names}
+        tolerance = self.config.budget.tolerance
+        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
