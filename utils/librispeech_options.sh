@@ -2,7 +2,8 @@
 # Sourced by the run.sh of LibriSpeech's recipes: their options beside those of prune.sh.
 #
 # `parse_librispeech_options "$@"` sets local_data_cmd, and arguments: what is left for prune.sh, which for --debug begins
-# with what --debug stands for, so that the user's own options still win.
+# with what --debug stands for, so that the user's own options still win. A recipe with other models or systems names what
+# --debug shall take in debug_overrides (a folder) and debug_systems.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 librispeech_usage() {
@@ -54,7 +55,8 @@ parse_librispeech_options() {
     _set_data_command
     if [[ $debug == true ]]; then
         arguments=(
-            --work_dir debug --overrides "$root/conf/debug/overrides" --systems "l0_50 magnitude_50"
+            --work_dir debug --overrides "$root/${debug_overrides:-conf/debug/overrides}"
+            --systems "${debug_systems:-l0_50 magnitude_50}"
             --train_set train --valid_set dev --test_sets test --speed_factors "0.9 1.0" --vocab_size 40
             ${arguments[@]+"${arguments[@]}"})
     fi

@@ -65,7 +65,7 @@ class SslEncoder(AbsEncoder):
         self.class_name = class_name
         self.freeze_front = freeze_front
         if freeze_front:
-            self.model.freeze_feature_encoder()
+            self.model.feature_extractor._freeze_parameters()
         if pruned_arch is not None:
             plan = Plan.from_json(pruned_arch, "encoder_conf.pruned_arch")
             setattr(self, PLAN_ATTRIBUTE, plan_of(cut_to_plan(self.model, plan)))

@@ -43,7 +43,7 @@ class ProfileConfig:
         threads: of torch.
         repeats: of the encoder's and the greedy measurement; the least counts.
         greedy_utterances: for the greedy real-time factor, spread over the set.
-        joint_utterances: for the joint one.
+        joint_utterances: for the joint one, of models that have a decoder.
         joint_repeats: of the joint measurement.
         least_seconds: that each measurement takes at least, by more repeats where the model is
             small.
@@ -230,7 +230,8 @@ def _times(
 
     greedy, joint = config.greedy_utterances, config.joint_utterances
     seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
-    seconds["joint"], best["joint"] = measure("joint", joint, config.joint_repeats)
+    if pair[0].model.decoder is not None:
+        seconds["joint"], best["joint"] = measure("joint", joint, config.joint_repeats)
     return seconds, best
 
 

@@ -8,7 +8,11 @@ from espnet_prune.methods.fisher import FisherMask
 from espnet_prune.methods.folding import Folding
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.layer_drop import LayerDrop
-from espnet_prune.methods.magnitude import Magnitude, UniformMagnitude
+from espnet_prune.methods.magnitude import (
+    Magnitude,
+    UniformMagnitude,
+    UniformMagnitudeWeights,
+)
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
@@ -24,6 +28,7 @@ METHODS: Mapping[str, type[Method]] = {
     "layer_drop": LayerDrop,
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
+    "uniform_magnitude_weights": UniformMagnitudeWeights,
     "random": RandomUnits,
     "self_pinching": SelfPinching,
     "self_pinching_weights": SelfPinchingWeights,
@@ -56,6 +61,7 @@ __all__ = [
     "SelfPinchingWeights",
     "SmallFromScratch",
     "UniformMagnitude",
+    "UniformMagnitudeWeights",
     "WidthSearch",
     "make_method",
 ]

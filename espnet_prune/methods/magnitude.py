@@ -4,13 +4,15 @@ The classical baseline (Han et al. 2015 for single weights), here on the sites' 
 mean square rather than the norm, so that units of different sizes can be ranked together: ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from espnet_prune.budget import keep_highest, keep_same_share
+from espnet_prune.errors import ConfigError
 from espnet_prune.methods.base import Method, unit_scores
-from espnet_prune.sites import Site
+from espnet_prune.sites import WEIGHT, Site
 from espnet_prune.surgery import GatedModel
 
 
@@ -26,3 +28,30 @@ class UniformMagnitude(Method):
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         return keep_same_share(unit_scores(gated, Site.magnitudes), gated.budget, self.target)
+
+
+class UniformMagnitudeWeights(Method):
+    """Every matrix of attention and feed-forward keeps the same share of its weights, the largest.
+
+    P2's baseline, "uniform magnitude pruning"; zeros make files smaller and nothing faster.
+
+    Raises:
+        ConfigError: a budget in MACs, of which single weights save none.
+    """
+
+    @property
+    def site_kinds(self) -> Sequence[str]:
+        """Every weight by itself; ``sites`` of the config is not read."""
+        if self.measure != "parameters":
+            raise ConfigError(
+                f"budget: measure: single weights save no {self.measure}; measure parameters"
+            )
+        return (WEIGHT,)
+
+    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        masks = {}
+        for site in gated.site_map.of_kinds((WEIGHT,)):
+            masks[site.name] = mask = torch.ones(site.units)
+            smallest = torch.argsort(site.magnitudes(), stable=True)
+            mask[smallest[: round(self.target * site.units)]] = 0.0
+        return masks

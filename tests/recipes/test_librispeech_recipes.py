@@ -9,13 +9,15 @@ import mini_recipe
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ("librispeech", "librispeech_100", "librispeech_10")
+L0_RECIPES = ("librispeech", "librispeech_100", "librispeech_10")
+PINCH_RECIPES = ("librispeech_100/pinch_wav2vec2_1", "librispeech_100/pinch_hubert1")
 
 
 def run(recipe: str, *arguments: str, cwd: Path = ROOT, **environment: str):
-    """Runs a recipe in the present environment."""
+    """Runs a corpus's L0 recipe, or the one named, in the present environment."""
+    folder = recipe if "/" in recipe else f"{recipe}/l0_conformer1"
     return subprocess.run(
-        [ROOT / f"egs/{recipe}/l0_conformer1/run.sh", *arguments],
+        [ROOT / f"egs/{folder}/run.sh", *arguments],
         cwd=cwd,
         env={**mini_recipe.environment(), "ESPNET_PRUNE_CURRENT_ENV": "1", **environment},
         capture_output=True,
@@ -40,7 +42,7 @@ def first_stage(tmp_path):
     return call
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", L0_RECIPES + PINCH_RECIPES)
 def test_help_documents_the_recipes_own_options(recipe):
     done = run(recipe, "--help")
     assert done.returncode == 0
@@ -112,3 +114,23 @@ def test_debug_runs_every_stage(tmp_path):
             assert (base / f"pack/{system['name']}.zip").stat().st_size > 0
     entry = (tmp_path / "dump/test/wav.scp").read_text().split()[1]
     assert entry.endswith(".flac") and "dump" not in entry  # kept where the corpus has it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("recipe", PINCH_RECIPES)
+def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, recipe):
+    done = run(recipe, "--debug", "--work_dir", str(tmp_path), "--nj", "2")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    base = tmp_path / "exp/base"
+    systems = {
+        s["name"]: s for s in json.loads((base / "report/report.json").read_text())["systems"]
+    }
+    assert len(systems) == 4
+    for name, system in systems.items():
+        assert set(system["wer"]) == {"test/greedy"}
+        assert set(system["speedup"]) >= {"encoder", "ctc_greedy"} and "joint" not in system["rtf"]
+        if name.startswith("pinch"):
+            assert system["updates"] == {"prune": 20, "finetune": 0}
+        if "weights" in name:
+            assert system["weights_bytes"]["kept"] < 0.9 * system["weights_bytes"]["dense"]

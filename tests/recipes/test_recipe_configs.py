@@ -14,7 +14,7 @@ from espnet_prune.evaluate.profile import ProfileConfig
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/*/run.sh"))
-DEBUG = ROOT / "conf/debug/overrides"
+DEBUG = {"l0": ROOT / "conf/debug/overrides", "pinch": ROOT / "conf/debug/ssl"}
 
 
 def variants() -> list[tuple[Path, Path | None]]:
@@ -22,7 +22,7 @@ def variants() -> list[tuple[Path, Path | None]]:
     found: list[tuple[Path, Path | None]] = []
     for recipe in RECIPES:
         folders = [p for p in sorted((recipe / "conf").iterdir()) if any(p.glob("*.yaml"))]
-        debug = [DEBUG] if "librispeech" in str(recipe) else []
+        debug = [DEBUG[recipe.name.split("_")[0]]] if "librispeech" in str(recipe) else []
         found += [(recipe, over) for over in (None, *folders, *debug)]
     return found
 
@@ -45,7 +45,7 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
         assert merge_conf.main(["--over", str(over), "--out", str(tmp_path), *own]) == 0
         conf = tmp_path
     teacher = check_training_config(TeacherTask, load_yaml(conf / "teacher.yaml"), "teacher.yaml")
-    assert teacher["encoder"] == "conformer"
+    assert teacher["encoder"] == ("ssl" if "pinch" in recipe.name else "conformer")
     recipes = {
         task: read_recipe(conf / f"{name}.yaml", task)
         for name, task in (("prune", PruneTask), ("finetune", FinetuneTask))
