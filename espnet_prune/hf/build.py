@@ -36,7 +36,7 @@ def load_pretrained(
     Raises:
         ModelError: an unknown class; a name that isn't found, or weights that don't fit.
     """
-    transformers = _transformers()
+    transformers = import_transformers()
     _check_class(class_name, "class_name")
     try:
         model, found = getattr(transformers, class_name).from_pretrained(
@@ -64,7 +64,7 @@ def from_config(class_name: str, config: Mapping) -> nn.Module:
     Raises:
         ModelError: an unknown class, or a configuration that transformers doesn't take.
     """
-    transformers = _transformers()
+    transformers = import_transformers()
     _check_class(class_name, "class_name")
     try:
         made = getattr(transformers, CLASSES[class_name]).from_dict(dict(config))
@@ -99,7 +99,7 @@ def build_model(description: Mapping) -> nn.Module:
     Raises:
         ModelError: an unknown class, or a plan of another model.
     """
-    transformers = _transformers()
+    transformers = import_transformers()
     name = description.get("class")
     _check_class(name, "model.json: class")
     config = getattr(transformers, CLASSES[name]).from_dict(dict(description["config"]))
@@ -113,7 +113,12 @@ def build_model(description: Mapping) -> nn.Module:
     return model
 
 
-def _transformers() -> ModuleType:
+def import_transformers() -> ModuleType:
+    """The library, imported here and only when it is needed.
+
+    Raises:
+        EnvironmentProblem: it isn't installed.
+    """
     try:
         import transformers
     except ImportError as error:

@@ -1,0 +1,53 @@
+"""A tiny Whisper with random weights, for several tests."""
+
+import torch
+from models import randomise
+
+from espnet_prune.hf.build import from_config
+
+POSITIONS = 100  # of the encoder: windows of 2 s
+SIZES = {
+    "vocab_size": 40,
+    "num_mel_bins": 8,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 20,
+    "max_source_positions": POSITIONS,
+    "max_target_positions": 24,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "init_std": 0.5,
+    "dropout": 0.0,
+}
+
+
+def whisper(seed: int = 0, attention: str = "eager", **options):
+    """A tiny model whose transcripts vary: embeddings of one length, strong positions."""
+    torch.manual_seed(seed)
+    options["attn_implementation"] = attention
+    model = randomise(from_config("WhisperForConditionalGeneration", {**SIZES, **options})).eval()
+    embeddings = model.model.decoder.embed_tokens.weight.data
+    embeddings.mul_(0.3 / embeddings.norm(dim=1, keepdim=True).clamp_min(1e-6))
+    model.model.decoder.embed_positions.weight.data.mul_(8.0)
+    return model
+
+
+def batch() -> dict[str, torch.Tensor]:
+    """Two windows of noise, with labels."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.tensor([[3, 4, 5, 2], [6, 7, 2, -100]])
+    features = torch.randn(2, SIZES["num_mel_bins"], 2 * POSITIONS, generator=generator)
+    return {"input_features": features, "labels": labels}
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch()).logits
