@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+from espnet_prune.data.parallel import SHARE_HELP
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -16,17 +17,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="decode.yaml")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--part", help=SHARE_HELP)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Decodes, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml, to_dataclass
+    from espnet_prune.data.parallel import Share
     from espnet_prune.espnet.decoding import DecodeConfig, decode
 
     args = get_parser().parse_args(argv)
     config = to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))
-    decode(args.model, args.data, config, args.out, args.nj)
+    share = Share.parse(args.part) if args.part else None
+    decode(args.model, args.data, config, args.out, args.nj, share)
     return 0
 
 

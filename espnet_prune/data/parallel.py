@@ -1,15 +1,53 @@
-"""One function over many utterances, on several processes, with a progress bar on a terminal."""
+"""One function over many utterances: on several processes, or in shares of several jobs.
 
+Jobs that share a stage's work each make every N-th of its files. The stage's command without a
+share then makes what is missing, normally nothing, and puts the files together. No job removes
+another's files of the same configuration: ``resume.begin`` removes those of an older one, and
+should it be so late that it meets a new one, that one is made again at the end.
+"""
+
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from espnet_prune.errors import ConfigError
+
 T = TypeVar("T")
 R = TypeVar("R")
+SHARE_HELP = "K/N: only make this share of the files, from 1/N to N/N"
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every ``number``-th item, beginning with the ``index``-th, counted from 1."""
+
+    index: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """Reads ``K/N``.
+
+        Raises:
+            ConfigError: it isn't that, with 1 <= K <= N.
+        """
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"--part: '{text}'; expected K/N with 1 <= K <= N, such as 2/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """This share of the items."""
+        return items[self.index - 1 :: self.number]
+
+
+WHOLE = Share(1, 1)
 
 
 def parallel_map(

@@ -17,7 +17,7 @@ import numpy
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
-from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
@@ -161,9 +161,12 @@ class Recogniser:
         return (results[0][0] or "") if results else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
+        return self.collapsed(self._ctc(speech).argmax(dim=1))
+
+    def collapsed(self, best) -> str:
+        """Text of each frame's best token, int (T,)."""
         import torch
 
-        best = self._ctc(speech).argmax(dim=1)
         collapsed = torch.unique_consecutive(best).tolist()
         return self._text([i for i in collapsed if i not in (self.model.blank_id, self.model.eos)])
 
@@ -250,11 +253,11 @@ def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     return {mode: made_by[mode] for mode in config.modes}
 
 
-def _parts_to_do(template: _Part, folder: Path) -> list[_Part]:
-    """Parts without a result; their size doesn't depend on the jobs, so that any may resume."""
+def _parts_to_do(template: _Part, folder: Path, share: Share) -> list[_Part]:
+    """A share's parts without a result; their size doesn't depend on the jobs: any may resume."""
     entries = list(template.entries.items())
     parts = []
-    for start in range(0, len(entries), PART_UTTERANCES):
+    for start in share.of(range(0, len(entries), PART_UTTERANCES)):
         target = folder / PARTS / f"hyp.{start:08d}"
         if not target.exists():
             chosen = dict(entries[start : start + PART_UTTERANCES])
@@ -270,7 +273,14 @@ def _join_parts(folder: Path) -> None:
     write_map(folder / "hyp", texts)
 
 
-def decode(model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int = 1) -> None:
+def decode(
+    model: Path,
+    data: Path,
+    config: DecodeConfig,
+    out: Path,
+    jobs: int = 1,
+    share: Share | None = None,
+) -> None:
     """Decodes a data folder in every mode; goes on where a killed decoding stopped.
 
     Args:
@@ -279,6 +289,7 @@ def decode(model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int =
         config: modes and search.
         out: gets ``<mode>/hyp``, in the order of the data, when a mode is done.
         jobs: number of processes.
+        share: only decode these parts; a call without a share then makes ``hyp``.
 
     Raises:
         ConfigError: ``out`` has results of another model, data or search.
@@ -294,7 +305,7 @@ def decode(model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int =
         folder, made_by = out / mode, wanted[mode]
         begin(folder / BEGUN, made_by, (folder / PARTS).glob("hyp.*"))
         template = _Part(model, made_by["model"], config, mode, data, entries, folder)
-        parts += _parts_to_do(template, folder)
+        parts += _parts_to_do(template, folder, share or WHOLE)
     try:
         parallel_map(_decode_part, parts, jobs, "decode", fresh_processes=True)
     except BrokenProcessPool as error:
@@ -302,7 +313,7 @@ def decode(model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int =
             f"{out}: a decoding process was killed, perhaps for want of memory; "
             "give the same command again with fewer --nj"
         ) from error
-    for mode in modes:
+    for mode in modes if share is None else ():
         _join_parts(out / mode)
         mark_finished(out / mode, wanted[mode])
         shutil.rmtree(out / mode / PARTS)

@@ -14,6 +14,7 @@ import yaml
 from espnet_prune.bin import run_main
 from espnet_prune.bin.decode import main
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
+from espnet_prune.data.parallel import Share
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, ModelError
@@ -235,6 +236,28 @@ def test_a_broken_decoding_goes_on_to_the_same_result(model, data, decoded, tmp_
     assert len(names) == 2 * len(LENGTHS) - 6  # two parts of three were written before
     for mode in ("greedy", "joint"):
         assert (tmp_path / mode / "hyp").read_bytes() == (decoded / mode / "hyp").read_bytes()
+
+
+def test_shares_are_decoded_apart_and_joined_by_the_call_without_one(
+    model, data, decoded, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decoding, "PART_UTTERANCES", 3)
+    for index in (3, 1, 2, 5, 4):  # in any order; of four parts a mode, the fifth gets none
+        decode(model, data, CONFIG, tmp_path, share=Share(index, 5))
+        assert not list(tmp_path.glob("*/hyp"))
+        parts = {path.name for path in tmp_path.glob("*/parts/hyp.*")}
+        assert f"hyp.{3 * (index - 1):08d}" in parts or index == 5
+        assert index != 3 or len(parts) == 1
+    monkeypatch.setattr(decoding, "Recogniser", None)  # nothing is left to decode
+    decode(model, data, CONFIG, tmp_path)
+    for mode in ("greedy", "joint"):
+        assert (tmp_path / mode / "hyp").read_bytes() == (decoded / mode / "hyp").read_bytes()
+
+
+def test_what_a_share_left_out_is_decoded_before_joining(model, data, decoded, tmp_path):
+    decode(model, data, CONFIG, tmp_path, share=Share(2, 2))
+    decode(model, data, CONFIG, tmp_path)
+    assert hypotheses(tmp_path, "joint") == hypotheses(decoded, "joint")
 
 
 def test_parts_of_an_unfinished_other_search_are_not_kept(model, data, decoded, tmp_path):
