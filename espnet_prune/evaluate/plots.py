@@ -16,7 +16,8 @@ SIDE_STEP = 0.015
 FRONT_END = "front-end"
 
 
-def _subplots(rows: int, width: float, height: float, **options):
+def subplots(rows: int, width: float, height: float, **options):
+    """A figure of so many inches, and its panels one below the other."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -25,7 +26,8 @@ def _subplots(rows: int, width: float, height: float, **options):
     return pyplot.subplots(rows, 1, figsize=(width, height), layout="constrained", **options)
 
 
-def _save(figure, path: Path) -> Path:
+def save(figure, path: Path) -> Path:
+    """Writes a PNG, whole or not at all, and forgets the figure."""
     from matplotlib import pyplot
 
     with atomic_path(path) as temporary:
@@ -54,7 +56,7 @@ def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
     if not grids:
         grids = [{"": {}}]
     heights = [0.5 + len(grid) for grid in grids]
-    figure, panels = _subplots(
+    figure, panels = subplots(
         len(grids),
         8,
         1.6 + 0.42 * sum(heights),
@@ -65,7 +67,7 @@ def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
         image = _heat_map(panel, grid)
     panels[0, 0].set_title(f"{name}: units kept")
     figure.colorbar(image, ax=panels[:, 0].tolist(), label="share kept")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _heat_map(axes, grid: Mapping[str, Mapping[str, SiteWidth]]):
@@ -97,7 +99,7 @@ def plot_training(name: str, columns: Mapping[str, Sequence[float]], path: Path)
         path: the PNG to write.
     """
     losses = [key for key in columns if key.startswith("loss")]
-    figure, (upper, middle, lower) = _subplots(3, 8, 9, sharex=True)
+    figure, (upper, middle, lower) = subplots(3, 8, 9, sharex=True)
     for key, style in SPARSITIES.items():
         _line(upper, columns, key, style, color="black" if style == ":" else None)
     for key in MULTIPLIERS:
@@ -116,7 +118,7 @@ def plot_training(name: str, columns: Mapping[str, Sequence[float]], path: Path)
             axes.legend(fontsize=7, ncols=2)
         else:
             axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _line(axes, columns: Mapping, key: str, style: str = "-", color: str | None = None) -> None:
@@ -140,7 +142,7 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
     shown = [s for _, s in systems if s["wer"].get(key) and s["params"]]
     if not shown:
         return None
-    figure, axes = _subplots(1, 8, 4.5)
+    figure, axes = subplots(1, 8, 4.5)
     methods = list(dict.fromkeys(system["method"] for system in shown))
     sizes = [system["params"]["encoder"]["kept"] / 1e6 for system in shown]
     for index, (system, size) in enumerate(zip(shown, _side_by_side(sizes), strict=True)):
@@ -163,7 +165,7 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:
