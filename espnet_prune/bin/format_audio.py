@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+from espnet_prune.data.parallel import SHARE_HELP
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -18,12 +19,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min_seconds", type=float, default=0.0)
     parser.add_argument("--max_seconds", type=float, default=float("inf"))
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--part", help=SHARE_HELP)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Formats, unless it is done already."""
     from espnet_prune.data.format import format_data
+    from espnet_prune.data.parallel import Share
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.stage import finished, mark_finished
 
@@ -36,9 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if not finished(args.out, config):
         values = (args.sample_rate, args.format, args.min_seconds, args.max_seconds)
-        kept, left_out = format_data(args.source, args.out, *values, jobs=args.nj)
-        mark_finished(args.out, config)
-        print(f"{args.out}: {kept} utterances, {left_out} left out by length")
+        share = Share.parse(args.part) if args.part else None
+        counts = format_data(args.source, args.out, *values, jobs=args.nj, share=share)
+        if counts is not None:
+            mark_finished(args.out, config)
+            print(f"{args.out}: {counts[0]} utterances, {counts[1]} left out by length")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+from espnet_prune.data.parallel import SHARE_HELP
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -16,11 +17,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio", type=Path, required=True, help="folder of the new recordings")
     parser.add_argument("--factors", type=float, nargs="+", required=True)
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--part", help=SHARE_HELP)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Perturbs, unless it is done already."""
+    from espnet_prune.data.parallel import Share
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.data.speed import perturb_data
     from espnet_prune.stage import finished, mark_finished
@@ -32,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "factors": args.factors,
     }
     if not finished(args.out, config):
-        data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj)
-        mark_finished(args.out, config)
-        print(f"{args.out}: {len(data.texts)} utterances")
+        share = Share.parse(args.part) if args.part else None
+        data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj, share)
+        if share is None:
+            mark_finished(args.out, config)
+            print(f"{args.out}: {len(data.texts)} utterances")
     return 0
 
 

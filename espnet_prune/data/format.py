@@ -3,19 +3,24 @@
 Kept recordings are decoded once nevertheless, so that no damage is met in training.
 """
 
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from espnet_prune.config import check_choice
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY, read_audio, write_archive, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data, write_map
-from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import DataError
+from espnet_prune.io_atomic import read_json, write_json
 
 KEEP = "keep"
 FORMATS = ("flac", "ark", KEEP)
 UTTERANCES_AN_ARCHIVE = 500
+SHARES, SHARE_FILES = ".shares", "[0-9]*.json"  # not those half written, which begin with a dot
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,28 @@ def _check_alike(data: DataSet, source: Path) -> None:
         )
 
 
+def _is_made(part: _Part, made: Mapping[str, tuple[str, int]]) -> bool:
+    there = part.kind == KEEP or part.target.exists()
+    return there and all(utterance in made for utterance in part.entries)
+
+
+def _format(
+    parts: Sequence[_Part], shares: Path, jobs: int, share: Share | None
+) -> dict[str, tuple[str, int]]:
+    """Entry and number of samples of every utterance; those of a share are kept in a file."""
+    made: dict[str, tuple[str, int]] = {}
+    for path in sorted(shares.glob(SHARE_FILES)):
+        made.update({u: (entry, samples) for u, (entry, samples) in read_json(path).items()})
+    of_share = (share or WHOLE).of(parts)
+    missing = [part for part in of_share if not _is_made(part, made)]
+    new: dict[str, tuple[str, int]] = {}
+    for result in parallel_map(_write, missing, jobs, "format"):
+        new.update(result)
+    if share is not None and new:
+        write_json(shares / f"{share.index}_of_{share.number}.json", new)
+    return {**made, **new}
+
+
 def format_data(
     source: Path,
     out: Path,
@@ -76,7 +103,8 @@ def format_data(
     min_seconds: float = 0.0,
     max_seconds: float = float("inf"),
     jobs: int = 1,
-) -> tuple[int, int]:
+    share: Share | None = None,
+) -> tuple[int, int] | None:
     """Writes a formatted data directory with ``utt2num_samples``.
 
     Args:
@@ -88,9 +116,10 @@ def format_data(
         min_seconds: shorter utterances are left out.
         max_seconds: longer ones too.
         jobs: number of processes.
+        share: only make these files; a call without a share then makes ``out``.
 
     Returns:
-        Number of utterances kept and left out.
+        Number of utterances kept and left out; None for a share.
 
     Raises:
         DataError: a recording can't be read or has another rate; no utterance would be left;
@@ -100,12 +129,14 @@ def format_data(
     data = read_data(source)
     if kind == KEEP:
         _check_alike(data, source)
-    made: dict[str, tuple[str, int]] = {}
+    shares = out / SHARES
     parts = _parts(data, source, (out / "audio").resolve(), sample_rate, kind)
     settings = {"data": fingerprint(source), "sample_rate": sample_rate, "format": kind}
-    begin(out / ".begun.json", settings, (part.target for part in parts))
-    for part in parallel_map(_write, parts, jobs, "format"):
-        made.update(part)
+    targets = (part.target for part in parts)
+    begin(out / ".begun.json", settings, chain(shares.glob(SHARE_FILES), targets))
+    made = _format(parts, shares, jobs, share)
+    if share is not None:
+        return None
     kept = {u for u, (_, n) in made.items() if min_seconds <= n / sample_rate <= max_seconds}
     if not kept:
         raise DataError(
@@ -115,4 +146,5 @@ def format_data(
     write_map(out / "utt2num_samples", {u: str(made[u][1]) for u in kept})
     entries = {u: entry for u, (entry, _) in made.items()}
     write_data(out, DataSet(entries, data.texts, data.speakers).subset(kept))
+    shutil.rmtree(shares, ignore_errors=True)
     return len(kept), len(made) - len(kept)

@@ -5,6 +5,7 @@ name is noticed, never half reused.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,9 +25,22 @@ def begin(mark: Path, config: Mapping, targets: Iterable[Path]) -> None:
     config = dict(config)
     if mark.exists() and read_json(mark) == config:
         return
-    for target in targets:
+    # looked up at once: what another job of this run makes from now on must stay
+    for target in _existing(targets):
         target.unlink(missing_ok=True)
     write_json(mark, config)
+
+
+def _existing(targets: Iterable[Path]) -> list[Path]:
+    names: dict[Path, set[str]] = {}
+    found = []
+    for target in targets:
+        folder = target.parent
+        if folder not in names:
+            names[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
+        if target.name in names[folder]:
+            found.append(target)
+    return found
 
 
 def fingerprint(folder: Path) -> str:

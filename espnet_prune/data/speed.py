@@ -13,7 +13,7 @@ import soxr
 from espnet_prune.config import check_range
 from espnet_prune.data.audio_io import read_audio, write_audio
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data
-from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.errors import ConfigError
 
@@ -40,7 +40,12 @@ def _make(job: _Job) -> None:
 
 
 def perturb_data(
-    source: Path, out: Path, audio: Path, factors: list[float], jobs: int = 1
+    source: Path,
+    out: Path,
+    audio: Path,
+    factors: list[float],
+    jobs: int = 1,
+    share: Share | None = None,
 ) -> DataSet:
     """Writes a data directory with a copy of every utterance at every speed.
 
@@ -51,6 +56,10 @@ def perturb_data(
         audio: folder of the new recordings; those of an unfinished run are kept.
         factors: speeds, each once.
         jobs: number of processes.
+        share: only make these recordings; a call without a share then makes ``out``.
+
+    Returns:
+        What ``out`` holds, or will.
 
     Raises:
         ConfigError: a factor twice or out of range.
@@ -76,7 +85,8 @@ def perturb_data(
     begin(
         audio / f".{out.name}.begun.json", {"data": fingerprint(source)}, (j.target for j in work)
     )
-    parallel_map(_make, work, jobs, "speed")
+    parallel_map(_make, (share or WHOLE).of(work), jobs, "speed")
     perturbed = DataSet(recordings, texts, speakers)
-    write_data(out, perturbed)
+    if share is None:
+        write_data(out, perturbed)
     return perturbed

@@ -115,6 +115,20 @@ def test_unfinished_run_keeps_what_is_there(data, monkeypatch):
     assert len(validate(data.parent / "sp")[0].texts) == 4
 
 
+def test_shares_of_speed_are_what_the_call_without_one_puts_together(data, monkeypatch):
+    import espnet_prune.data.speed as module
+
+    arguments = ["--source", str(data), "--out", str(data.parent / "sp"), "--factors", "0.9", "1"]
+    arguments += ["--audio", str(data.parent / "dump/speed")]
+    for index in (2, 1, 3):
+        assert run_main(perturb_speed.main, [*arguments, "--part", f"{index}/3"]) == 0
+        assert not (data.parent / "sp").exists()
+    assert len(audio_files(data.parent / "dump/speed")) == 4
+    monkeypatch.setattr(module, "write_audio", None)  # nothing is left to make
+    assert run_main(perturb_speed.main, arguments) == 0
+    assert len(validate(data.parent / "sp")[0].texts) == 8
+
+
 def test_finished_speed_with_other_factors_is_an_error(data, capsys):
     assert speed(data, "0.9") == 0
     assert speed(data, "0.9") == 0
@@ -139,6 +153,44 @@ def test_formatted_samples_are_the_same(data, tmp_path, monkeypatch, kind, jobs)
         numpy.testing.assert_array_equal(before, after)
         assert int(lengths[utterance]) == len(before)
     assert len(audio_files(out)) == 4
+
+
+@pytest.mark.parametrize("kind", ["flac", "ark", "keep"])
+def test_shares_of_format_are_what_the_call_without_one_puts_together(
+    data, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(formatting, "UTTERANCES_AN_ARCHIVE", 1)
+    whole, out = tmp_path / "whole", tmp_path / "dump"
+    options = ["--format", kind, "--min_seconds", "0.25"]
+    assert format_to(data, whole, *options) == 0
+    for index in (3, 1, 2):
+        assert format_to(data, out, *options, "--part", f"{index}/3") == 0
+        assert not (out / "wav.scp").exists()
+    with monkeypatch.context() as context:
+        context.setattr(formatting, "read_audio", None)  # nothing is left to read
+        assert format_to(data, out, *options) == 0
+    for name in ("text", "utt2spk", "utt2num_samples"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    for utterance, entry in read_data(out).recordings.items():
+        before = read_audio(read_data(data).recordings[utterance], "before")[0]
+        numpy.testing.assert_array_equal(read_audio(entry, "after")[0], before)
+
+
+def test_what_shares_left_out_or_lost_is_formatted_at_the_end(data, tmp_path):
+    out = tmp_path / "dump"
+    assert format_to(data, out, "--part", "1/2") == 0
+    (out / "audio/a-1.flac").unlink()  # as by a job that found files of an older configuration
+    assert format_to(data, out) == 0
+    assert len(validate(out)[0].texts) == 4
+    assert len(audio_files(out)) == 4
+
+
+def test_shares_of_other_data_are_not_kept(data, tmp_path, make_data):
+    out = tmp_path / "dump"
+    assert format_to(data, out, "--part", "1/2") == 0
+    make_data(data, {"a-1": 0.6, "a-2": 0.6, "b-1": 0.6, "b-2": 0.6})
+    assert format_to(data, out) == 0
+    assert set(read_map(out / "utt2num_samples").values()) == {"9600"}
 
 
 def test_kept_recordings_stay_where_and_as_they_are(tmp_path, make_data):
