@@ -1,12 +1,12 @@
 """How much loss and WER each site of a model costs when it, or a part of its units, is removed."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+from espnet_prune.data.parallel import SHARE_HELP
 
 SHOWN = 10  # lines of the printed list
 
@@ -21,24 +21,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fractions", type=float, nargs="+", help="of a site's units")
     parser.add_argument("--sites", nargs="+", help="kinds of sites")
     parser.add_argument("--nj", type=int, default=1, help="processes of one thread each")
-    parser.add_argument(
-        "--part",
-        type=_part,
-        metavar="I/N",
-        help="the I-th of N parts alone, as a task of an array; then the same without it joins",
-    )
+    parser.add_argument("--part", help=SHARE_HELP)
     return parser
-
-
-def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise argparse.ArgumentTypeError(f"'{text}': expected I/N with 1 <= I <= N, such as 2/8")
-    return int(found[1]), int(found[2])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures what is not measured yet, writes JSON and heat maps, prints the worst losses."""
+    from espnet_prune.data.parallel import Share
     from espnet_prune.evaluate.sensitivity import SensitivityConfig, sensitivity, worst_first
     from espnet_prune.evaluate.sensitivity_plot import CHANGES, plot_sensitivity
 
@@ -46,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {"fractions": args.fractions, "kinds": args.sites}
     options = {key: tuple(values) for key, values in given.items() if values is not None}
     config = SensitivityConfig(utterances=args.utterances, **options)
-    result = sensitivity(args.model, args.data, config, args.out, args.nj, args.part)
+    share = Share.parse(args.part) if args.part else None
+    result = sensitivity(args.model, args.data, config, args.out, args.nj, share)
     if result is None:
         return 0
     for change in CHANGES:

@@ -19,7 +19,7 @@ from torch import Tensor
 from espnet_prune.budget import BLOCK, MEASURES, Budget, resolve
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.kaldi_dir import read_data
-from espnet_prune.data.parallel import parallel_map
+from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.espnet.probe import Probe, Utterance
@@ -77,7 +77,7 @@ def sensitivity(
     config: SensitivityConfig,
     out: Path,
     jobs: int = 1,
-    part: tuple[int, int] | None = None,
+    share: Share | None = None,
 ) -> dict | None:
     """Measures all sites that have no result yet.
 
@@ -87,11 +87,11 @@ def sensitivity(
         config: what is measured.
         out: gets ``sites/<site>.json`` and, of all together, ``sensitivity.json``.
         jobs: number of processes of one thread each.
-        part: (i, n): the i-th of n parts alone, of which each may run elsewhere; afterwards the
-            same without it puts all together.
+        share: this share of the sites alone, each of which may run elsewhere; afterwards the same
+            without it puts all together.
 
     Returns:
-        What ``sensitivity.json`` holds; None for a part.
+        What ``sensitivity.json`` holds; None for a share.
 
     Raises:
         ConfigError: ``out`` was begun with another model, data or config.
@@ -105,10 +105,9 @@ def sensitivity(
     mark_begun(out, made_by)
     items = [DENSE, *_probe(model, digest, data, config).sites]
     files = {item: out / PARTS / f"{item}.json" for item in items}
-    first, step = (0, 1) if part is None else (part[0] - 1, part[1])
     tasks = [
         _Task(model, digest, data, config, item, files[item])
-        for item in items[first::step]
+        for item in (share or WHOLE).of(items)
         if not files[item].exists()
     ]
     try:
@@ -118,7 +117,7 @@ def sensitivity(
             f"{out}: a process was killed, perhaps for want of memory; give the same command "
             "again with fewer --nj"
         ) from error
-    if part is not None:
+    if share is not None:
         return None
     result = _joined({item: read_json(path) for item, path in files.items()}, made_by)
     write_json(out / RESULT, result)
