@@ -2,7 +2,7 @@
 # Sourced by prune.sh: runs its stages one after the other, or submits all their commands as jobs and returns.
 #
 # Submitted, a command waits for the one before it in its stage; after `independent`, only for all of the stage before.
-# shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend and wait are prune.sh's
+# shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend, nj, ngpu and wait are prune.sh's
 
 run() { # CMD MAIN [ARGUMENT...]: one main, by one of cmd.sh's commands
     run_command "$1" python -m "espnet_prune.bin.$2" "${@:3}"
@@ -16,11 +16,30 @@ run_command() { # CMD WORD...: any command, into the stage's log
         return
     fi
     submissions=$((submissions + 1))
-    local own_log=${log%.log}.$submissions.log folder
-    folder=$("${command[@]}" --wait false "${waits_for[@]}" "$own_log" "${@:2}")
+    submit_command "${command[*]}" "${log%.log}.$submissions.log" "${@:2}"
+}
+
+submit_command() { # CMD [JOB=1:N] LOG WORD...
+    local command folder log_word=2
+    read -ra command <<<"$1"
+    folder=$("${command[@]}" --wait false "${waits_for[@]}" "${@:2}")
     this_stage+=(--after "$folder")
     waits_for=(--after "$folder")
-    echo "   job $(<"$folder/id"), log $own_log"
+    if [[ $2 == *=1:* ]]; then log_word=3; fi
+    echo "   job $(<"$folder/id"), log ${!log_word}"
+}
+
+run_split() { # CMD MAIN [ARGUMENT...]: a main that shares its work among --nj processes; submitted, among jobs
+    local task=JOB
+    if [[ $cmd_backend == local ]] || ((nj == 1)); then
+        run "$@" --nj "$nj"
+        return
+    fi
+    while [[ "$exp $*" == *"$task"* ]]; do task+=_; done # it is replaced wherever it stands
+    submissions=$((submissions + 1))
+    submit_command "$1" "$task=1:$nj" "${log%.log}.$submissions.$task.log" \
+        python -m "espnet_prune.bin.$2" "${@:3}" --part "$task/$nj"
+    run "$@" # puts together what the jobs have made
 }
 
 independent() { # what follows needs only the stages before

@@ -272,21 +272,40 @@ def after(command: str) -> list[int]:
 
 
 def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
-    process, commands = submitting("--stage", "6", "--stop_stage", "11", "--test_sets", "a b")
+    stages = ["--stage", "6", "--stop_stage", "11"]
+    process, commands = submitting(*stages, "--test_sets", "a b", "--nj", "4")
     assert process.returncode == 0, process.stderr
     names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
     number = {n: i for i, n in enumerate(names, 1)}
     assert after(commands[0]) == []
-    decodes = [i for i, name in enumerate(names, 1) if name == "decode"]
+    decodes = [i for i, command in enumerate(commands, 1) if " --part JOB/4" in command]
     assert after(commands[decodes[0] - 1]) == after(commands[decodes[1] - 1]) == [1]
     scores = [i for i, name in enumerate(names, 1) if name == "score"]
     assert all(after(commands[i - 1]) == [i - 1] for i in scores)
     prunes = [i for i, name in enumerate(names, 1) if name == "prune"]
     assert len(prunes) == 2  # beside each other, after the whole stage before
-    assert {tuple(after(commands[i - 1])) for i in prunes} == {tuple(range(2, 6))}
+    assert {tuple(after(commands[i - 1])) for i in prunes} == {tuple(range(2, 8))}
     assert after(commands[number["cut"] - 1]) == prunes
     assert "--wait false" in commands[0] and "06_teacher.1.log" in commands[0]
     assert "espnet_prune.bin.status" in process.stdout
+
+
+def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(submitting):
+    words = ["--speed_factors", "0.9 1.0", "--nj", "4", "--tag", "JOB_1"]
+    process, commands = submitting("--stage", "speed", "--stop_stage", "7", *words)
+    assert process.returncode == 0, process.stderr
+    arrays = [i for i, command in enumerate(commands, 1) if "=1:4 " in command]
+    names = [commands[i - 1].split("espnet_prune.bin.")[1].split()[0] for i in arrays]
+    assert names == ["perturb_speed", *["format_audio"] * 3, "decode"]
+    for i in arrays:
+        share, whole = commands[i - 1].split(" python ")[1], commands[i].split(" python ")[1]
+        assert share == f"{whole} --part JOB__/4"  # not what is part of the tag
+        assert after(commands[i]) == [i]
+    decode = commands[arrays[-1] - 1]
+    assert "JOB__=1:4 exp/JOB_1/log/07_score_teacher.1.JOB__.log" in decode
+    assert "job 1, log exp/JOB_1/log/02_speed.1.JOB__.log" in process.stdout
+    scores = next(i for i, command in enumerate(commands, 1) if ".score " in command)
+    assert after(commands[scores - 1]) == [arrays[-1] + 1]
 
 
 def test_the_report_comes_last_when_it_was_waited_for(submitting, tmp_path):

@@ -7,12 +7,12 @@ submit="submit.py --backend ${cmd_backend:-local}"
 case ${cmd_backend:-local} in
     local) many="" gpu="" ;;
     *)
-        many=" --num-threads ${nj:-1}" # these mains share their work among --nj processes of one machine
+        many=" --num-threads ${nj:-1}" # these mains use as many processes or threads of one machine
         gpu=" --num-threads ${nj:-1}"
         if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
         # A training saves at the end of an epoch: ask for it as long before the time limit as an epoch takes.
         gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
 esac
-export train_cmd=${train_cmd:-$submit$many}   # data, tokens, statistics, cutting, reports
-export decode_cmd=${decode_cmd:-$submit$many} # decoding, scoring, profiling
-export cuda_cmd=${cuda_cmd:-$submit$gpu}      # training, pruning, finetuning: with a GPU where --ngpu says
+export train_cmd=${train_cmd:-$submit$many} # data, tokens, statistics, cutting, profiling, reports
+export decode_cmd=${decode_cmd:-$submit}    # arrays of --nj jobs of one thread: speed, format, decoding; scoring
+export cuda_cmd=${cuda_cmd:-$submit$gpu}    # training, pruning, finetuning: with a GPU where --ngpu says

@@ -181,8 +181,8 @@ decode_and_score() { # SYSTEM [ARGUMENT...]
     local set
     for set in $test_sets; do
         independent
-        run "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
-            --out "$exp/$1/decode/$set" --nj "$nj"
+        run_split "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
+            --out "$exp/$1/decode/$set"
         run "$decode_cmd" score --data "dump/$set" --system "$exp/$1" --set "$set" "${@:2}"
     done
 }
@@ -200,20 +200,20 @@ stage_speed() {
         return
     fi
     # shellcheck disable=SC2086  # a list of factors
-    run "$train_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --audio "dump/speed" \
-        --factors $speed_factors --nj "$nj"
+    run_split "$decode_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --audio "dump/speed" \
+        --factors $speed_factors
 }
 
 stage_format() {
-    local set common=(--sample_rate 16000 --format "$audio_format" --nj "$nj")
+    local set common=(--sample_rate 16000 --format "$audio_format")
     local filter=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
     independent
-    run "$train_cmd" format_audio --source "$train_data" --out "$train_dump" "${common[@]}" "${filter[@]}"
+    run_split "$decode_cmd" format_audio --source "$train_data" --out "$train_dump" "${common[@]}" "${filter[@]}"
     independent
-    run "$train_cmd" format_audio --source "data/$valid_set" --out "$valid_dump" "${common[@]}" "${filter[@]}"
+    run_split "$decode_cmd" format_audio --source "data/$valid_set" --out "$valid_dump" "${common[@]}" "${filter[@]}"
     for set in $test_sets; do # whole: leaving out what is hard would flatter the result
         independent
-        run "$train_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}"
+        run_split "$decode_cmd" format_audio --source "data/$set" --out "dump/$set" "${common[@]}"
     done
 }
 
@@ -272,7 +272,7 @@ stage_score() {
 stage_profile() {
     local name
     for name in teacher $systems; do
-        run "$decode_cmd" profile --system "$exp/$name" --teacher "$teacher" --config "$profile_config" \
+        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher" --config "$profile_config" \
             --data "dump/${test_sets%% *}"
     done
 }
