@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import keep_same_share, resolve
+from espnet_prune.budget import fill_to_target, keep_same_share, resolve
 from espnet_prune.errors import ModelError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import Site
@@ -32,6 +32,8 @@ class Folding(Method):
         """The first unit of each cluster stays."""
         scores = unit_scores(gated, Site.magnitudes)
         shares = keep_same_share(scores, gated.budget, self.target)
+        tolerance = self.config.budget.tolerance
+        shares = fill_to_target(shares, scores, gated.budget, self.target, tolerance)
         masks = {}
         for name in scores:
             masks[name] = torch.zeros_like(shares[name])

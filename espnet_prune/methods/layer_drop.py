@@ -64,7 +64,7 @@ class LayerDrop(DataMethod):
         logger.info("blocks dropped: %s; thinned: %s", ", ".join(gone) or "none", thinned)
         fixed, budget = _closed(gated, gone), gated.budget
         scores = {
-            name: score
+            name: score.cpu()
             for name, score in unit_scores(gated, Site.magnitudes).items()
             if thinned is None or name.startswith(f"{thinned}.")
         }

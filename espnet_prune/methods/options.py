@@ -38,7 +38,7 @@ class FisherConfig:
     rearrange: bool = True
     rescale: bool = True
     rescale_utterances: int = 32
-    damping: float = 0.01
+    damping: float = 0.1
 
     def __post_init__(self) -> None:
         check_range("fisher: rescale_utterances", self.rescale_utterances, 1, 1e6)
