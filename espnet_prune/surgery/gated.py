@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget import Budget, Controller, close_empty_branches, masks_at_sparsity, resolve
+from espnet_prune.errors import ModelError
 from espnet_prune.gates import Gate
 from espnet_prune.sites import SiteMap
 
@@ -141,11 +142,21 @@ class GatedModel(nn.Module):
     def _apply_masks(self, module: nn.Module, inputs: tuple) -> None:
         if self._masked_by is not None:
             return
+        if self.training:
+            self._refuse_recomputing()
         self._masked_by = id(module)
         masks = self.masks()
         self.open_attention = self._open_attention(masks)
         for name, mask in masks.items():
             self.site_map.sites[name].apply(mask)
+
+    def _refuse_recomputing(self) -> None:
+        """ModelError for transformers' gradient checkpointing, whose second run has no masks."""
+        if any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules()):
+            raise ModelError(
+                "gradient checkpointing computes layers again after their masks are gone, so "
+                "gradients would be wrong; call gradient_checkpointing_disable()"
+            )
 
     def _open_attention(self, masks: Mapping[str, Tensor]) -> list[int] | None:
         """Blocks that still attend; None where no branch can close."""

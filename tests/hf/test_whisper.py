@@ -219,6 +219,15 @@ def test_a_forward_that_failed_leaves_no_mask_behind():
     assert torch.equal(logits(gated.release()), logits(whisper()))
 
 
+def test_gradient_checkpointing_would_lose_the_masks_and_is_refused():
+    gated = inject(whisper(), Whisper(KINDS)).train()
+    gated.model.gradient_checkpointing_enable()
+    with pytest.raises(ModelError, match="gradient_checkpointing_disable"):
+        gated(**batch())
+    gated.model.gradient_checkpointing_disable()
+    gated(**batch()).loss.backward()
+
+
 @pytest.mark.parametrize("name", ["self_pinching", "self_pinching_weights", "l0", "magnitude"])
 def test_one_pass_with_the_model_s_own_loss(name, tmp_path):
     options = {
