@@ -1,0 +1,26 @@
+"""The shared file of systems side by side: read strictly, pairs of targets, defaults as it says."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.espnet.stages import read_system
+from espnet_prune.methods import MethodConfig
+
+FILE = Path(__file__).resolve().parents[2] / "conf/systems/alternatives.yaml"
+NAMES = list(load_yaml(FILE)["systems"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_is_read_strictly_and_names_its_target(name):
+    system = read_system(FILE, name)
+    assert name.endswith(f"_{100 * system.target:.0f}")
+    assert to_dataclass(MethodConfig, system.options, name) == MethodConfig()
+
+
+def test_every_method_is_there_at_both_targets():
+    systems = [read_system(FILE, name) for name in NAMES]
+    methods = {system.method for system in systems}
+    assert {(s.method, s.target) for s in systems} == {(m, t) for m in methods for t in (0.5, 0.7)}
+    assert methods >= {"l0_distill", "fisher", "layer_drop", "folding", "nas"}
