@@ -68,6 +68,42 @@ def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
     make_tokens(folder / "dump/train/text", folder / "data/tokens", "char", 0)
 
 
+DECODE = "modes: [greedy, joint]\nbeam_size: 2\n"
+PROFILE = """\
+reference_seconds: 1
+repeats: 1
+greedy_utterances: 1
+joint_utterances: 1
+beam_size: 2
+"""
+
+
+def write_whole_recipe(folder: Path, repository: Path) -> None:
+    """The same for all of the driver's stages after the first: data folders instead of dumps."""
+    write_recipe(folder, repository)
+    (folder / "dump").rename(folder / "made")
+    for name in ("train", "dev"):
+        text = (folder / "made" / name / "wav.scp").read_text()
+        (folder / "data" / name).mkdir()
+        for file in ("text", "utt2spk", "spk2utt"):
+            (folder / "made" / name / file).rename(folder / "data" / name / file)
+        (folder / "data" / name / "wav.scp").write_text(text.replace("/dump/", "/made/"))
+    shutil.copytree(folder / "data/dev", folder / "data/test")
+    (folder / "conf/decode.yaml").write_text(DECODE)
+    (folder / "conf/profile.yaml").write_text(PROFILE)
+
+
+def driver_command(folder: Path, repository: Path, jobs: int = 1) -> list[str]:
+    """The driver over such a folder."""
+    return [
+        str(repository / "egs/TEMPLATE/prune1/prune.sh"),
+        *("--corpus", "noise", "--conf_dir", str(folder / "conf"), "--work_dir", str(folder)),
+        *("--train_set", "train", "--valid_set", "dev", "--test_sets", "test"),
+        *("--speed_factors", "0.9 1.0", "--token_type", "char", "--nj", str(jobs)),
+        *("--local_data_cmd", "true"),
+    ]
+
+
 DATA = ["--train", "dump/train", "--valid", "dump/dev", "--tokens", "data/tokens"]
 STATS = ["--stats", "exp/stats"]
 SYSTEM = ["--systems", "conf/systems.yaml", "--teacher", "exp/teacher", *DATA, *STATS]

@@ -1,7 +1,6 @@
 """The driver through all fourteen stages on noise: every stage's product, and idempotence."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,25 +8,11 @@ import mini_recipe
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-DECODE = "modes: [greedy, joint]\nbeam_size: 2\n"
-PROFILE = """\
-reference_seconds: 1
-repeats: 1
-greedy_utterances: 1
-joint_utterances: 1
-beam_size: 2
-"""
 
 
 def drive(repository: Path, folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Runs the driver over the folder's configurations."""
-    command = [
-        str(repository / "egs/TEMPLATE/prune1/prune.sh"),
-        *("--corpus", "noise", "--conf_dir", str(folder / "conf"), "--work_dir", str(folder)),
-        *("--train_set", "train", "--valid_set", "dev", "--test_sets", "test"),
-        *("--speed_factors", "0.9 1.0", "--token_type", "char", "--nj", "1"),
-        *("--local_data_cmd", "true", *options),
-    ]
+    command = [*mini_recipe.driver_command(folder, repository), *options]
     environment = {**mini_recipe.environment(), "ESPNET_PRUNE_CURRENT_ENV": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -36,17 +21,7 @@ def drive(repository: Path, folder: Path, *options: str) -> subprocess.Completed
 def experiment(tmp_path_factory, repository) -> tuple[Path, str]:
     """A whole run, and what it printed."""
     folder = tmp_path_factory.mktemp("recipe")
-    mini_recipe.write_recipe(folder, repository)
-    (folder / "dump").rename(folder / "made")
-    for name in ("train", "dev"):
-        text = (folder / "made" / name / "wav.scp").read_text()
-        (folder / "data" / name).mkdir()
-        for file in ("text", "utt2spk", "spk2utt"):
-            (folder / "made" / name / file).rename(folder / "data" / name / file)
-        (folder / "data" / name / "wav.scp").write_text(text.replace("/dump/", "/made/"))
-    shutil.copytree(folder / "data/dev", folder / "data/test")
-    (folder / "conf/decode.yaml").write_text(DECODE)
-    (folder / "conf/profile.yaml").write_text(PROFILE)
+    mini_recipe.write_whole_recipe(folder, repository)
     done = drive(repository, folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return folder, done.stdout
