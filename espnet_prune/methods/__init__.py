@@ -13,6 +13,7 @@ from espnet_prune.methods.magnitude import (
     UniformMagnitude,
     UniformMagnitudeWeights,
 )
+from espnet_prune.methods.module_error import ModuleError
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
@@ -29,6 +30,7 @@ METHODS: Mapping[str, type[Method]] = {
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
     "uniform_magnitude_weights": UniformMagnitudeWeights,
+    "module_error": ModuleError,
     "random": RandomUnits,
     "self_pinching": SelfPinching,
     "self_pinching_weights": SelfPinchingWeights,
@@ -56,6 +58,7 @@ __all__ = [
     "Magnitude",
     "Method",
     "MethodConfig",
+    "ModuleError",
     "RandomUnits",
     "SelfPinching",
     "SelfPinchingWeights",

@@ -18,7 +18,12 @@ from espnet_prune.gates import (
     SelfPinchingConfig,
     WidthChoiceConfig,
 )
-from espnet_prune.methods.options import CalibrationConfig, FisherConfig, LayerDropConfig
+from espnet_prune.methods.options import (
+    CalibrationConfig,
+    FisherConfig,
+    LayerDropConfig,
+    ModuleErrorConfig,
+)
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -105,6 +110,7 @@ class MethodConfig:
         calibration: of the methods that look at data.
         fisher: of the Fisher mask search.
         layer_drop: of layer dropping.
+        module_error: of the module-wise pruning error, which alone needs it.
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
@@ -120,6 +126,7 @@ class MethodConfig:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     fisher: FisherConfig = field(default_factory=FisherConfig)
     layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)
+    module_error: ModuleErrorConfig | None = None
 
     def __post_init__(self) -> None:
         for kind in self.sites:
@@ -141,8 +148,10 @@ class Method(ABC):
         learns_masks: whether masks are trained; the others choose them at once, and the updates
             so saved go to finetuning.
         from_scratch: whether the weights are drawn anew after the cut.
+        target_range: least and largest target that it takes.
     """
 
+    target_range: ClassVar[tuple[float, float]] = (1e-6, 1 - 1e-6)
     learns_masks: ClassVar[bool] = False
     from_scratch: ClassVar[bool] = False
 
@@ -153,7 +162,7 @@ class Method(ABC):
         config: MethodConfig | None = None,
         updates: int = 1000,
     ) -> None:
-        check_range("target", target, 1e-6, 1 - 1e-6)
+        check_range("target", target, *self.target_range)
         self.target = target
         self.seed = seed
         self.config = config or MethodConfig()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from espnet_prune.config import check_choice, check_range
 
 ORDERS = ("loss", "spaced")
+ERRORS = ("loss", "wer")
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,20 @@ class LayerDropConfig:
 
     def __post_init__(self) -> None:
         check_choice("layer_drop: order", self.order, ORDERS)
+
+
+@dataclass(frozen=True)
+class ModuleErrorConfig:
+    """Options of the module-wise pruning error alone.
+
+    Attributes:
+        file: ``sensitivity.json`` of the teacher, as seen from where the stages run, the folder
+            that holds ``exp``.
+        measure: ``loss`` or ``wer``; on few utterances the loss tells more apart.
+    """
+
+    file: str
+    measure: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_choice("module_error: measure", self.measure, ERRORS)
