@@ -17,6 +17,7 @@ from espnet_prune.errors import DataError, ModelError
 from espnet_prune.hf.build import from_config, import_transformers
 from espnet_prune.hf.ct2_file import read_ct2
 from espnet_prune.io_atomic import read_json
+from espnet_prune.surgery import load_strictly
 
 SPECIFICATION = "WhisperSpec"
 GELU = 3  # CTranslate2's number of this activation
@@ -63,7 +64,7 @@ def convert_whisper(folder: Path, out: Path) -> nn.Module:
     options = read_json(folder / "config.json")
     config = _configuration(arrays, special, path)
     model = from_config("WhisperForConditionalGeneration", config)
-    model.load_state_dict(_weights(arrays, config, path))
+    load_strictly(model, _weights(arrays, config, path), str(path))
     model.generation_config = transformers.GenerationConfig(**_generation(options, special, config))
     model.save_pretrained(out)
     seconds = config["max_source_positions"] // POSITIONS_PER_SECOND

@@ -163,6 +163,11 @@ def quantise(arrays):
     arrays[name] = arrays[name].astype(numpy.int8)
 
 
+def narrow(arrays):
+    name = "encoder/layer_1/ffn/linear_1/weight"
+    arrays[name] = arrays[name][:, :-1]
+
+
 def biased_keys(arrays):
     arrays["decoder/layer_1/self_attention/linear_0/bias"][20] = 0.5
 
@@ -171,6 +176,7 @@ def biased_keys(arrays):
     ("change", "message"),
     [
         (quantise, "layer_0/ffn/linear_0/weight is int8; quantised.*float16 or float32"),
+        (narrow, r"shape: model.encoder.layers.1.fc2.weight \(16, 23\) instead of \(16, 24\)"),
         (biased_keys, "decoder/layer_1/self_attention has a bias of its keys"),
         (lambda a: a.pop("decoder/layer_1/ffn/linear_1/bias"), "ffn/linear_1/bias is missing"),
         (lambda a: a.pop("encoder/conv1/weight"), "encoder/conv1/weight is missing"),
