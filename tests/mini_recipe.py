@@ -68,6 +68,16 @@ def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
     make_tokens(folder / "dump/train/text", folder / "data/tokens", "char", 0)
 
 
+# Without what sees only a process's share of the batch (norm statistics) or draws by process.
+PLAIN = """\
+specaug: null
+encoder_conf:
+  {output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, use_cnn_module: false,
+   dropout_rate: 0.0, positional_dropout_rate: 0.0, attention_dropout_rate: 0.0}
+decoder_conf:
+  {attention_heads: 2, linear_units: 16, num_blocks: 1, dropout_rate: 0.0,
+   positional_dropout_rate: 0.0, self_attention_dropout_rate: 0.0, src_attention_dropout_rate: 0.0}
+"""
 DECODE = "modes: [greedy, joint]\nbeam_size: 2\n"
 PROFILE = """\
 reference_seconds: 1
@@ -91,6 +101,16 @@ def write_whole_recipe(folder: Path, repository: Path) -> None:
     shutil.copytree(folder / "data/dev", folder / "data/test")
     (folder / "conf/decode.yaml").write_text(DECODE)
     (folder / "conf/profile.yaml").write_text(PROFILE)
+
+
+def write_plain_recipe(folder: Path, repository: Path) -> None:
+    """A recipe whose teacher has the same losses however many processes share a batch."""
+    import yaml
+
+    write_recipe(folder, repository, growth=0)  # padding differs by batch, a little
+    teacher = folder / "conf/teacher.yaml"
+    config = yaml.safe_load(teacher.read_text())
+    teacher.write_text(yaml.safe_dump({**config, **yaml.safe_load(PLAIN)}))
 
 
 def driver_command(folder: Path, repository: Path, jobs: int = 1) -> list[str]:

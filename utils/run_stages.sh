@@ -2,7 +2,7 @@
 # Sourced by prune.sh: runs its stages one after the other, or submits all their commands as jobs and returns.
 #
 # Submitted, a command waits for the one before it in its stage; after `independent`, only for all of the stage before.
-# shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend, nj, ngpu and wait are prune.sh's
+# shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend and so on are prune.sh's
 
 run() { # CMD MAIN [ARGUMENT...]: one main, by one of cmd.sh's commands
     run_command "$1" python -m "espnet_prune.bin.$2" "${@:3}"
@@ -40,6 +40,18 @@ run_split() { # CMD MAIN [ARGUMENT...]: a main that shares its work among --nj p
     submit_command "$1" "$task=1:$nj" "${log%.log}.$submissions.$task.log" \
         python -m "espnet_prune.bin.$2" "${@:3}" --part "$task/$nj"
     run "$@" # puts together what the jobs have made
+}
+
+train() { # MAIN [ARGUMENT...]: a training; a process for each GPU, on several nodes at least one on each
+    local module=espnet_prune.bin.$1
+    if ((nodes > 1)); then
+        run_command "$cuda_cmd" python -m espnet_prune.cluster.nodes --nodes "$nodes" \
+            --processes $((ngpu > 1 ? ngpu : 1)) "$module" "${@:2}" --ngpu $((ngpu > 0))
+    elif ((ngpu > 1)); then
+        run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m "$module" "${@:2}" --ngpu 1
+    else
+        run "$cuda_cmd" "$@" --ngpu "$ngpu"
+    fi
 }
 
 independent() { # what follows needs only the stages before

@@ -8,19 +8,8 @@ from pathlib import Path
 import mini_recipe
 import pytest
 import torch
-import yaml
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-# Without what sees only a process's share of the batch (norm statistics) or draws by process.
-PLAIN = """\
-specaug: null
-encoder_conf:
-  {output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, use_cnn_module: false,
-   dropout_rate: 0.0, positional_dropout_rate: 0.0, attention_dropout_rate: 0.0}
-decoder_conf:
-  {attention_heads: 2, linear_units: 16, num_blocks: 1, dropout_rate: 0.0,
-   positional_dropout_rate: 0.0, self_attention_dropout_rate: 0.0, src_attention_dropout_rate: 0.0}
-"""
 MEANS = """\
 import sys, torch
 from torch import distributed
@@ -64,10 +53,7 @@ def test_means_are_weighted_by_the_processes_batches(tmp_path):
 @pytest.mark.timeout(900)
 def test_two_processes_have_the_loss_curve_of_one_with_the_whole_batch(tmp_path, repository):
     folder = tmp_path / "one"
-    mini_recipe.write_recipe(folder, repository, growth=0)  # padding differs by batch, a little
-    teacher = folder / "conf/teacher.yaml"
-    config = yaml.safe_load(teacher.read_text())
-    teacher.write_text(yaml.safe_dump({**config, **yaml.safe_load(PLAIN)}))
+    mini_recipe.write_plain_recipe(folder, repository)
     mini_recipe.run(folder, "collect_stats")
     again = mini_recipe.copy_without(folder, tmp_path / "two", [])
     mini_recipe.run(folder, "train_teacher")

@@ -102,6 +102,9 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--ngpu", "one"], "--ngpu: 'one' is not a whole number of at least 0"),
         (["--nj", "0"], "--nj: '0' is not a whole number of at least 1"),
         (["--cmd_backend", "pbs"], "--cmd_backend: 'pbs' is not local, slurm or sge"),
+        (["--nodes", "0"], "--nodes: '0' is not a whole number of at least 1"),
+        (["--nodes", "2"], "--nodes 2: trainings on several machines need --cmd_backend slurm"),
+        (["--nodes=2", "--cmd_backend=sge"], "need --cmd_backend slurm, not sge"),
         (["--wait=no"], "--wait: 'no' is not true or false"),
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
@@ -306,6 +309,19 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     assert "job 1, log exp/JOB_1/log/02_speed.1.JOB__.log" in process.stdout
     scores = next(i for i, command in enumerate(commands, 1) if ".score " in command)
     assert after(commands[scores - 1]) == [arrays[-1] + 1]
+
+
+@pytest.mark.parametrize(("ngpu", "processes", "each"), [("0", "1", "0"), ("4", "4", "1")])
+def test_trainings_on_several_nodes_are_launched_on_each(submitting, ngpu, processes, each):
+    stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
+    process, commands = submitting(*stages, "--nodes", "2", "--ngpu", ngpu)
+    assert process.returncode == 0, process.stderr
+    start = (
+        f" python -m espnet_prune.cluster.nodes --nodes 2 --processes {processes} espnet_prune.bin"
+    )
+    launched = [c.split(start)[1] for c in commands if start in c]
+    assert [words.split()[0] for words in launched] == [".train_teacher", ".prune", ".finetune"]
+    assert all(words.endswith(f" --ngpu {each}") for words in launched)
 
 
 def test_the_report_comes_last_when_it_was_waited_for(submitting, tmp_path):

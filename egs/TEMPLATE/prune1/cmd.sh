@@ -10,6 +10,7 @@ case ${cmd_backend:-local} in
         many=" --num-threads ${nj:-1}" # these mains use as many processes or threads of one machine
         gpu=" --num-threads ${nj:-1}"
         if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
+        if ((${nodes:-1} > 1)); then gpu+=" --nodes $nodes"; fi
         # A training saves at the end of an epoch: ask for it as long before the time limit as an epoch takes.
         gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
 esac

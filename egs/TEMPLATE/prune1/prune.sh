@@ -9,6 +9,7 @@ stop_stage=14                    # last stage: a number or a name
 skip_stages=                     # stages to leave out, such as "2 profile"
 list_stages=false                # true: print the stages and end
 ngpu=0                           # GPUs for training; 0 trains on the CPU
+nodes=1                          # machines for each training, with --ngpu GPUs each; more than 1 needs slurm
 nj=$(nproc)                      # parallel jobs for data and decoding
 cmd_backend=local                # local, or submit every command to slurm or sge and return (cmd.sh, conf/)
 wait=false                       # true: having submitted, wait for the end; Ctrl-C then cancels the jobs
@@ -104,9 +105,13 @@ skipped=" "
 for name in $skip_stages; do skipped+="$(stage_number skip_stages "$name") "; done
 ((first <= last)) || option_error "--stage $stage comes after --stop_stage $stop_stage"
 check_number ngpu 0
+check_number nodes 1
 check_number nj 1
 check_number vocab_size 2
 [[ $cmd_backend =~ ^(local|slurm|sge)$ ]] || option_error "--cmd_backend: '$cmd_backend' is not local, slurm or sge"
+if ((nodes > 1)) && [[ $cmd_backend != slurm ]]; then
+    option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
+fi
 [[ $wait =~ ^(true|false)$ ]] || option_error "--wait: '$wait' is not true or false"
 [[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
 [[ $token_type == bpe || $token_type == char ]] || option_error "--token_type: '$token_type' is not bpe or char"
@@ -227,14 +232,6 @@ training_data=(--train "$train_dump" --valid "$valid_dump")
 stage_statistics() {
     run "$train_cmd" collect_stats --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
         --out "$exp/stats"
-}
-
-train() { # MAIN [ARGUMENT...]: a training; on several GPUs a process for each
-    if ((ngpu > 1)); then
-        run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m "espnet_prune.bin.$1" "${@:2}" --ngpu 1
-    else
-        run "$cuda_cmd" "$@" --ngpu "$ngpu"
-    fi
 }
 
 stage_teacher() {

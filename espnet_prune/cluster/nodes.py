@@ -1,0 +1,92 @@
+"""A training on several nodes of a Slurm job: srun starts one torchrun on each.
+
+``python -m espnet_prune.cluster.nodes --nodes N --processes P MODULE ARGUMENT...`` in a job of N
+nodes. The rendezvous is on the node that runs it, which is the job's first, as Slurm starts a batch
+script there. Nodes share the file system, so that all see the file that asks a training to stop;
+when a process or a node is lost, all end, and the job that is queued again goes on from the
+checkpoint.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from espnet_prune.bin import run_main
+from espnet_prune.errors import EnvironmentProblem
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, required=True, help="nodes of the job")
+    parser.add_argument("--processes", type=int, required=True, help="processes on each node")
+    parser.add_argument("module", help="what the processes run")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    return parser
+
+
+def check_job(nodes: int, environment: Mapping[str, str]) -> None:
+    """Makes sure that this is a Slurm job of so many nodes.
+
+    Raises:
+        EnvironmentProblem: it is none, or has another number.
+    """
+    there = environment.get("SLURM_JOB_NUM_NODES")
+    if there is None:
+        raise EnvironmentProblem(
+            f"--nodes {nodes}: this is no Slurm job; give the recipe --cmd_backend slurm"
+        )
+    if int(there) != nodes:
+        raise EnvironmentProblem(
+            f"--nodes {nodes}: the job has {there}; where cuda_cmd is set by hand, add "
+            f"--nodes {nodes} to it"
+        )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
+
+
+def srun_command(
+    nodes: int, processes: int, command: Sequence[str], endpoint: str, environment: Mapping
+) -> list[str]:
+    """The whole command line.
+
+    Args:
+        nodes: of the job.
+        processes: on each node.
+        command: module and arguments.
+        endpoint: host and port of the rendezvous.
+        environment: the job's; srun doesn't take over its processors for each task by itself.
+    """
+    restart = environment.get("SLURM_RESTART_COUNT", "0")
+    return [
+        *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
+        f"--cpus-per-task={environment.get('SLURM_CPUS_PER_TASK', '1')}",
+        *("--kill-on-bad-exit=1", "--export=ALL"),
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *(f"--nnodes={nodes}", f"--nproc-per-node={processes}", "--rdzv-backend=c10d"),
+        f"--rdzv-id={environment['SLURM_JOB_ID']}.{restart}",
+        f"--rdzv-endpoint={endpoint}",
+        *("-m", *command),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Becomes srun, so that it gets the signals."""
+    args = get_parser().parse_args(argv)
+    check_job(args.nodes, os.environ)
+    endpoint = f"{socket.gethostname()}:{free_port()}"
+    command = [args.module, *args.arguments]
+    words = srun_command(args.nodes, args.processes, command, endpoint, os.environ)
+    sys.stdout.flush()
+    os.execvp(words[0], words)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
