@@ -1,4 +1,4 @@
-"""Stage 4: the token list, BPE or characters."""
+"""Stage 4: the token list, BPE, characters, or a pretrained model's."""
 
 import argparse
 import sys
@@ -13,7 +13,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True, help="Kaldi text of the training set")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tokens")
-    parser.add_argument("--type", default="bpe", help="bpe or char")
+    parser.add_argument("--type", default="bpe", help="bpe, char or hugging_face")
+    parser.add_argument("--tokenizer", help="for hugging_face: the model's name or folder")
     parser.add_argument("--vocab_size", type=int, default=30, help="BPE tokens, <unk> included")
     return parser
 
@@ -31,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "type": args.type,
         "vocab_size": args.vocab_size,
     }
+    if args.tokenizer is not None:
+        config["tokenizer"] = args.tokenizer
     if not finished(args.out, config):
-        tokens = make_tokens(args.text, args.out, args.type, args.vocab_size)
+        tokens = make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(tokens)} tokens")
     return 0

@@ -30,18 +30,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_yaml(args.config)
     if finished(args.out, config):
         return 0
+    from espnet_prune.espnet.build import build_asr_model
     from espnet_prune.espnet.distributed import is_first
     from espnet_prune.espnet.options import check_training_config
     from espnet_prune.espnet.system import finish_teacher
     from espnet_prune.espnet.teacher_task import TeacherTask
-    from espnet_prune.espnet.training import run_training
+    from espnet_prune.espnet.training import run_training, token_options
 
     checked = check_training_config(TeacherTask, config, str(args.config))
     folders = (args.train, args.valid, args.tokens, args.stats)
-    run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
+    untrained = None
+    if checked.get("max_epoch") == 0:  # as it was pretrained
+        untrained = build_asr_model({**checked, **token_options(args.tokens)}).eval()
+    else:
+        run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
     if not is_first():
         return 0
-    finish_teacher(args.out, config)
+    finish_teacher(args.out, config, untrained)
     mark_finished(args.out, config)
     return 0
 

@@ -65,7 +65,7 @@ def _transcribe(recogniser, rate: int, path: Path, args: argparse.Namespace) -> 
         for word in recogniser.words(samples):
             print(f"{path}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
         return
-    mode = () if args.onnx else (args.mode or "joint", str(path))
+    mode = () if args.onnx else (args.mode or recogniser.modes[-1], str(path))
     print(f"{path}\t{recogniser.transcribe(samples, *mode)}", flush=True)
 
 
@@ -78,9 +78,9 @@ def _load(args: argparse.Namespace) -> tuple:
             from espnet_prune.export.saved import SavedRecogniser as Greedy
         recogniser = Greedy(args.onnx or args.model)
         return recogniser, recogniser.rate
-    from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Recogniser
+    from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, open_recogniser
 
-    return Recogniser(args.model, DecodeConfig()), SAMPLE_RATE
+    return open_recogniser(args.model, DecodeConfig()), SAMPLE_RATE
 
 
 def _files(inputs: Sequence[str]) -> Iterator[Path]:

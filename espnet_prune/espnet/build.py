@@ -16,6 +16,7 @@ from torch import nn
 from espnet_prune.config import dump_yaml
 from espnet_prune.errors import ModelError
 from espnet_prune.espnet import registry  # noqa: F401  (stubs and the cut encoder's class)
+from espnet_prune.espnet.whisper import cut_joined, join
 from espnet_prune.io_atomic import atomic_path, write_text
 from espnet_prune.io_torch import read_torch, write_torch
 from espnet_prune.surgery.serialize import espnet_config, load_strictly
@@ -57,8 +58,9 @@ def build_asr_model(config: Mapping) -> nn.Module:
                 f"ESPnet can't build the model of this configuration: {error}"
             ) from error
     config["token_list"] = list(arguments.token_list)
+    plan = config.pop("pruned_arch", None)
     model.espnet_prune_config = config
-    return model
+    return cut_joined(join(model), plan)
 
 
 def load_trained(config_file: str | Path, model_file: str | Path) -> nn.Module:

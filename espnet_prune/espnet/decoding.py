@@ -7,10 +7,12 @@ it is the proof that ESPnet loads it. Each process uses one thread.
 import functools
 import logging
 import shutil
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, Protocol
 
 import numpy
 
@@ -21,6 +23,7 @@ from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.hf import TRANSFORMERS_FOLDER
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
@@ -108,6 +111,7 @@ class Recogniser:
                 "damaged or moved: make it again where it shall stand"
             ) from error
         self.model = self.search.asr_model
+        self.modes = MODES if self.model.decoder is not None else MODES[:-1]
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
         speed_up(self.search.beam_search)
@@ -198,6 +202,33 @@ class Recogniser:
         return self.search.tokenizer.tokens2text(tokens)
 
 
+class Transcriber(Protocol):
+    """What turns samples into text."""
+
+    model: Any
+    modes: Sequence[str]
+
+    def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str: ...
+
+
+def is_whisper_folder(folder: Path) -> bool:
+    """Whether a model's folder holds a Whisper."""
+    return (folder / TRANSFORMERS_FOLDER).is_dir()
+
+
+def open_recogniser(folder: Path, config: DecodeConfig) -> Transcriber:
+    """What decodes with the model in a folder: stock ESPnet's search, or Whisper's own.
+
+    Raises:
+        ModelError: the folder lacks the files, or they are damaged.
+    """
+    if not is_whisper_folder(folder):
+        return Recogniser(folder, config)
+    from espnet_prune.espnet.whisper_decoding import WhisperRecogniser
+
+    return WhisperRecogniser(folder, config.segment_seconds)
+
+
 @dataclass(frozen=True)
 class _Part:
     """Some utterances to decode in one mode: wav.scp entry by utterance, of ``data``."""
@@ -212,9 +243,9 @@ class _Part:
 
 
 @functools.lru_cache(maxsize=1)
-def _recogniser(model: Path, digest: str, config: DecodeConfig) -> Recogniser:
+def _recogniser(model: Path, digest: str, config: DecodeConfig) -> Transcriber:
     """Loaded once a process; ``digest`` tells a model from an earlier one in the same folder."""
-    return Recogniser(model, config)
+    return open_recogniser(model, config)
 
 
 def _decode_part(part: _Part) -> None:
@@ -231,7 +262,9 @@ def _decode_part(part: _Part) -> None:
 
 
 def _files(model: Path) -> tuple[Path, Path]:
-    """ESPnet's configuration and weights of a model."""
+    """Configuration and weights of a model, as ESPnet reads them; of Whisper, as we do."""
+    if is_whisper_folder(model):
+        return model / "model.json", model / "model.safetensors"
     files = model / "espnet" / "config.yaml", model / "espnet" / "model.pth"
     for path in files:
         if not path.exists():

@@ -51,7 +51,8 @@ class DistilledModel(AbsESPnetModel):
         object.__setattr__(self, "teacher", teacher.eval())
         blocks = len(teacher.encoder.encoders)
         plan = plan_of(self.student)
-        self.blocks = list(range(blocks)) if plan is None else plan.kept_blocks()
+        kept = range(blocks) if plan is None else plan.kept_blocks()
+        self.blocks = [block for block in kept if block < blocks]  # of the encoder alone
         self.layerwise = None
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
@@ -146,6 +147,8 @@ class DistilledModel(AbsESPnetModel):
         losses = []
         if self.layerwise is not None:
             eligible = None if self.gated is None else self.gated.open_attention
+            if eligible is not None:
+                eligible = [block for block in eligible if block < len(theirs.hidden)]
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight, value))
         if config.ctc_weight > 0 and ours.ctc_logits is not None:

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.sites import is_whisper
+
 SAMPLE_RATE = 16000
+CHECK_TOKENS = 8
 
 
 def input_shape(model: nn.Module, seconds: float) -> tuple[int, ...]:
@@ -29,3 +32,17 @@ def random_input(model: nn.Module, seconds: float) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([shape[0], shape[0] * 3 // 4])
     return torch.randn(2, *shape, generator=generator), lengths
+
+
+@torch.no_grad()
+def random_outputs(model: nn.Module, seconds: float) -> Tensor:
+    """What a model makes of ``random_input``: its encoder's output (2, T, D).
+
+    Of a model whose decoder can be cut too, the decoder's scores (2, L, V) of a few tokens.
+    """
+    feats, lengths = random_input(model, seconds)
+    encoded, lengths, _ = model.encoder(feats, lengths)
+    if not is_whisper(getattr(model, "whisper", model)):
+        return encoded
+    tokens = torch.arange(CHECK_TOKENS).repeat(2, 1)
+    return model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]

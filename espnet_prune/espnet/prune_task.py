@@ -15,6 +15,7 @@ from espnet_prune.config import to_dataclass
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.espnet.distributed import process_rank
 from espnet_prune.espnet.trainer import GuardedTrainer
+from espnet_prune.espnet.whisper_text import OwnText
 from espnet_prune.methods import Method, MethodConfig, make_method
 from espnet_prune.surgery import inject, load
 from espnet_prune.surgery.sparse import hold_zeros
@@ -74,7 +75,7 @@ class PruneConf:
         )
 
 
-class _DistillTask(ASRTask):
+class _DistillTask(OwnText, ASRTask):
     """What both stages share: the extra argument, and clipping each group apart."""
 
     trainer = GuardedTrainer

@@ -2,7 +2,8 @@
 
 ``encoder: pruned_conformer`` with ``encoder_conf.pruned_arch`` (a plan) builds a ConformerEncoder
 and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights.
-``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers.
+``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers, ``whisper_hf`` is Whisper, as
+encoder and as decoder.
 Importing this module registers it; spawned processes must import it again.
 """
 
@@ -11,9 +12,11 @@ from typing import Any
 
 from espnet_prune.espnet.encoder import PrunedConformerEncoder
 from espnet_prune.espnet.ssl_encoder import SslEncoder
+from espnet_prune.espnet.whisper import WhisperHfDecoder, WhisperHfEncoder
 
 ENCODER = "pruned_conformer"
 SSL_ENCODER = "ssl"
+WHISPER = "whisper_hf"
 
 
 def register() -> None:
@@ -23,11 +26,14 @@ def register() -> None:
 
     ensure_torchaudio()
     ensure_editdistance()
-    from espnet2.tasks.asr import encoder_choices
+    from espnet2.tasks.asr import decoder_choices, encoder_choices
 
     classes: Mapping[str, Any] = encoder_choices.classes
     classes[ENCODER] = PrunedConformerEncoder
     classes[SSL_ENCODER] = SslEncoder
+    classes[WHISPER] = WhisperHfEncoder
+    decoder_classes: Mapping[str, Any] = decoder_choices.classes
+    decoder_classes[WHISPER] = WhisperHfDecoder
 
 
 register()

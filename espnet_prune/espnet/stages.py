@@ -13,7 +13,7 @@ from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
-from espnet_prune.espnet.encoder_input import random_input
+from espnet_prune.espnet.encoder_input import random_outputs
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.espnet.system import (
@@ -214,7 +214,7 @@ def cut_system(out: Path) -> float:
     write_cut(out, small, "cut")
     sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
     kept_sizes = {name: size - count_zeroed(small) for name, size in sizes.items()}
-    removed = totals["encoder"] - kept_sizes["encoder"]
+    removed = totals["total"] - kept_sizes["total"]
     prunable = _prunable_parameters(gated)
     update_record(
         out,
@@ -342,11 +342,10 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
 
 @torch.no_grad()
 def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
-    """Largest difference of the encoders' outputs on random input."""
-    feats, lengths = random_input(gated.model, CHECK_SECONDS)
+    """Largest difference of the two models' outputs on random input."""
     with holding(gated, masks):
-        masked = gated.eval().model.encoder(feats, lengths)[0]
-    return float((masked - small.eval().encoder(feats, lengths)[0]).abs().max())
+        masked = random_outputs(gated.eval().model, CHECK_SECONDS)
+    return float((masked - random_outputs(small.eval(), CHECK_SECONDS)).abs().max())
 
 
 def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:

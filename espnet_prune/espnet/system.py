@@ -11,6 +11,8 @@ from torch import nn
 
 from espnet_prune.errors import DataError
 from espnet_prune.espnet.build import ESPNET_FOLDER, load_trained, write_espnet_folder
+from espnet_prune.espnet.whisper import whisper_of
+from espnet_prune.hf import TRANSFORMERS_FOLDER
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import provenance
 from espnet_prune.surgery import plan_of, save
@@ -26,8 +28,16 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Saves a model strictly in our format and, inside, for stock ESPnet."""
-    write_espnet_folder(model, folder / ESPNET_FOLDER)
+    """Saves a model strictly in our format and, inside, for stock ESPnet.
+
+    Whisper is no model of stock ESPnet: inside is what ``espnet_prune.load`` makes transformers'
+    own class of.
+    """
+    whole = whisper_of(model)
+    if whole is None:
+        write_espnet_folder(model, folder / ESPNET_FOLDER)
+    else:
+        save(whole, folder / TRANSFORMERS_FOLDER)
     save(model, folder)
 
 
@@ -92,16 +102,19 @@ def write_cut(system: Path, model: nn.Module, folder: str) -> None:
         write_json(system / PLAN, plan.to_json())
 
 
-def finish_teacher(system: Path, config: Mapping) -> None:
-    """Writes model and record of a trained teacher.
+def finish_teacher(system: Path, config: Mapping, untrained: nn.Module | None = None) -> None:
+    """Writes model and record of a teacher.
 
     Args:
         system: the teacher's folder, trained in ``train``.
         config: its training configuration.
+        untrained: the model, where it is taken as it was pretrained.
     """
-    training = system / "train"
-    average = best_average(training, config)
-    model = load_trained(training / "config.yaml", average)
+    training, weights = system / "train", "as pretrained"
+    model = untrained
+    if model is None:
+        average = best_average(training, config)
+        model, weights = load_trained(training / "config.yaml", average), average.name
     write_model(model, system / "model")
     encoder, total = count_parameters(model.encoder), count_parameters(model)
     update_record(
@@ -117,7 +130,7 @@ def finish_teacher(system: Path, config: Mapping) -> None:
         },
         train_seconds={"train": seconds_of(training)},
         updates={"train": updates_of(training)},
-        weights=average.name,
+        weights=weights,
     )
     add_command(system, config, int(config.get("seed", 0)))
 

@@ -1,12 +1,23 @@
 """The ESPnet task of stages 5 and 6: stock ASR, with the guarded trainer."""
 
+import argparse
+
+from torch import nn
+
 from espnet_prune.espnet import registry  # noqa: F401  (stubs first; spawned processes too)
 from espnet_prune.espnet.trainer import GuardedTrainer
+from espnet_prune.espnet.whisper import join
+from espnet_prune.espnet.whisper_text import OwnText
 
 from espnet2.tasks.asr import ASRTask  # isort: skip  (after the registry's stubs)
 
 
-class TeacherTask(ASRTask):
+class TeacherTask(OwnText, ASRTask):
     """Trains the uncompressed model."""
 
     trainer = GuardedTrainer
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> nn.Module:
+        """ESPnet's model; Whisper's parts know of each other."""
+        return join(super().build_model(args))

@@ -22,7 +22,13 @@ from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, where
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import DataError
-from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
+from espnet_prune.espnet.decoding import (
+    FULL_SCALE,
+    SAMPLE_RATE,
+    DecodeConfig,
+    Transcriber,
+    open_recogniser,
+)
 from espnet_prune.espnet.encoder_input import input_shape
 from espnet_prune.provenance import file_digest
 
@@ -103,7 +109,7 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
 
     torch.set_num_threads(config.threads)
     search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
-    pair = [Recogniser(folder / "model", search) for folder in (teacher, system)]
+    pair = [open_recogniser(folder / "model", search) for folder in (teacher, system)]
     for recogniser in pair:
         recogniser.model.eval()
     seconds, best = _times(pair, data, config)
@@ -215,7 +221,7 @@ def _parameters(dense, small) -> dict[str, dict[str, int]]:
 
 
 def _times(
-    pair: Sequence[Recogniser], data: Path, config: ProfileConfig
+    pair: Sequence[Transcriber], data: Path, config: ProfileConfig
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Seconds of speech, and least seconds of work (dense, small), of each measurement."""
     speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances))
@@ -230,7 +236,7 @@ def _times(
 
     greedy, joint = config.greedy_utterances, config.joint_utterances
     seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
-    if pair[0].model.decoder is not None:
+    if "joint" in pair[0].modes:
         seconds["joint"], best["joint"] = measure("joint", joint, config.joint_repeats)
     return seconds, best
 
@@ -261,7 +267,7 @@ def _spread(items: Sequence, number: int) -> list:
 
 
 def _time_encoders(
-    pair: Sequence[Recogniser], speech: Sequence[numpy.ndarray], config: ProfileConfig
+    pair: Sequence[Transcriber], speech: Sequence[numpy.ndarray], config: ProfileConfig
 ) -> list[float]:
     import torch
 
@@ -289,5 +295,5 @@ def _encoder_run(encoder, feats, lengths) -> Callable[[], object]:
     return run
 
 
-def _transcriber(recogniser: Recogniser, speech: list, mode: str) -> Callable[[], object]:
+def _transcriber(recogniser: Transcriber, speech: list, mode: str) -> Callable[[], object]:
     return lambda: [recogniser.transcribe(samples, mode) for samples in speech]

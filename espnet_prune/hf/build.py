@@ -20,6 +20,8 @@ CLASSES = {
     "WhisperForConditionalGeneration": "WhisperConfig",
 }
 
+WHISPER_POSITIONS_PER_SECOND = 50
+
 
 def load_pretrained(
     name: str, class_name: str, offline: bool = False, options: Mapping | None = None
@@ -71,6 +73,25 @@ def from_config(class_name: str, config: Mapping) -> nn.Module:
         return getattr(transformers, class_name)(made).eval()
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
+
+
+def whisper_features(config) -> object:
+    """Whisper's own feature extractor, of a WhisperConfig: samples to log-mel windows."""
+    seconds = config.max_source_positions // WHISPER_POSITIONS_PER_SECOND
+    return import_transformers().WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds)
+
+
+def whisper_shell(config, generation: Mapping) -> nn.Module:
+    """A WhisperForConditionalGeneration to put parts into, of a WhisperConfig."""
+    shell = import_transformers().WhisperForConditionalGeneration(config).eval()
+    if generation:
+        shell.generation_config = generation_config(generation)
+    return shell
+
+
+def generation_config(values: Mapping) -> object:
+    """transformers' GenerationConfig of these values."""
+    return import_transformers().GenerationConfig.from_dict(dict(values))
 
 
 def describe_model(model: nn.Module) -> dict:

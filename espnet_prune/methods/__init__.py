@@ -18,6 +18,7 @@ from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
 from espnet_prune.methods.small_from_scratch import SmallFromScratch
+from espnet_prune.methods.unpruned import Unpruned
 from espnet_prune.methods.width_search import WidthSearch
 
 METHODS: Mapping[str, type[Method]] = {
@@ -35,6 +36,7 @@ METHODS: Mapping[str, type[Method]] = {
     "self_pinching": SelfPinching,
     "self_pinching_weights": SelfPinchingWeights,
     "small_from_scratch": SmallFromScratch,
+    "unpruned": Unpruned,
 }
 
 
@@ -65,6 +67,7 @@ __all__ = [
     "SmallFromScratch",
     "UniformMagnitude",
     "UniformMagnitudeWeights",
+    "Unpruned",
     "WidthSearch",
     "make_method",
 ]

@@ -233,7 +233,9 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
     total = sum(p.numel() for p in model.parameters())
     terms.append(CostTerm(total - counted, cost.rest(), ()))
-    return SiteMap(by_name, terms, model, reference_seconds, entries=(model.model.encoder,))
+    return SiteMap(
+        by_name, terms, model, reference_seconds, entries=(model.model.encoder, model.model.decoder)
+    )
 
 
 class _Cost:

@@ -67,8 +67,9 @@ def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
-    if is_whisper(model):
-        return model
+    whole = getattr(model, "whisper", model)  # of an ESPnet model with Whisper's parts
+    if is_whisper(whole):
+        return whole
     ssl = ssl_encoder_of(model)
     if ssl is not None:
         return ssl

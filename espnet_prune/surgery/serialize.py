@@ -178,8 +178,12 @@ def espnet_config(model: nn.Module) -> dict:
     plan = plan_of(model)
     rebuilt = getattr(model.encoder, "saved_conf", None)
     if rebuilt is not None:  # a pretrained encoder, whose configuration named where it came from
-        pruned = {} if plan is None else {"pruned_arch": plan.to_json()}
-        config["encoder_conf"] = {**rebuilt(), **pruned}
+        config["encoder_conf"] = rebuilt()
+        decoder = getattr(model.decoder, "saved_conf", None)
+        if decoder is not None:
+            config["decoder_conf"] = decoder()
+        if plan is not None:  # of the encoder, or of both
+            (config if decoder else config["encoder_conf"])["pruned_arch"] = plan.to_json()
     elif plan is not None:
         conf = {k: v for k, v in (config.get("encoder_conf") or {}).items() if k != "pruned_arch"}
         config["encoder"] = "pruned_conformer"
