@@ -34,8 +34,9 @@ def first_stage(tmp_path):
 
     def call(recipe: str, *arguments: str) -> list[str]:
         note = tmp_path / "note"
+        commands = dict.fromkeys(("train_cmd", "decode_cmd"), str(noting))
         options = [*arguments, "--work_dir", str(tmp_path / "work"), "--stop_stage", "3"]
-        done = run(recipe, *options, cwd=tmp_path, NOTE=str(note), train_cmd=str(noting))
+        done = run(recipe, *options, cwd=tmp_path, NOTE=str(note), **commands)
         assert done.returncode == 0, done.stderr
         return note.read_text().splitlines()
 
