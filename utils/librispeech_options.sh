@@ -63,8 +63,8 @@ parse_librispeech_options() {
 }
 
 _set_data_command() { # by librispeech, mirror, skip_bad and debug
-    # shellcheck disable=SC2016  # prune.sh expands $conf_dir when it runs the command
-    local sets='"$conf_dir/data.yaml"' debug_conf
+    # shellcheck disable=SC2016  # prune.sh expands $conf_dir and $nj when it runs the command
+    local sets='"$conf_dir/data.yaml"' processes=' --nj "$nj"' debug_conf
     debug_conf=$(printf %q "$root/conf/debug")
     local_data_cmd=
     if [[ $debug == true && -z $librispeech ]]; then
@@ -75,7 +75,7 @@ _set_data_command() { # by librispeech, mirror, skip_bad and debug
     elif [[ $debug == true ]]; then
         sets=$debug_conf/librispeech.yaml
     fi
-    local_data_cmd+="python -m espnet_prune.bin.prepare_librispeech --out data --sets $sets"
+    local_data_cmd+="python -m espnet_prune.bin.prepare_librispeech --out data --sets $sets$processes"
     if [[ -n $librispeech ]]; then local_data_cmd+=" --librispeech $(printf %q "$librispeech")"; fi
     if [[ -n $mirror ]]; then local_data_cmd+=" --mirror $(printf %q "$mirror")"; fi
     if [[ $skip_bad == true ]]; then local_data_cmd+=" --skip_bad"; fi

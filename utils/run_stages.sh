@@ -3,6 +3,7 @@
 #
 # Submitted, a command waits for the one before it in its stage; after `independent`, only for all of the stage before.
 # shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend and so on are prune.sh's
+export nj # for local_data_cmd
 
 run() { # CMD MAIN [ARGUMENT...]: one main, by one of cmd.sh's commands
     run_command "$1" python -m "espnet_prune.bin.$2" "${@:3}"

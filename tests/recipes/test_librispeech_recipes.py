@@ -57,6 +57,7 @@ def test_corpus_given_relative_to_where_the_user_is(tmp_path, first_stage):
     commands = first_stage("librispeech", *options)
     assert f"--librispeech {tmp_path}/my\\ corpus" in commands[0]
     assert "--skip_bad" in commands[0] and "$conf_dir/data.yaml" in commands[0]
+    assert '--nj "$nj"' in commands[0]
     assert "data/train_960 data/dev data/dev_clean" in commands[1]
     assert "--factors 0.9 1.0 1.1" in commands[2]
     assert all("--format keep" in c for c in commands if "format_audio" in c)
