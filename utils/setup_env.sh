@@ -4,25 +4,28 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: utils/setup_env.sh [--test]
+usage: utils/setup_env.sh [--hf] [--test]
 
 Makes .venv in this clone with the exact package versions of utils/requirements/, and installs the Debian packages
 that are missing where it may (root with apt-get). Cheap when there is nothing to do; safe to call concurrently and
 after an interruption.
 
-  --test     also install what utils/run_tests.sh needs
+  --hf       also install the extra hf: transformers, for recipes of wav2vec 2.0, HuBERT and Whisper
+  --test     also install what utils/run_tests.sh needs, the extra hf included
   --help     this text
 
 PYTHON=/path/to/python chooses the interpreter that .venv is made from (3.11 to 3.13; default: the first found).
 EOF
 }
 
+with_hf=false
 with_test=false
 while (($#)); do
     case $1 in
-        --test) with_test=true ;;
+        --hf) with_hf=true ;;
+        --test) with_hf=true with_test=true ;;
         --help | -h) usage; exit 0 ;;
-        *) echo "error: unknown option '$1' (known: --test, --help)" >&2; exit 2 ;;
+        *) echo "error: unknown option '$1' (known: --hf, --test, --help)" >&2; exit 2 ;;
     esac
     shift
 done
@@ -121,10 +124,15 @@ make_venv() {
     rm "$building"
 }
 
-add_test_tools() {
+addition_fingerprint() { fingerprint "${base_pins[@]}" "$pins/$1.txt"; } # NAME
+
+addition_is_current() { is_current "$venv/.$1_stamp" "$(addition_fingerprint "$1")"; } # NAME
+
+add_packages() { # NAME WHAT: those of requirements/NAME.txt
+    ! addition_is_current "$1" || return 0
     touch "$building"
-    pip_install "the test tools" --no-deps -r "$pins/test.txt"
-    echo "$test_fingerprint" >"$test_stamp"
+    pip_install "$2" --no-deps -r "$pins/$1.txt"
+    addition_fingerprint "$1" >"$venv/.$1_stamp"
     rm "$building"
 }
 
@@ -171,15 +179,16 @@ add_debian_packages() { # MARK ENTRY...
     touch "$1"
 }
 
+base_pins=("$pins"/{torch,base,espnet}.txt)
 base_stamp=$venv/.base_stamp
-test_stamp=$venv/.test_stamp
-base_fingerprint=$(fingerprint "$pins"/{torch,base,espnet}.txt)
-test_fingerprint=$(fingerprint "$pins"/{torch,base,espnet,test}.txt)
+base_fingerprint=$(fingerprint "${base_pins[@]}")
 
 nothing_to_do() {
-    is_current "$base_stamp" "$base_fingerprint" && packages_done "$apt_tried" "${base_packages[@]}" &&
-        { [[ $with_test == false ]] ||
-            { is_current "$test_stamp" "$test_fingerprint" && packages_done "$test_apt_tried" "${test_packages[@]}"; }; }
+    is_current "$base_stamp" "$base_fingerprint" || return 1
+    packages_done "$apt_tried" "${base_packages[@]}" || return 1
+    [[ $with_hf == false ]] || addition_is_current hf || return 1
+    [[ $with_test == true ]] || return 0
+    addition_is_current test && packages_done "$test_apt_tried" "${test_packages[@]}"
 }
 
 nothing_to_do && exit 0
@@ -195,9 +204,10 @@ fi
 SECONDS=0
 is_current "$base_stamp" "$base_fingerprint" || make_venv
 packages_done "$apt_tried" "${base_packages[@]}" || add_debian_packages "$apt_tried" "${base_packages[@]}"
+if [[ $with_hf == true ]]; then add_packages hf "transformers"; fi
 if [[ $with_test == true ]]; then
     packages_done "$test_apt_tried" "${test_packages[@]}" ||
         add_debian_packages "$test_apt_tried" "${test_packages[@]}"
-    is_current "$test_stamp" "$test_fingerprint" || add_test_tools
+    add_packages test "the test tools"
 fi
 say "ready after $SECONDS s"

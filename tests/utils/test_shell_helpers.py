@@ -1,6 +1,7 @@
 """The small shell programs of utils/."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -108,17 +109,19 @@ def test_setup_names_the_log_when_pip_fails_and_starts_anew(clone, tmp_path):
     assert "interrupted: starting anew" in process.stderr
 
 
-def test_setup_is_quick_when_current(clone, tmp_path):
-    """A pip that works is called once; the second call changes nothing."""
+def fake_pip(tmp_path: Path) -> dict[str, str]:
+    """The environment of a set-up whose pip only notes its arguments in tmp_path/calls."""
     python = fake_python(
         tmp_path,
         '[[ "$*" == *"-m venv"* ]] && { mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/"; exit; }\n'
-        f'[[ "$*" == *"-m pip"* ]] && echo pip >> {tmp_path}/calls\nexit 0',
+        f'[[ "$*" == *"-m pip"* ]] && echo "$*" >> {tmp_path}/calls\nexit 0',
     )
-    environment = {
-        "PYTHON": str(python),
-        "PATH": f"{with_debian_packages(tmp_path)}:{os.environ['PATH']}",
-    }
+    return {"PYTHON": str(python), "PATH": f"{with_programs(tmp_path)}:{os.environ['PATH']}"}
+
+
+def test_setup_is_quick_when_current(clone, tmp_path):
+    """A pip that works is called once; the second call changes nothing."""
+    environment = fake_pip(tmp_path)
     first = run(clone / "utils/setup_env.sh", **environment)
     assert first.returncode == 0, first.stderr
     calls = (tmp_path / "calls").read_text()
@@ -130,11 +133,62 @@ def test_setup_is_quick_when_current(clone, tmp_path):
     assert "ready" in run(clone / "utils/setup_env.sh", **environment).stderr
 
 
-def with_debian_packages(tmp_path: Path) -> Path:
-    """A folder that makes flite and sclite seem installed."""
+def test_setup_adds_what_is_asked_for_once(clone, tmp_path):
+    """Each option's file of pins is installed when its stamp differs, and no other file again."""
+    environment = fake_pip(tmp_path)
+
+    def installed(*options: str) -> list[str]:
+        (tmp_path / "calls").write_text("")
+        process = run(clone / "utils/setup_env.sh", *options, **environment)
+        assert process.returncode == 0, process.stderr
+        words = (tmp_path / "calls").read_text().split()
+        return [Path(word).stem for word in words if f"{clone}/utils/requirements/" in word]
+
+    assert not {"hf", "test"} & set(installed())
+    assert installed("--hf") == ["hf"]
+    assert installed("--hf") == []
+    assert installed("--test") == ["test"]
+    assert installed("--hf", "--test") == []
+    (clone / "utils/requirements/hf.txt").write_text("transformers==5.0.0\n")
+    assert installed() == []
+    assert installed("--test") == ["hf"]
+
+
+def test_package_is_pinned_once():
+    pins = [
+        re.split("[=;]", line)[0]
+        for path in (UTILS / "requirements").glob("*.txt")
+        for line in path.read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert sorted(set(pins)) == sorted(pins)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("synth/l0_conformer1", ""),
+        ("librispeech_100/pinch_wav2vec2_1", "--hf"),
+        ("librispeech_100/pinch_hubert1", "--hf"),
+    ],
+)
+def test_recipe_sets_up_the_extra_that_it_needs(clone, recipe, options):
+    shutil.copytree(ROOT / "egs/TEMPLATE", clone / "egs/TEMPLATE")
+    folder = clone / "egs" / recipe
+    shutil.copytree(ROOT / "egs" / recipe / "conf", folder / "conf")
+    shutil.copy(ROOT / "egs" / recipe / "run.sh", folder)
+    setup = clone / "utils/setup_env.sh"
+    setup.write_text('#!/usr/bin/env bash\necho "options: $*"\nexit 3\n')
+    process = run(folder / "run.sh", ESPNET_PRUNE_CURRENT_ENV="")
+    assert process.returncode == 3, process.stderr
+    assert process.stdout == f"options: {options}\n"
+
+
+def with_programs(tmp_path: Path) -> Path:
+    """A folder that makes all Debian packages seem installed."""
     folder = tmp_path / "debian"
     folder.mkdir()
-    for name in ("flite", "sclite"):
+    for name in ("flite", "sclite", "munged", "slurmctld", "slurmd", "sbatch"):
         shutil.copy("/bin/true", folder / name)
     return folder
 
