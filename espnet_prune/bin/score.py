@@ -1,4 +1,7 @@
-"""Stages 7 and 11: WER with interval, and p against the teacher, of every decoded mode."""
+"""Stages 7 and 11: WER with interval, and p against the teacher, of every decoded mode.
+
+With ``--compare_with`` also p against another system, which must have been decoded.
+"""
 
 import argparse
 import sys
@@ -15,11 +18,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", type=Path, required=True, help="the system's folder")
     parser.add_argument("--set", required=True, help="name of the set, below <system>/decode")
     parser.add_argument("--teacher", type=Path, help="the teacher's folder, for the p-value")
+    parser.add_argument("--compare_with", type=Path, help="another system's folder, for one more")
+    parser.add_argument(
+        "--normalise", choices=["none", "english"], default="none", help="texts before they count"
+    )
     return parser
 
 
-def _hypotheses(path: Path, reference: Mapping[str, str]) -> dict[str, str]:
-    """Recognised texts, of the reference's utterances exactly."""
+def _hypotheses(path: Path, reference: Mapping[str, str], normalise: str) -> dict[str, str]:
+    """Recognised texts, of the reference's utterances exactly, normalised."""
     from espnet_prune.data.kaldi_dir import read_map
     from espnet_prune.errors import DataError
     from espnet_prune.evaluate.wer import check_same_utterances
@@ -28,7 +35,24 @@ def _hypotheses(path: Path, reference: Mapping[str, str]) -> dict[str, str]:
         raise DataError(f"{path}: no such file; decode this system and set in this mode first")
     texts = read_map(path, empty_values=True)
     check_same_utterances(reference, texts, str(path))
-    return texts
+    return _normalised(texts, normalise)
+
+
+def _normalised(texts: dict[str, str], how: str) -> dict[str, str]:
+    if how == "none":
+        return texts
+    from espnet_prune.hf.normalise import english_normaliser
+
+    normaliser = english_normaliser()
+    return {name: normaliser(text) for name, text in texts.items()}
+
+
+def _normalisation(how: str) -> str | None:
+    if how == "none":
+        return None
+    from espnet_prune.hf.normalise import normalisation_name
+
+    return normalisation_name()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,23 +63,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.io_atomic import write_json
 
     args = get_parser().parse_args(argv)
-    reference = read_map(args.data / "text")
+    reference = _normalised(read_map(args.data / "text"), args.normalise)
     folder = args.system / "decode" / args.set
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
     for path in hypotheses:
-        teacher = None
-        if args.teacher is not None:
-            theirs = args.teacher / "decode" / args.set / path.parent.name / "hyp"
-            teacher = _hypotheses(theirs, reference)
-        result = score(reference, _hypotheses(path, reference), teacher)
-        write_json(path.parent / "score.json", result.to_json())
-        p_value = "" if teacher is None else f", p {result.p_vs_teacher:.3g} against the teacher"
+        theirs = {}
+        for role in ("teacher", "compare_with"):
+            other = getattr(args, role)
+            if other is not None:
+                found = other / "decode" / args.set / path.parent.name / "hyp"
+                theirs[role] = _hypotheses(found, reference, args.normalise)
+        own = _hypotheses(path, reference, args.normalise)
+        result = score(reference, own, theirs.get("teacher"))
+        record = {**result.to_json(), "normalisation": _normalisation(args.normalise)}
+        p_values = [f"p {result.p_vs_teacher:.3g} against the teacher"] if args.teacher else []
+        if args.compare_with is not None:
+            p_value = score(reference, own, theirs["compare_with"]).p_vs_teacher
+            record["p_vs"] = {args.compare_with.name: p_value}
+            p_values.append(f"p {p_value:.3g} against {args.compare_with.name}")
+        write_json(path.parent / "score.json", record)
         print(
             f"{args.system.name} {args.set}/{path.parent.name}: {result.wer:.2f}% WER "
-            f"({result.errors} of {result.words} words, 95% {result.ci95[0]:.2f} to "
-            f"{result.ci95[1]:.2f}{p_value})"
+            f"({result.errors} of {result.words} words, "
+            f"{', '.join([f'95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}', *p_values])})"
         )
     return 0
 

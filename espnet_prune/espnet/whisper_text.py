@@ -30,12 +30,12 @@ class WhisperPreprocessor:
 
 
 class OwnText:
-    """A mixin of ESPnet tasks: models with Whisper's parts get Whisper's tokens."""
+    """A mixin of ESPnet tasks: tokens of a pretrained Whisper are made by its own tokenizer."""
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
-        """ESPnet's own, but for Whisper."""
-        if args.encoder != "whisper_hf":
+        """ESPnet's own, but for tokens of type ``hugging_face``."""
+        if args.token_type != "hugging_face":
             return super().build_preprocess_fn(args, train)
         return WhisperPreprocessor(args.bpemodel, is_multilingual(args.token_list))
 

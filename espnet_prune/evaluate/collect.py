@@ -20,7 +20,8 @@ SCHEMA = 1
 TEACHER = "teacher"
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCORE_KEYS = (
-    "errors words wer ci95 p_vs_teacher insertions deletions substitutions utterances tool test"
+    "errors words wer ci95 p_vs_teacher insertions deletions substitutions utterances tool test "
+    "p_vs normalisation"
 ).split()
 
 

@@ -148,15 +148,19 @@ def _errors(reports: Sequence[dict], lines: Sequence[Line]) -> Table:
 
 
 def wer_cell(score: dict | None) -> str:
-    """``5.17 [3.5, 7.0] p 0.410``."""
+    """``5.17 [3.5, 7.0] p 0.410``, and ``; p 0.002 unpruned`` against another system."""
     if not score:
         return NOT_RUN
     low, high = score["ci95"]
     text = f"{score['wer']:.2f} [{low:.1f}, {high:.1f}]"
-    p_value = score.get("p_vs_teacher")
-    if p_value is None:
-        return text
-    return f"{text} p {p_value:.3f}" if p_value >= 0.001 else f"{text} p < 0.001"
+    if score.get("p_vs_teacher") is not None:
+        text += f" {_p_value(score['p_vs_teacher'])}"
+    others = score.get("p_vs") or {}
+    return text + "".join(f"; {_p_value(p_value)} {name}" for name, p_value in others.items())
+
+
+def _p_value(p_value: float) -> str:
+    return f"p {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
 
 def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
@@ -195,11 +199,19 @@ def words_line(reports: Sequence[dict]) -> str:
     if not words:
         return "Nothing has been scored yet."
     text = "Words scored: " + ", ".join(f"{name} {count:,}" for name, count in words.items()) + "."
+    for how in dict.fromkeys(_normalisations(reports)):
+        text += f" Texts, references too, were normalised by {how}."
     if min(words.values()) >= SMALL_TEST_WORDS:
         return text
     return (
         f"{text} These are results on small data: what the intervals don't separate is no result."
     )
+
+
+def _normalisations(reports: Sequence[dict]) -> Iterator[str]:
+    for report in reports:
+        for system in report["systems"]:
+            yield from filter(None, (s.get("normalisation") for s in system["wer"].values()))
 
 
 def plain_text(reports: Sequence[dict]) -> str:

@@ -16,7 +16,7 @@ from espnet_prune.sites.base import Site, SiteMap
 from espnet_prune.sites.conformer import check_conformer
 from espnet_prune.sites.ssl import check_ssl
 from espnet_prune.sites.tied import refuse_tied
-from espnet_prune.sites.whisper import is_whisper, whisper_linears
+from espnet_prune.sites.whisper import is_whisper, whisper_entries, whisper_linears
 
 WEIGHT = "weight"
 
@@ -84,7 +84,7 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     terms = [CostTerm(1, 0, (name,)) for name in sites]
     rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
     terms.append(CostTerm(rest, 0, ()))
-    entries = (encoder.model.encoder,) if whisper else ()
+    entries = whisper_entries(encoder) if whisper else ()
     return SiteMap(sites, terms, encoder, reference_seconds, entries)
 
 

@@ -147,6 +147,11 @@ def is_whisper(model: nn.Module) -> bool:
     return has_stacks and hasattr(model, "proj_out") and hasattr(core.encoder, "conv1")
 
 
+def whisper_entries(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts that are run on their own: by ``generate``, and as encoder and decoder of ESPnet."""
+    return model.model.encoder, model.model.decoder
+
+
 def whisper_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
     """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
     block = 0

@@ -26,10 +26,13 @@ speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none bu
 audio_format=flac                # flac, ark, or keep: the recordings as they are
 min_seconds=0.1                  # shorter utterances of the training and validation sets are left out
 max_seconds=30                   # longer ones too
-token_type=bpe                   # bpe or char
+token_type=bpe                   # bpe, char, or hugging_face
 vocab_size=30                    # number of BPE tokens
+tokenizer=                       # with hugging_face: the pretrained Whisper's name or folder
+normalise=none                   # texts before they are scored: none, or english (Whisper's rules)
 # Systems
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
+compare_with=                    # a system that the others are compared with besides the teacher
 # Configurations: YAML files, relative to the recipe's folder
 conf_dir=conf                    # where those stand that are not named here
 systems_config=                  # methods, targets and seeds; default: CONF_DIR/systems.yaml, and so on
@@ -114,7 +117,8 @@ if ((nodes > 1)) && [[ $cmd_backend != slurm ]]; then
 fi
 [[ $wait =~ ^(true|false)$ ]] || option_error "--wait: '$wait' is not true or false"
 [[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
-[[ $token_type == bpe || $token_type == char ]] || option_error "--token_type: '$token_type' is not bpe or char"
+[[ $token_type =~ ^(bpe|char|hugging_face)$ ]] || option_error "--token_type: '$token_type' is not bpe, char or hugging_face"
+[[ $normalise =~ ^(none|english)$ ]] || option_error "--normalise: '$normalise' is not none or english"
 [[ $tag =~ ^[A-Za-z0-9._-]+$ ]] || option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
 
 runs() { ((first <= $1 && $1 <= last)) && [[ $skipped != *" $1 "* ]]; }
@@ -175,7 +179,7 @@ train_dump=dump/${train_data#data/}
 valid_dump=dump/$valid_set
 # scored whole, validated without utterances of odd length
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
-if { for n in 8 9 10 11 12 14; do runs "$n" && break; done; }; then
+if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
     systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
 fi
 
@@ -188,8 +192,12 @@ decode_and_score() { # SYSTEM [ARGUMENT...]
         independent
         run_split "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
             --out "$exp/$1/decode/$set"
-        run "$decode_cmd" score --data "dump/$set" --system "$exp/$1" --set "$set" "${@:2}"
+        score_system "$set" "$@"
     done
+}
+
+score_system() { # SET SYSTEM [ARGUMENT...]
+    run "$decode_cmd" score --data "dump/$1" --system "$exp/$2" --set "$1" --normalise "$normalise" "${@:3}"
 }
 
 stage_data() {
@@ -224,7 +232,7 @@ stage_format() {
 
 stage_tokens() {
     run "$train_cmd" make_tokens --text "$train_dump/text" --out data/tokens --type "$token_type" \
-        --vocab_size "$vocab_size"
+        --vocab_size "$vocab_size" ${tokenizer:+--tokenizer "$tokenizer"}
 }
 
 training_data=(--train "$train_dump" --valid "$valid_dump")
@@ -274,7 +282,17 @@ stage_profile() {
     done
 }
 
-stage_report() { run "$train_cmd" report "$exp" --corpus "$corpus"; }
+stage_report() {
+    local name set
+    if [[ -n $compare_with ]]; then # all are decoded by now
+        for name in $systems; do
+            for set in $test_sets; do
+                score_system "$set" "$name" --teacher "$teacher" --compare_with "$exp/$compare_with"
+            done
+        done
+    fi
+    run "$train_cmd" report "$exp" --corpus "$corpus"
+}
 
 stage_pack() {
     local name
