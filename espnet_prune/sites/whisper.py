@@ -148,7 +148,7 @@ def is_whisper(model: nn.Module) -> bool:
 
 
 def whisper_entries(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts that are run on their own: by ``generate``, and as encoder and decoder of ESPnet."""
+    """The parts that are run on their own: by ``generate``, and as parts of an ESPnet model."""
     return model.model.encoder, model.model.decoder
 
 

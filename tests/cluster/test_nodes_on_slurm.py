@@ -6,6 +6,7 @@ import sys
 
 import mini_recipe
 import pytest
+from throw_away_slurm import wait_until
 
 from espnet_prune.cluster.nodes import check_job, srun_command
 from espnet_prune.errors import EnvironmentProblem
@@ -65,7 +66,9 @@ def test_a_lost_process_ends_the_job_on_both_nodes(on_slurm, slurm, tmp_path):
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_nodes_have_the_loss_curve_of_one_process(slurm, tmp_path, repository):
+def test_two_nodes_asked_to_stop_go_on_to_the_loss_curve_of_one_process(
+    slurm, tmp_path, repository
+):
     folder = tmp_path / "one"
     mini_recipe.write_plain_recipe(folder, repository)
     mini_recipe.run(folder, "collect_stats")
@@ -80,8 +83,15 @@ def test_two_nodes_have_the_loss_curve_of_one_process(slurm, tmp_path, repositor
     ]
     environment = {**mini_recipe.environment(), "SLURM_CONF": slurm.environment["SLURM_CONF"]}
     environment["ESPNET_PRUNE_CURRENT_ENV"] = "1"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
+    log = again / "exp/base/log/06_teacher.1.log"
+    assert wait_until(lambda: log.exists() and "espnet_prune.cluster.nodes" in log.read_text(), 60)
+    slurm.ask("scancel", "--batch", "--signal=USR1", slurm.queued()[0].split()[0])
+    _, error = process.communicate(timeout=500)
+    assert process.returncode == 0, error
+    assert log.read_text().count("stopped as asked: ") == 2  # by the process on each node
+    assert log.read_text().count("# ended after") == 2  # asked to stop, it was queued again
     files = [
         folder / "exp/teacher/train/progress.csv",
         again / "exp/base/teacher/train/progress.csv",
