@@ -1,6 +1,7 @@
 """Stages whose work is split among the jobs of an array, submitted to a real Slurm of two nodes."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,8 @@ def test_formatting_is_an_array_and_its_failed_element_is_named(drive, tmp_path)
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_whole_recipe_is_submitted_decoded_in_arrays_and_finished(drive, tmp_path):
+    shutil.rmtree(tmp_path / "data/test")
+    shutil.copytree(tmp_path / "data/train", tmp_path / "data/test")  # a part for each element
     done = drive(timeout=1400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "index.html" in done.stdout  # the report, shown last
@@ -73,5 +76,6 @@ def test_a_whole_recipe_is_submitted_decoded_in_arrays_and_finished(drive, tmp_p
     for element in ("1", "2"):
         log = (base / f"log/11_score.1.{element}.log").read_text()
         assert "bin.decode" in log and f"--part {element}/2" in log
+    assert len(read_map(base / "l0/decode/test/joint/hyp", empty_values=True)) == 16
     assert "bin.decode" in (base / "log/11_score.2.log").read_text()
     assert "bin.score" in (base / "log/11_score.3.log").read_text()
