@@ -108,7 +108,7 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--wait=no"], "--wait: 'no' is not true or false"),
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
-        (["--token_type", "word"], "'word' is not bpe or char"),
+        (["--token_type", "word"], "'word' is not bpe, char or hugging_face"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
         (["--stage", "6", "--teacher_config", "/x.yaml"], "name another by --teacher_config"),
