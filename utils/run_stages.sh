@@ -88,7 +88,7 @@ submit_one_stage() { # NAME
 
 print_report() { # again, so that the table comes last: what followed the command in its log
     local report_log=$exp/log/13_report.log
-    if [[ $cmd_backend != local ]]; then report_log=$exp/log/13_report.1.log; fi
+    if [[ $cmd_backend != local ]]; then report_log=$exp/log/13_report.$report_submissions.log; fi
     tac "$report_log" | sed '/^# [0-9-]* [0-9:]* /q' | tac | sed '1d; /^# ended after /d'
 }
 
@@ -108,7 +108,7 @@ end_submission() { # cancels what was submitted, where that ended early
 }
 
 run_stages() {
-    local n started=$SECONDS stage_before=() waits_for=() this_stage=() submissions=0
+    local n started=$SECONDS stage_before=() waits_for=() this_stage=() submissions=0 report_submissions=0
     submitting=false
     if [[ $cmd_backend != local ]]; then
         python -m espnet_prune.bin.jobs begin "$exp"
@@ -125,6 +125,7 @@ run_stages() {
             run_one_stage "$n" "${stage_names[n - 1]}"
         else
             submit_one_stage "${stage_names[n - 1]}"
+            if ((n == 13)); then report_submissions=$submissions; fi
         fi
     done
     if [[ $submitting == true ]]; then

@@ -249,7 +249,7 @@ echo "$number" > "$JOBS/$number/id"
 echo "$JOBS/$number"
 for word; do if [[ $word == *.log ]]; then break; fi; done
 mkdir -p "${word%/*}"
-printf '%s\\n' '# 2026-01-01 00:00:00 n1: x' 'printed in a job' '# ended after 1.0 s' > "$word"
+printf '%s\\n' '# 2026-01-01 00:00:00 n1: x' "printed in job $number" '# ended after 1 s' > "$word"
 """
 
 
@@ -329,7 +329,11 @@ def test_the_report_comes_last_when_it_was_waited_for(submitting, tmp_path):
     (tmp_path / "work/exp/base/log/13_report.log").write_text("that of an earlier run\n")
     process, _ = submitting("--stage", "report", "--wait")
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines()[-2] == "printed in a job"
+    assert process.stdout.splitlines()[-2] == "printed in job 1"
+    process, commands = submitting("--stage", "report", "--wait", "--compare_with", "l0_50")
+    assert process.returncode == 0, process.stderr
+    number = 1 + sum(".report " not in c for c in commands if "log/13_report" in c)
+    assert number > 1 and process.stdout.splitlines()[-2] == f"printed in job {number}"
 
 
 def test_a_refused_submission_ends_the_command(submitting):
