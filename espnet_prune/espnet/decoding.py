@@ -92,7 +92,7 @@ class Recogniser:
 
         from espnet_prune.espnet.fast_decoder import speed_up
 
-        files = _files(folder)
+        files = model_files(folder)
         self.config = config
         try:
             self.search = Speech2Text(
@@ -261,7 +261,7 @@ def _decode_part(part: _Part) -> None:
     write_map(part.target, texts)
 
 
-def _files(model: Path) -> tuple[Path, Path]:
+def model_files(model: Path) -> tuple[Path, Path]:
     """Configuration and weights of a model, as ESPnet reads them; of Whisper, as we do."""
     if is_whisper_folder(model):
         return model / "model.json", model / "model.safetensors"
@@ -275,7 +275,7 @@ def _files(model: Path) -> tuple[Path, Path]:
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     """What the result of each mode depends on; greedy decoding doesn't on the search."""
     common = {
-        "model": file_digest(_files(model)[1]),
+        "model": file_digest(model_files(model)[1]),
         "data": fingerprint(data),
         "segment_seconds": config.segment_seconds,
     }

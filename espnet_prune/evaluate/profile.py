@@ -27,6 +27,7 @@ from espnet_prune.espnet.decoding import (
     SAMPLE_RATE,
     DecodeConfig,
     Transcriber,
+    model_files,
     open_recogniser,
 )
 from espnet_prune.espnet.encoder_input import input_shape
@@ -34,7 +35,6 @@ from espnet_prune.provenance import file_digest
 
 SCHEMA = 1
 FLOPS_A_MAC = 2
-WEIGHTS = "model/espnet/model.pth"
 # Recordings shorter than this are left out: nothing is recognised in them.
 LEAST_SECONDS = 0.5
 
@@ -83,7 +83,7 @@ def made_from(system: Path, teacher: Path, data: Path, config: Mapping) -> dict:
         DataError: a model isn't there; says which stage makes it.
     """
     digests = {
-        name: file_digest(folder / WEIGHTS)
+        name: file_digest(model_files(folder / "model")[1])
         for name, folder in (("system", system), ("teacher", teacher))
     }
     return {"config": dict(config), "models": digests, "data": fingerprint(data)}

@@ -202,7 +202,7 @@ def test_a_missing_model_and_a_wrong_key_are_clear(experiment, data, tmp_path, c
     command = arguments(experiment, data, config)
     command[1] = str(tmp_path / "nothing")
     assert run_main(main, command) == 2
-    assert "nothing/model/espnet/model.pth: no such file" in capsys.readouterr().err
+    assert "nothing/model/espnet/config.yaml: no such file" in capsys.readouterr().err
     config.write_text("repeat: 1\n")
     assert run_main(main, command) == 2
     assert "'repeat' (did you mean 'repeats'?)" in capsys.readouterr().err

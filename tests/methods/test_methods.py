@@ -26,7 +26,7 @@ def train_gates(method: L0Distill, gated, updates: int) -> None:
     gated.eval()
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"module_error"}))  # it needs a file
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"module_error", "unpruned"}))
 @pytest.mark.parametrize("target", [0.3, 0.7])
 def test_the_reached_sparsity_is_within_half_a_point(name, target):
     method = make_method(name, target=target, seed=1, updates=200)
@@ -44,6 +44,16 @@ def test_the_reached_sparsity_is_within_half_a_point(name, target):
     removed += count_zeroed(small)  # single weights leave zeros in tensors of the same shape
     assert removed == gated.budget.prunable - gated.budget.hard(masks)
     assert torch.isfinite(small(*features())[0]).all()
+
+
+def test_unpruned_keeps_everything_and_takes_no_other_target():
+    method = make_method("unpruned", target=0.0)
+    gated = inject(encoder(**WIDE), method).eval()
+    masks = method.masks(gated)
+    assert all(bool((mask == 1).all()) for mask in masks.values())
+    assert torch.equal(cut(gated, masks)(*features())[0], gated.model(*features())[0])
+    with pytest.raises(ConfigError, match="target: 0.5"):
+        make_method("unpruned", target=0.5)
 
 
 @pytest.mark.parametrize("kind", ["lagrangian", "constraint"])

@@ -170,6 +170,7 @@ def test_package_is_pinned_once():
         ("synth/l0_conformer1", ""),
         ("librispeech_100/pinch_wav2vec2_1", "--hf"),
         ("librispeech_100/pinch_hubert1", "--hf"),
+        ("librispeech_10/pinch_whisper1", "--hf"),
     ],
 )
 def test_recipe_sets_up_the_extra_that_it_needs(clone, recipe, options):

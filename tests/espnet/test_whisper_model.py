@@ -1,0 +1,161 @@
+"""Whisper as encoder and decoder of an ESPnet model: tokens, loss, cut, save, load, decoding."""
+
+import numpy
+import pytest
+import torch
+
+from espnet_prune.bin import get_whisper
+from espnet_prune.config import to_dataclass
+from espnet_prune.data.tokens import make_tokens
+from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
+from espnet_prune.espnet.distilled_model import DistilledModel
+from espnet_prune.espnet.encoder_input import random_outputs
+from espnet_prune.espnet.system import write_model
+from espnet_prune.espnet.training import token_options
+from espnet_prune.espnet.whisper import whisper_of
+from espnet_prune.espnet.whisper_text import WhisperPreprocessor
+from espnet_prune.hf.tokens import WhisperText
+from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.surgery import cut, inject, load, plan_of
+from espnet_prune.surgery.holding import holding
+
+SECONDS = 0.5
+KINDS = ["head", "feed_forward_unit", "branch"]
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    """A folder of transformers with a tiny random Whisper."""
+    folder = tmp_path_factory.mktemp("whisper") / "downloads/whisper"
+    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0
+    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0  # there already
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(whisper, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    make_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
+    return folder
+
+
+@pytest.fixture
+def model(whisper, tokens):
+    """The ESPnet model."""
+    parts = {"model": str(whisper)}
+    special = {"sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"}
+    return build_asr_model(
+        {
+            "frontend": None,
+            "input_size": 1,
+            "normalize": None,
+            "specaug": None,
+            "encoder": "whisper_hf",
+            "encoder_conf": parts,
+            "decoder": "whisper_hf",
+            "decoder_conf": parts,
+            "model_conf": {"ctc_weight": 0.0, "lsm_weight": 0.0, **special},
+            **token_options(tokens),
+        }
+    ).eval()
+
+
+def method(name, target=0.3, **options):
+    config = to_dataclass(MethodConfig, {"sites": KINDS, **options}, "test")
+    return make_method(name, target=target, config=config, updates=4)
+
+
+def batch(tokens):
+    """Two recordings of noise with texts."""
+    prepare = WhisperPreprocessor(str(tokens / "tokenizer.json"), multilingual=False)
+    texts = [torch.tensor(prepare("x", {"text": t})["text"]) for t in ("A LONG ONE", "SHORT")]
+    lengths = torch.tensor([len(t) for t in texts])
+    text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=-1)
+    speech = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
+    return speech, torch.tensor([8000, 6000]), text, lengths
+
+
+def test_text_goes_to_ids_behind_the_prefix_and_back(tokens):
+    words = WhisperText(tokens / "tokenizer.json", multilingual=False)
+    ids = words.ids("HELLO Café")
+    assert ids[0] == words.tokenizer.token_to_id("<|notimestamps|>")
+    assert words.text([*ids, words.tokenizer.token_to_id("<|endoftext|>")]) == "hello café"
+
+
+def test_loss_is_that_of_transformers(model, tokens):
+    speech, lengths, text, text_lengths = batch(tokens)
+    loss, stats, _ = model(speech, lengths, text.clone(), text_lengths)
+    whole = whisper_of(model)
+    labels = torch.full((2, text.shape[1] + 1), -100)
+    for row, (ids, number) in enumerate(zip(text, text_lengths.tolist(), strict=True)):
+        labels[row, :number] = ids[:number]
+        labels[row, number] = model.eos
+    features = model.encoder.features(speech, lengths)
+    starts = torch.cat([torch.full((2, 1), model.sos), labels[:, :-1].clamp_min(0)], dim=1)
+    theirs = whole(input_features=features, decoder_input_ids=starts, labels=labels).loss
+    count = int((labels != -100).sum())
+    assert float(loss.detach()) == pytest.approx(float(theirs.detach()) * count / 2, rel=1e-4)  # ESPnet: by utterance
+    assert set(stats) >= {"loss_att", "acc"}
+
+
+@pytest.mark.parametrize("name", ["uniform_magnitude", "self_pinching_weights", "l0_distill"])
+def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
+    chosen = method(name, budget={"tolerance": 0.05})
+    gated = inject(model, chosen).eval()
+    masks = chosen.masks(gated)
+    with holding(gated, masks):
+        masked = random_outputs(gated.model, SECONDS)
+    small = cut(gated, masks).eval()
+    torch.testing.assert_close(random_outputs(small, SECONDS), masked, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(masked, random_outputs(load_again(model, tmp_path), SECONDS))
+    write_model(small, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert torch.equal(random_outputs(loaded, SECONDS), random_outputs(small, SECONDS))
+    assert (plan_of(loaded) is None) == (name == "self_pinching_weights")
+    recogniser = open_recogniser(tmp_path / "model", DecodeConfig(modes=("greedy",)))
+    samples = (3000 * numpy.random.default_rng(0).normal(size=8000)).astype("int16")
+    text = recogniser.transcribe(samples, "greedy")
+    alone = load(tmp_path / "model/transformers")  # transformers' own class
+    features = loaded.encoder.features(torch.from_numpy(samples / 32768.0).float()[None], LENGTH)
+    ids = alone.generate(features, do_sample=False, num_beams=1, max_new_tokens=21)
+    assert " ".join(recogniser.words.text(ids[0].tolist()).split()) == text
+    with pytest.raises(ModelError, match="joint"):
+        recogniser.transcribe(samples, "joint")
+
+
+LENGTH = torch.tensor([8000])
+
+
+def load_again(model, folder):
+    write_model(model, folder / "dense")
+    return load(folder / "dense")
+
+
+def test_encoder_and_decoder_are_masked_in_training(model, tokens, tmp_path):
+    teacher = load_again(model, tmp_path)
+    chosen = method("l0_distill")
+    gated = inject(model, chosen)
+    distilled = DistilledModel(gated, teacher, chosen.distillation, chosen).train()
+    loss, stats, _ = distilled(*batch(tokens))
+    loss.backward()
+    assert stats["loss_layer"] > 0 and stats["loss_att_kl"] > 0 and "loss_ctc_kl" not in stats
+    grown = {"encoder": 0.0, "decoder": 0.0}
+    for name in gated.gate_names():  # a mask that is saturated in this draw has no gradient
+        grown[name.partition(".")[0]] += float(gated.gate(name).log_alpha.grad.abs().sum())
+    assert grown["encoder"] > 0 and grown["decoder"] > 0
+
+
+def test_a_recording_longer_than_the_window_is_named(model):
+    with pytest.raises(ModelError, match=r"31\.0 s doesn't fit its window of 30 s"):
+        model.encoder(torch.zeros(1, 31 * 16000), torch.tensor([31 * 16000]))
+
+
+def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
+    with pytest.raises(ConfigError, match="--tokenizer"):
+        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
+    with pytest.raises(ConfigError, match="--tokenizer"):
+        make_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
+    with pytest.raises(ModelError, match="save_pretrained"):
+        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
