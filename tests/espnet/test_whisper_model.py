@@ -96,7 +96,8 @@ def test_loss_is_that_of_transformers(model, tokens):
     starts = torch.cat([torch.full((2, 1), model.sos), labels[:, :-1].clamp_min(0)], dim=1)
     theirs = whole(input_features=features, decoder_input_ids=starts, labels=labels).loss
     count = int((labels != -100).sum())
-    assert float(loss.detach()) == pytest.approx(float(theirs.detach()) * count / 2, rel=1e-4)  # ESPnet: by utterance
+    of_an_utterance = float(theirs.detach()) * count / 2  # as ESPnet has it
+    assert float(loss.detach()) == pytest.approx(of_an_utterance, rel=1e-4)
     assert set(stats) >= {"loss_att", "acc"}
 
 

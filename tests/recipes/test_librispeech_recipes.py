@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 L0_RECIPES = ("librispeech", "librispeech_100", "librispeech_10")
 PINCH_RECIPES = ("librispeech_100/pinch_wav2vec2_1", "librispeech_100/pinch_hubert1")
+WHISPER_RECIPE = "librispeech_10/pinch_whisper1"
 
 
 def run(recipe: str, *arguments: str, cwd: Path = ROOT, **environment: str):
@@ -43,7 +44,7 @@ def first_stage(tmp_path):
     return call
 
 
-@pytest.mark.parametrize("recipe", L0_RECIPES + PINCH_RECIPES)
+@pytest.mark.parametrize("recipe", (*L0_RECIPES, *PINCH_RECIPES, WHISPER_RECIPE))
 def test_help_documents_the_recipes_own_options(recipe):
     done = run(recipe, "--help")
     assert done.returncode == 0
@@ -137,3 +138,30 @@ def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, recipe):
         if "weights" in name:
             size = json.loads((base / name / "system.json").read_text())["weights_bytes"]
             assert size["kept"] < 0.9 * size["dense"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_debug_of_whisper_runs_every_stage(tmp_path):
+    options = ["--whisper", "random", "--work_dir", str(tmp_path), "--nj", "2"]
+    done = run(WHISPER_RECIPE, "--debug", *options)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    report = json.loads((tmp_path / "exp/base/report/report.json").read_text())
+    systems = {s["name"]: s for s in report["systems"]}
+    assert set(systems) == {"teacher", "unpruned", "pinch_30", "pinch_weights_30"}
+    for name, system in systems.items():
+        score = system["wer"]["test/greedy"]
+        assert "EnglishTextNormalizer" in score["normalisation"]
+        assert name == "teacher" or set(score["p_vs"]) == {"unpruned"}
+
+
+def test_whisper_is_fetched_before_the_data_is_prepared(tmp_path, first_stage):
+    (tmp_path / "my whisper").mkdir()
+    options = ["--whisper", "my whisper", "--librispeech", str(tmp_path)]
+    commands = first_stage(WHISPER_RECIPE, *options)
+    assert (
+        f"get_whisper --out downloads/whisper --whisper {tmp_path}/my\\ whisper &&" in commands[0]
+    )
+    assert "prepare_librispeech" in commands[0]
+    done = run(WHISPER_RECIPE, "--whisper")
+    assert done.returncode == 2 and "--whisper needs a value" in done.stderr
