@@ -1,9 +1,9 @@
 """Everything that the stages left in an experiment, gathered into one report.
 
 ``report.json``: ``{"schema": 1, "corpus", "experiment", "systems": [{"name", "method", "seed",
-"target", "options", "params", "sparsity", "macs_per_second", "rtf", "speedup", "machine",
-"wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is scored once a decoding mode, hence
-the key. What a stage has not made yet is null, never invented.
+"target", "options", "params", "weights_bytes", "sparsity", "macs_per_second", "rtf", "speedup",
+"machine", "wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is scored once a decoding
+mode, hence the key. What a stage has not made yet is null, never invented.
 """
 
 import csv
@@ -18,6 +18,8 @@ from espnet_prune.io_atomic import read_json
 
 SCHEMA = 1
 TEACHER = "teacher"
+SINGLE_WEIGHTS = "_weights"  # how the names of methods end that prune single weights
+TEACHER_WEIGHTS = "model/model.safetensors"
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCORE_KEYS = (
     "errors words wer ci95 p_vs_teacher insertions deletions substitutions utterances tool test "
@@ -95,6 +97,7 @@ def _system(folder: Path) -> dict:
         "target": record.get("target"),
         "options": asked.get("options") or {},
         "params": record.get("params"),
+        "weights_bytes": record.get("weights_bytes") or _teacher_bytes(folder, record),
         "sparsity": record.get("sparsity"),
         "macs_per_second": profile.get("macs_per_second"),
         "rtf": profile.get("rtf"),
@@ -110,6 +113,20 @@ def _system(folder: Path) -> dict:
         "commands": [portable(command, folder) for command in record.get("commands", [])],
         "commit": (record.get("provenance") or {}).get("commit"),
     }
+
+
+def prunes_single_weights(system: Mapping) -> bool:
+    """Whether what the method of a report's system removes stays in the tensors as zeros."""
+    return (system["method"] or "").endswith(SINGLE_WEIGHTS)
+
+
+def _teacher_bytes(folder: Path, record: Mapping) -> dict | None:
+    """Size of the teacher's own file, which no stage records; None for another system."""
+    path = folder / TEACHER_WEIGHTS
+    if record.get("method") != TEACHER or not path.exists():
+        return None
+    size = path.stat().st_size
+    return {"kept": size, "dense": size}
 
 
 def portable(command: str, system: Path) -> str:

@@ -38,6 +38,9 @@ pre { background: #f4f4f4; padding: .6em; overflow-x: auto; font-size: .8em }
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
+{% if table.note %}
+<p>{{ table.note }}</p>
+{% endif %}
 {% endfor %}
 <h2>Plots</h2>
 {% for picture in pictures %}

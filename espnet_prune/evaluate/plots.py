@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from espnet_prune.evaluate.collect import TEACHER, SiteWidth
+from espnet_prune.evaluate.collect import TEACHER, SiteWidth, prunes_single_weights
 from espnet_prune.io_atomic import atomic_path
 
 DOTS_PER_INCH = 110
@@ -160,7 +160,8 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
         )
         if method == TEACHER:
             axes.axhline(score["wer"], color="gray", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("encoder parameters (millions); equal sizes are drawn side by side")
+    counted = "millions, zeros left out" if any(map(prunes_single_weights, shown)) else "millions"
+    axes.set_xlabel(f"encoder parameters ({counted}); equal sizes are drawn side by side")
     axes.set_ylabel(f"WER % on {key}, 95% interval")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -10,13 +10,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from espnet_prune.evaluate.collect import TEACHER
+from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights
 
 NOT_RUN = "not run"
 NOT_APPLICABLE = "-"
 TERMINAL_COLUMNS = 120
 GAP = "  "
 SMALL_TEST_WORDS = 10000
+ZEROS_NOTE = (
+    "* Single weights: the parameters removed are zeros in tensors of the same shape. Each takes one "
+    "bit of the file; the model is not faster."
+)
 PLACE_OF_COMMANDS = "Commands run in the folder that holds exp; $root is the repository."
 
 Line = tuple[str, dict]
@@ -24,11 +28,12 @@ Line = tuple[str, dict]
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table of text; the first column names the system."""
+    """A titled table of text; the first column names the system, a note may stand below."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
+    note: str = ""
 
 
 def wer_keys(systems: Sequence[dict]) -> list[str]:
@@ -68,15 +73,28 @@ def _short(number: int) -> str:
     return str(number)
 
 
+def _bytes(number: int) -> str:
+    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number} B"
+
+
 def _sizes(lines: Sequence[Line], exact: bool) -> Table:
     digits = _exact if exact else _short
-    header = ["system", "prunable params", "encoder params", "model params", "sparsity reached"]
+    header = ["system", "prunable params", "encoder params", "model params", "file"]
     rows = []
     for name, system in lines:
         params = system["params"] or {}
         parts = [_part(system, params.get(p), digits) for p in ("prunable", "encoder", "total")]
-        rows.append([name, *parts, _sparsity(system), _seconds(system)])
-    return Table("Sizes (kept of dense)", [*header, "training s"], rows)
+        if prunes_single_weights(system):
+            parts = [part if part == NOT_RUN else f"{part} *" for part in parts]
+        size = system["weights_bytes"]
+        file = _part(system, size, _bytes) if size else NOT_RUN
+        rows.append([name, *parts, file, _sparsity(system), _seconds(system)])
+    zeros = any(prunes_single_weights(system) for _, system in lines)
+    header += ["sparsity reached", "training s"]
+    return Table("Sizes (kept of dense)", header, rows, ZEROS_NOTE if zeros else "")
 
 
 def _part(system: dict, part: dict | None, digits: Callable[[int], str]) -> str:
@@ -219,7 +237,9 @@ def plain_text(reports: Sequence[dict]) -> str:
     blocks = []
     for table in tables(reports, exact=False):
         for part in fit(table):
-            blocks.append(f"{part.title}\n{_aligned([part.header, *part.rows])}")
+            text = f"{part.title}\n{_aligned([part.header, *part.rows])}"
+            note = textwrap.fill(part.note, TERMINAL_COLUMNS)
+            blocks.append(f"{text}\n{note}" if note else text)
     return "\n\n".join([*blocks, textwrap.fill(words_line(reports), TERMINAL_COLUMNS)])
 
 
@@ -234,7 +254,7 @@ def fit(table: Table, columns: int = TERMINAL_COLUMNS) -> Iterator[Table]:
             end += 1
         lines = [[line[0], *line[start:end]] for line in (table.header, *table.rows)]
         title = table.title if start == 1 else f"{table.title}, continued"
-        yield Table(title, lines[0], lines[1:])
+        yield Table(title, lines[0], lines[1:], table.note if end >= len(widths) else "")
         start = end
         if start >= len(widths):
             return
@@ -274,9 +294,10 @@ def markdown(reports: Sequence[dict], command: str) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """The lines of a table, without its title."""
+    """The lines of a table and its note, without its title."""
     rule = "|" + "---|" * len(table.header)
-    return [_markdown_row(table.header), rule, *map(_markdown_row, table.rows)]
+    note = ["", table.note.replace("*", "\\*")] if table.note else []
+    return [_markdown_row(table.header), rule, *map(_markdown_row, table.rows), *note]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

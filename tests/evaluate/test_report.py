@@ -6,7 +6,7 @@ import pytest
 
 from espnet_prune.bin.report import main
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import collect, portable, read_progress
+from espnet_prune.evaluate.collect import collect, portable, prunes_single_weights, read_progress
 from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
 
@@ -31,6 +31,7 @@ def make_system(experiment, name: str, method: str, seed: int = 0, complete: boo
             "encoder": {"kept": kept, "dense": dense},
             "total": {"kept": kept + 100, "dense": dense + 100},
         },
+        "weights_bytes": None if method == "teacher" else {"kept": 3_912_345, "dense": 7_600_000},
         "train_seconds": {"prune": 1.5, "finetune": 2.0},
         "updates": {"prune": 10, "finetune": 5},
         "commands": ["python -m example"],
@@ -158,6 +159,64 @@ def test_what_has_not_run_says_so(experiment):
     text = (experiment / "report" / "RESULTS.md").read_text()
     found = [line for line in text.splitlines() if line.startswith("| half_done")]
     assert [line.count("not run") for line in found] == [0, 7, 2]
+
+
+def row_of(text: str, title: str, name: str) -> dict[str, str]:
+    lines = text.split(f"## {title}")[1].splitlines()
+    header, row = (
+        next(line for line in lines if line.startswith(f"| {first} |")).strip("| ").split(" | ")
+        for first in ("system", name)
+    )
+    return dict(zip(header, row, strict=True))
+
+
+def test_the_size_of_the_file_of_weights(experiment):
+    edit(experiment / "l0_50_seed1" / "system.json", weights_bytes=None)  # cut before it was kept
+    weights = experiment / "teacher" / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(1500))
+    main([str(experiment), "--corpus", "made_up"])
+    report = json.loads((experiment / "report" / "report.json").read_text())
+    sizes = {system["name"]: system["weights_bytes"] for system in report["systems"]}
+    assert sizes == {
+        "teacher": {"kept": 1500, "dense": 1500},
+        "l0_50": {"kept": 3_912_345, "dense": 7_600_000},
+        "l0_50_seed1": None,
+    }
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    files = {name: row_of(text, "Sizes", name)["file"] for name in sizes}
+    assert files == {
+        "teacher": "1.5 kB of 1.5 kB",
+        "l0_50": "3.9 MB of 7.6 MB",
+        "l0_50_seed1": "not run",
+    }
+
+
+def test_zeros_in_tensors_of_the_same_shape_are_marked(experiment, capsys):
+    main([str(experiment), "--corpus", "made_up"])
+    assert "same shape" not in capsys.readouterr().out
+    make_system(experiment, "single", "self_pinching_weights")
+    make_system(experiment, "begun", "uniform_magnitude_weights", complete=False)
+    edit(experiment / "begun" / "system.json", params=None, weights_bytes=None)
+    main([str(experiment), "--corpus", "made_up"])
+    printed = capsys.readouterr().out.partition("\nReport:")[0]
+    assert printed.count("tensors of the same shape") == 1
+    assert max(map(len, printed.splitlines())) <= TERMINAL_COLUMNS
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    single, begun, units = (row_of(text, "Sizes", n) for n in ("single", "begun", "l0_50"))
+    for part, size in (("encoder params", "600 of 1,000"), ("model params", "700 of 1,100")):
+        assert (single[part], begun[part], units[part]) == (f"{size} *", "not run", size)
+    assert "\n\\* Single weights" in text.split("## Sizes")[1].split("## Speed")[0]
+    assert "* Single weights" in (experiment / "report" / "index.html").read_text()
+
+
+def test_methods_of_single_weights_are_known_by_their_name():
+    from espnet_prune.methods import METHODS
+    from espnet_prune.sites import WEIGHT
+
+    made = {name: method(target=method.target_range[0]) for name, method in METHODS.items()}
+    single = {name for name, method in made.items() if tuple(method.site_kinds) == (WEIGHT,)}
+    assert single == {name for name in METHODS if prunes_single_weights({"method": name})}
 
 
 def test_nothing_but_a_system_is_a_report_too(tmp_path, capsys):
