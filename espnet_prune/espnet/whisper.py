@@ -104,11 +104,15 @@ class WhisperHfEncoder(AbsEncoder):
         return encoded, lengths, None
 
     def features(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Log-mel features of whole windows, (B, bins, frames), of samples (B, samples)."""
+        """Log-mel features of whole windows, (B, bins, frames), of samples (B, samples).
+
+        In float32 under ``use_amp`` too: the filter bank's products would lose what decoding has.
+        """
         pieces = [s[:n].cpu().numpy() for s, n in zip(samples, lengths.tolist(), strict=True)]
-        made = self.extractor(
-            pieces, sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
-        )
+        with torch.autocast(samples.device.type, enabled=False):
+            made = self.extractor(
+                pieces, sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(samples.device)
+            )
         return made.input_features.to(samples.device)
 
 

@@ -134,6 +134,13 @@ def load_again(model, folder):
     return load(folder / "dense")
 
 
+def test_features_are_those_of_decoding_under_amp(model):
+    speech = 0.01 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(1))
+    expected = model.encoder.features(speech, LENGTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.encoder.features(speech, LENGTH), expected)
+
+
 def test_encoder_and_decoder_are_masked_in_training(model, tokens, tmp_path):
     teacher = load_again(model, tmp_path)
     chosen = method("l0_distill")
