@@ -10,7 +10,7 @@ structured variant, which gates a unit by its score.
 Ours, because not published or of other models: the score (mean square of all the unit's weights, so
 that heads, feed-forward units and convolution channels of a Conformer can be compared), where t
 starts, one threshold a site, and what is done at the end: where the thresholds missed the target,
-all of them are scaled by one factor.
+all of them are scaled by one factor; single weights go by the same share of every matrix instead.
 """
 
 import logging
@@ -115,8 +115,8 @@ class SelfPinching(LearningMethod):
         if gap <= self.config.budget.tolerance:
             return masks
         logger.warning(
-            "the thresholds reached a sparsity of %.2f%%, %.2f points from the target; all are "
-            "scaled by one factor to close that. If it is much, train longer, or raise "
+            "the thresholds reached a sparsity of %.2f%%, %.2f points from the target; the cut "
+            "closes that without training. If it is much, train longer, or raise "
             "pinching.learning_rate or pinching.controller.band_strength",
             100 * learned,
             100 * gap,

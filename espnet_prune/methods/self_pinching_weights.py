@@ -46,11 +46,31 @@ class SelfPinchingWeights(SelfPinching):
         return SelfPinchingGate(site.units, site.mean_squares, self.options.gate, self.updates)
 
     def masks_at_target(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        """The masks of all thresholds scaled alike; each weight costs one, so a rank decides."""
-        names = gated.gate_names()
-        ratios = [gated.gate(name).ratios() for name in names]
-        flat = torch.cat(ratios)
-        closed = round(self.target * len(flat))
-        kept = torch.ones_like(flat)
-        kept[torch.argsort(flat, stable=True)[:closed]] = 0.0
-        return dict(zip(names, kept.split([len(r) for r in ratios]), strict=True))
+        """The learned masks, with the same share of what each matrix keeps closed besides.
+
+        Those with the least W^2 / t^2 go, or, where too much went, come back. One factor on all
+        thresholds would take most from the matrices that gave most, and ruin them.
+        """
+        masks = {name: mask.clone() for name, mask in gated.hard_masks().items()}
+        total = sum(mask.numel() for mask in masks.values())
+        missing = round(self.target * total) - sum(int((m == 0).sum()) for m in masks.values())
+        changed = {name: mask == float(missing > 0) for name, mask in masks.items()}
+        numbers = _shares(abs(missing), [int(chosen.sum()) for chosen in changed.values()])
+        for (name, chosen), number in zip(changed.items(), numbers, strict=True):
+            ratios = gated.gate(name).ratios()
+            if missing < 0:
+                ratios = -ratios
+            places = chosen.nonzero()[:, 0]
+            order = torch.argsort(ratios[places], stable=True)
+            masks[name][places[order[:number]]] = float(missing < 0)
+        return masks
+
+
+def _shares(number: int, sizes: Sequence[int]) -> list[int]:
+    """``number`` in parts proportional to ``sizes``, whole and exact."""
+    total = max(1, sum(sizes))
+    ends, seen = [], 0
+    for size in sizes:
+        seen += size
+        ends.append(number * seen // total)
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]

@@ -188,3 +188,28 @@ def test_a_cut_leaves_the_gated_model_as_it_was():
     released = gated.release()
     assert type(released.encoders[0].self_attn.linear_q) is torch.nn.Linear
     assert torch.equal(encoded(released), encoded(encoder()))
+
+
+@pytest.mark.parametrize("target", [0.2, 0.6])
+def test_what_the_thresholds_missed_is_the_same_share_of_every_matrix(target):
+    chosen = method_of(target=target)
+    gated = inject(encoder(), chosen).eval()
+    names = gated.gate_names()
+    with torch.no_grad():
+        for index, name in enumerate(names):  # from nothing closed to about two thirds
+            gated.gate(name).threshold.fill_(
+                1e-4 if index % 2 else float(gated.gate(name).squares().quantile(0.66).sqrt())
+            )
+    learned, masks = gated.hard_masks(), chosen.masks_at_target(gated)
+    reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
+    assert reached == pytest.approx(target, abs=1e-3)
+    more = target > gated.hard_sparsity()
+    shares = [
+        float((masks[n] != learned[n]).sum() / (learned[n] == float(more)).sum())
+        for n in names
+        if (learned[n] == float(more)).any()
+    ]
+    assert max(shares) - min(shares) < 0.02
+    for name in names:  # the least of each matrix go, the largest come back
+        ratios = gated.gate(name).ratios()
+        assert ratios[masks[name] == 1].min() >= ratios[masks[name] == 0].max()
