@@ -39,22 +39,14 @@ def save(figure, path: Path) -> Path:
 def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
     """Heat maps of the share kept: the blocks by kind, and the front-end's channels above.
 
+    A model of several stacks, such as Whisper's encoder and decoder, gets a map of each.
+
     Args:
         name: the system's.
         sites: what it keeps.
         path: the PNG to write.
     """
-    front = {FRONT_END: {f"channels of convolution {s.name.rpartition('.')[2]}": s for s in sites
-                         if s.block is None}}  # fmt: skip
-    blocks: dict[str, dict[str, SiteWidth]] = {}
-    for site in sites:
-        parts = site.name.split(".")
-        if site.block is not None and len(parts) == 4:  # block.<i>.<branch>.<units>
-            column = f"{parts[2]} {parts[3]}".replace("_", " ")
-            blocks.setdefault(f"block {site.block}", {})[column] = site
-    grids = [grid for grid in (front, blocks) if any(grid.values())]
-    if not grids:
-        grids = [{"": {}}]
+    grids = width_grids(sites)
     heights = [0.5 + len(grid) for grid in grids]
     figure, panels = subplots(
         len(grids),
@@ -68,6 +60,27 @@ def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
     panels[0, 0].set_title(f"{name}: units kept")
     figure.colorbar(image, ax=panels[:, 0].tolist(), label="share kept")
     return save(figure, path)
+
+
+def width_grids(sites: Sequence[SiteWidth]) -> list[dict[str, dict[str, SiteWidth]]]:
+    """Units by row and column: of the front-end, then of each stack of blocks.
+
+    Branches and blocks as wholes are left out: their units tell. An empty grid where no site is.
+    """
+    grids: dict[str, dict[str, dict[str, SiteWidth]]] = {}
+    for site in sorted(sites, key=lambda site: site.block is not None):
+        stack, _, rest = site.name.rpartition("block.")
+        index, *units = rest.split(".")
+        if site.block is None:
+            stack = row = FRONT_END
+            column = f"channels of convolution {site.name.rpartition('.')[2]}"
+        elif len(units) == 2:  # [<stack>.]block.<i>.<branch>.<units>
+            row = f"{stack}block {index}".replace(".", " ")
+            column = " ".join(units).replace("_", " ")
+        else:
+            continue
+        grids.setdefault(stack, {}).setdefault(row, {})[column] = site
+    return list(grids.values()) or [{"": {}}]
 
 
 def _heat_map(axes, grid: Mapping[str, Mapping[str, SiteWidth]]):

@@ -18,8 +18,8 @@ TERMINAL_COLUMNS = 120
 GAP = "  "
 SMALL_TEST_WORDS = 10000
 ZEROS_NOTE = (
-    "* Single weights: the parameters removed are zeros in tensors of the same shape. Each takes one "
-    "bit of the file; the model is not faster."
+    "* Single weights: the parameters removed are zeros in tensors of the same shape. Each takes "
+    "one bit of the file; the model is not faster."
 )
 PLACE_OF_COMMANDS = "Commands run in the folder that holds exp; $root is the repository."
 

@@ -6,7 +6,14 @@ import pytest
 
 from espnet_prune.bin.report import main
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import collect, portable, prunes_single_weights, read_progress
+from espnet_prune.evaluate.collect import (
+    SiteWidth,
+    collect,
+    portable,
+    prunes_single_weights,
+    read_progress,
+)
+from espnet_prune.evaluate.plots import plot_widths, width_grids
 from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
 
@@ -272,6 +279,51 @@ def test_a_split_table_keeps_every_column_once():
     assert len(parts) > 1
     assert [name for part in parts for name in part.header[1:]] == header[1:]
     assert all(part.header[0] == "system" for part in parts)
+
+
+def width(name: str, block: int | None) -> SiteWidth:
+    return SiteWidth(name, "any", block, 2, 4)
+
+
+def shape(grids) -> list[dict[str, list[str]]]:
+    return [{row: list(columns) for row, columns in grid.items()} for grid in grids]
+
+
+def test_widths_of_encoder_and_decoder_are_apart(tmp_path):
+    names = {  # the decoder's blocks count on from the encoder's
+        "encoder.block.0.attention.heads": 0,
+        "encoder.block.0.feed_forward.units": 0,
+        "encoder.block.0.attention": 0,  # a branch
+        "decoder.block.0.attention.heads": 1,
+        "decoder.block.0.cross_attention.heads": 1,
+        "decoder.block.1.cross_attention.heads": 2,
+        "decoder.block.1.cross_attention": 2,
+    }
+    sites = [width(name, block) for name, block in names.items()]
+    assert shape(width_grids(sites)) == [
+        {"encoder block 0": ["attention heads", "feed forward units"]},
+        {
+            "decoder block 0": ["attention heads", "cross attention heads"],
+            "decoder block 1": ["cross attention heads"],
+        },
+    ]
+    assert plot_widths("made_up", sites, tmp_path / "widths.png").stat().st_size > 0
+
+
+def test_widths_of_the_front_end_stand_above_the_blocks(tmp_path):
+    names = {
+        "block.0": 0,
+        "block.0.convolution": 0,
+        "block.0.convolution.channels": 0,
+        "front_end.1": None,
+    }
+    sites = [width(name, block) for name, block in names.items()]
+    assert shape(width_grids(sites)) == [
+        {"front-end": ["channels of convolution 1"]},
+        {"block 0": ["convolution channels"]},
+    ]
+    assert shape(width_grids([])) == [{"": []}]
+    assert plot_widths("made_up", [], tmp_path / "widths.png").exists()
 
 
 def test_a_tiny_p_value_is_not_zero():
