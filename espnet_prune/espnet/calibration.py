@@ -18,11 +18,10 @@ from torch import Tensor
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.espnet import archives
 from espnet_prune.espnet.prune_task import PruneConf
+from espnet_prune.espnet.teacher_task import TeacherTask
 from espnet_prune.espnet.training import data_options, token_options
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.surgery import GatedModel, inject, load
-
-from espnet2.tasks.asr import ASRTask  # isort: skip  (after the registry's stubs)
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
@@ -87,17 +86,17 @@ def _utterances(
 def _read(
     training: Mapping, train: Path, tokens: Path, keys: list[str]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """ESPnet's own reading of the utterances ``keys``, in the data folder's order."""
+    """The utterances ``keys`` as trainings read them, in the data folder's order."""
     archives.register()
-    defaults, _ = ASRTask.get_parser().parse_known_args([])
+    defaults, _ = TeacherTask.get_parser().parse_known_args([])
     args = argparse.Namespace(**{**vars(defaults), **training, **token_options(tokens)})
     with tempfile.NamedTemporaryFile("w", suffix=".keys", encoding="utf-8") as file:
         file.write("".join(f"{key} .\n" for key in keys))
         file.flush()
-        batches = ASRTask.build_streaming_iterator(
+        batches = TeacherTask.build_streaming_iterator(
             data_options(train, train)["train_data_path_and_name_and_type"],
-            preprocess_fn=ASRTask.build_preprocess_fn(args, train=False),
-            collate_fn=ASRTask.build_collate_fn(args, train=False),
+            preprocess_fn=TeacherTask.build_preprocess_fn(args, train=False),
+            collate_fn=TeacherTask.build_collate_fn(args, train=False),
             key_file=file.name,
             dtype="float32",
             num_workers=0,

@@ -8,7 +8,10 @@ import soundfile
 import torch
 
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.tokens import make_tokens
 from espnet_prune.espnet.calibration import _utterances
+from espnet_prune.hf.get_whisper import get_whisper
+from espnet_prune.hf.tokens import WhisperText
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,12 @@ def test_the_seed_draws_them_and_their_order(recipe):
     everything = samples(drawn(recipe, 100, 1))
     assert len(set(everything)) == 16
     assert everything != sorted(everything)
+
+
+def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
+    get_whisper("random", tmp_path / "whisper")
+    make_tokens(recipe / "text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper"))
+    batches = _utterances({}, recipe / "dump/train", tmp_path, 2, 0, "cpu")
+    words = WhisperText(tmp_path / "tokenizer.json", multilingual=False)
+    expected = [words.ids(text) for text in read_map(recipe / "dump/train/text").values()]
+    assert all(batch["text"][0].tolist() in expected for batch in batches)
