@@ -207,9 +207,10 @@ def test_what_the_thresholds_missed_is_the_same_share_of_every_matrix(target):
     shares = [
         float((masks[n] != learned[n]).sum() / (learned[n] == float(more)).sum())
         for n in names
-        if (learned[n] == float(more)).any()
+        if (learned[n] == float(more)).sum() > 50
     ]
     assert max(shares) - min(shares) < 0.02
     for name in names:  # the least of each matrix go, the largest come back
         ratios = gated.gate(name).ratios()
-        assert ratios[masks[name] == 1].min() >= ratios[masks[name] == 0].max()
+        kept = masks[name] == 1
+        assert kept.all() or ratios[kept].min() >= ratios[~kept].max()
