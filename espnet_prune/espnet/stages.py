@@ -351,7 +351,10 @@ def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
 def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:
     """The same shape with random weights; what is no parameter (feature statistics) stays."""
     torch.manual_seed(seed)
-    fresh = build_asr_model(espnet_config(small))
+    config = espnet_config(small)
+    if "freeze_front" in (config.get("encoder_conf") or {}):
+        config["encoder_conf"]["freeze_front"] = False  # pretrained weights alone can stay
+    fresh = build_asr_model(config)
     learned = {name for name, _ in small.named_parameters()}
     norms = ("running_mean", "running_var", "num_batches_tracked")
     kept = {

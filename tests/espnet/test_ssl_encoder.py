@@ -9,6 +9,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.espnet.build import build_asr_model, write_espnet_folder
 from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
 from espnet_prune.espnet.encoder_input import random_input
+from espnet_prune.espnet.stages import _drawn_anew
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
@@ -136,3 +137,12 @@ def test_a_folder_of_transformers_is_read(tmp_path):
     state = source.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
     assert not any(p.requires_grad for p in encoder.model.feature_extractor.parameters())
+
+
+def test_a_model_drawn_anew_learns_its_front_too(tmp_path):
+    fresh = _drawn_anew(asr_model(), seed=1)
+    save(fresh, tmp_path)
+    loaded = load(tmp_path)
+    assert torch.equal(encoded(loaded), encoded(fresh))
+    assert not torch.equal(encoded(fresh), encoded(asr_model()))
+    assert all(p.requires_grad for p in loaded.encoder.model.feature_extractor.parameters())
