@@ -10,16 +10,17 @@ from pathlib import Path
 
 from espnet_prune.config import check_choice, load_yaml, to_dataclass
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import TEACHER, read_result
+from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights, read_result
 from espnet_prune.evaluate.tables import NOT_APPLICABLE, NOT_RUN, Table, markdown_table, wer_cell
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_PUBLISHED = "not published"
+ZEROS = "; zeros in tensors of the same shape"
 EXPLANATION = (
     "Rows marked *published* are figures from the named source, not measured here; those marked "
     "*ours* are measured by this project: WER in % with its 95% interval and p against our "
     "uncompressed model. Models, data and machines of the two kinds differ unless a row says "
-    "otherwise."
+    "otherwise. The prunable parameters are those of the units or matrices that a method may prune."
 )
 
 
@@ -52,12 +53,22 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper's rows, and which of our methods stand beside them."""
+    """A paper's rows, and which of our methods stand beside them.
+
+    Attributes:
+        title: the paper's.
+        reference: authors, place, year, number.
+        methods: ours, in the order of the table.
+        rows: its results.
+        baselines: names of what it compares with, of which no figure could be read.
+        notes: what a reader has to know besides.
+    """
 
     title: str
     reference: str
     methods: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
+    baselines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -97,19 +108,17 @@ def paper_table(name: str, reports: Sequence[dict], command: str) -> str:
     """
     papers = read_papers()
     paper = papers[check_choice("--paper", name, papers)]
-    ours = [
-        (report, system)
-        for report in reports
-        for system in report["systems"]
-        if system["method"] in (TEACHER, *paper.methods)
-    ]
-    columns = test_sets(paper, [system for _, system in ours])
+    ours = {method: _systems_of(method, reports) for method in (TEACHER, *paper.methods)}
+    columns = test_sets(paper, [system for lines in ours.values() for _, system in lines])
     header = ["model", "figures", "smaller by", "inference cost less by"]
     header += [f"WER {name}" for name in columns]
     rows = [_published(row, columns) for row in paper.rows]
-    rows += [_ours(report, system, columns) for report, system in ours]
-    if not ours:
-        rows.append([", ".join(paper.methods), "ours", *[NOT_RUN] * (len(header) - 2)])
+    named = f"published: only its name, {paper.reference}"
+    rows += [[name, named, *[NOT_PUBLISHED] * (len(header) - 2)] for name in paper.baselines]
+    for method, lines in ours.items():
+        rows += [_ours(report, system, columns) for report, system in lines]
+        if not lines:
+            rows.append([_our_name(method, method), "ours", *[NOT_RUN] * (len(header) - 2)])
     lines = [f"# {name}: {paper.title}", "", f"{paper.reference}. Made by `{command}`; don't edit."]
     lines += [
         EXPLANATION,
@@ -119,6 +128,14 @@ def paper_table(name: str, reports: Sequence[dict], command: str) -> str:
         *(f"- {note}" for note in paper.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _systems_of(method: str, reports: Sequence[Mapping]) -> list[tuple[Mapping, Mapping]]:
+    return [(r, system) for r in reports for system in r["systems"] if system["method"] == method]
+
+
+def _our_name(name: str, method: str) -> str:
+    return name if name == method else f"{name} ({method})"
 
 
 def test_sets(paper: Paper, systems: Sequence[Mapping]) -> list[str]:
@@ -151,7 +168,8 @@ def _ours(report: Mapping, system: Mapping, columns: Sequence[str]) -> list[str]
     origin = f"ours: {report['corpus']}, {report['experiment']}"
     if system["method"] == TEACHER:
         return [system["name"], origin, NOT_APPLICABLE, NOT_APPLICABLE, *cells]
-    return [system["name"], origin, _smaller(system), _cheaper(system), *cells]
+    name = _our_name(system["name"], system["method"])
+    return [name, origin, _smaller(system), _cheaper(system), *cells]
 
 
 def _modes(wer: Mapping, name: str) -> str:
@@ -164,10 +182,11 @@ def _smaller(system: Mapping) -> str:
     params = system["params"] or {}
     parts = [
         f"{1 - params[part]['kept'] / params[part]['dense']:.1%} of the {name}"
-        for part, name in (("total", "model"), ("encoder", "encoder"))
+        for part, name in (("total", "model"), ("encoder", "encoder"), ("prunable", "prunable"))
         if params.get(part)
     ]
-    return ", ".join(parts) or NOT_RUN
+    zeros = ZEROS if parts and prunes_single_weights(system) else ""
+    return ", ".join(parts) + zeros if parts else NOT_RUN
 
 
 def _cheaper(system: Mapping) -> str:

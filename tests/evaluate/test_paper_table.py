@@ -24,10 +24,16 @@ def system(name: str, method: str, **values) -> dict:
 
 @pytest.fixture
 def report(tmp_path):
+    prunable = {
+        "total": {"kept": 600, "dense": 1000},
+        "prunable": {"kept": 100, "dense": 500},
+    }
     systems = [
         system("teacher", "teacher"),
         system("half", "l0_distill"),
         system("unmeasured", "l0_distill", params=None, speedup=None, wer={}),
+        system("searched", "nas"),
+        system("single", "uniform_magnitude_weights", params=prunable),
         system("pinched", "self_pinching"),
     ]
     path = tmp_path / "report.json"
@@ -46,16 +52,16 @@ def test_ours_are_measured_and_marked(report, capsys):
     assert main(["--paper", "P1", str(report)]) == 0
     table = rows(capsys.readouterr().out)
     column = table["model"].index("WER test_clean")
-    half = table["half"]
+    half = table["half (l0_distill)"]
     assert half[:3] == [
         "ours: made_up, base",
         "40.0% of the model, 50.0% of the encoder",
         "encoder: 50.0% of MACs, 20.0% of time",
     ]
     assert half[column] == "joint: 8.50 [7.0, 10.0] p 0.250"
-    assert set(table["unmeasured"][1:]) == {"not run"}
+    assert set(table["unmeasured (l0_distill)"][1:]) == {"not run"}
     assert table["teacher"][1:3] == ["-", "-"]
-    assert "pinched" not in table
+    assert not any("pinched" in name for name in table)
 
 
 def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
@@ -71,15 +77,44 @@ def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
 def test_second_paper_has_its_own_methods(report, capsys):
     main(["--paper", "P2", str(report)])
     table = rows(capsys.readouterr().out)
-    assert "pinched" in table and "half" not in table
+    names = list(table)
+    assert not any("half" in name for name in names)
+    assert names[-6:] == [
+        "teacher",
+        "pinched (self_pinching)",
+        "self_pinching_weights",
+        "uniform_magnitude",
+        "single (uniform_magnitude_weights)",
+        "searched (nas)",
+    ]
     ratio = table["self-pinching gates at 4.26x compression"]
     assert ratio[1].startswith("4.26x (of what: encoder's attention") and "7.05" in ratio
 
 
+def test_baselines_of_the_second_paper_have_a_name_and_no_figure(report, capsys):
+    main(["--paper", "P2", str(report)])
+    table = rows(capsys.readouterr().out)
+    for name in ("uniform magnitude pruning", "NAS-based channel pruning with Gumbel-softmax"):
+        origin, *cells = table[name]
+        assert origin.startswith("published: only its name, Xu et al.")
+        assert set(cells) == {NOT_PUBLISHED}
+    assert all(cell for row in table.values() for cell in row)
+
+
+def test_single_weights_are_said_to_be_zeros(report, capsys):
+    main(["--paper", "P2", str(report)])
+    table = rows(capsys.readouterr().out)
+    smaller = "40.0% of the model, 80.0% of the prunable; zeros in tensors of the same shape"
+    assert table["single (uniform_magnitude_weights)"][1] == smaller
+    assert "zeros" not in table["pinched (self_pinching)"][1]
+
+
 def test_without_a_report_ours_is_not_run(capsys):
     main(["--paper", "P2"])
-    ours = [row for row in rows(capsys.readouterr().out).values() if row[0] == "ours"]
-    assert len(ours) == 1 and set(ours[0][1:]) == {"not run"}
+    table = rows(capsys.readouterr().out)
+    ours = {name: row[1:] for name, row in table.items() if row[0] == "ours"}
+    assert list(ours) == ["teacher", *read_papers()["P2"].methods]
+    assert all(set(cells) == {"not run"} for cells in ours.values())
 
 
 def test_compared_experiments_are_taken_apart(report, tmp_path, capsys):
