@@ -45,7 +45,7 @@ def describe(model: Any) -> dict:
     """
     import humanfriendly
 
-    embed = type(model.encoder.embed).__name__
+    embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
     if embed != "Conv2dSubsampling":
         raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
     config: Mapping = model.espnet_prune_config

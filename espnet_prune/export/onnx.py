@@ -260,6 +260,11 @@ def _fourier_kernel(stft: nn.Module) -> Tensor:
 
 
 def _check(model: nn.Module) -> None:
+    if not hasattr(model, "frontend"):
+        raise ModelError(
+            f"{type(model).__name__}: only an ESPnet model or its ConformerEncoder can be "
+            "exported; use this one in torch"
+        )
     front_end, norm = model.frontend, model.normalize
     if model.ctc is None:
         raise ModelError("the model has no CTC (ctc_weight 0), which the exported graph ends with")
@@ -268,7 +273,8 @@ def _check(model: nn.Module) -> None:
     enhanced = any(getattr(enhancement, name, False) for name in ("use_wpe", "use_beamformer"))
     if not stock or enhanced or not front_end.stft.onesided:
         raise ModelError(
-            "frontend: only `default` on samples, without enhancement, can be exported"
+            "frontend: only `default` on samples, without enhancement, can be exported, no wav2vec "
+            "2.0 or HuBERT; use the model in torch (espnet_prune.bin.transcribe --model)"
         )
     if norm is not None and type(norm).__name__ != "GlobalMVN":
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
