@@ -22,6 +22,7 @@ from espnet_prune.data.kaldi_dir import read_data
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.espnet.decoding import is_whisper_folder, model_files
 from espnet_prune.espnet.probe import Probe, Utterance
 from espnet_prune.evaluate.wer import count_errors
 from espnet_prune.io_atomic import read_json, write_json
@@ -179,10 +180,9 @@ def _scores(probe: Probe, masks: Mapping[str, Tensor]) -> dict:
 
 
 def _weights_of(model: Path) -> Path:
-    path = model / "espnet" / "model.pth"
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; run the stages that make this model")
-    return path
+    if is_whisper_folder(model):
+        raise ModelError(f"{model}: Whisper has no CTC, whose greedy text gives the WER")
+    return model_files(model)[1]
 
 
 def chosen_utterances(folder: Path, number: int) -> list[Utterance]:
