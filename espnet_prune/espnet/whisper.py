@@ -139,7 +139,7 @@ class WhisperHfDecoder(AbsDecoder):
         super().__init__()
         self.model = _whole(model, offline).model.decoder
         own = self.model.embed_tokens.num_embeddings
-        if vocab_size > own:
+        if vocab_size != own:
             raise ModelError(
                 f"decoder whisper_hf: {vocab_size} tokens, but the model has {own}; make the "
                 "tokens from this model's own tokenizer"

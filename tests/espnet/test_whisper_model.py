@@ -160,6 +160,12 @@ def test_a_recording_longer_than_the_window_is_named(model):
         model.encoder(torch.zeros(1, 31 * 16000), torch.tensor([31 * 16000]))
 
 
+def test_tokens_of_another_number_are_refused(model):
+    config = model.espnet_prune_config
+    with pytest.raises(ModelError, match="258 tokens, but the model has 259"):
+        build_asr_model({**config, "token_list": config["token_list"][:-1]})
+
+
 def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
     with pytest.raises(ConfigError, match="--tokenizer"):
         make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
