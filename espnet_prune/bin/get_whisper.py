@@ -22,12 +22,18 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Gets the model, unless it is there already."""
+    from espnet_prune.errors import DataError
     from espnet_prune.hf.get_whisper import get_whisper
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
     config = {"whisper": args.whisper}
     if not finished(args.out, config):
+        if args.out.exists():
+            raise DataError(
+                f"{args.out}: it exists, but this command didn't make it; move it elsewhere, and "
+                "give --whisper its new place to start from it"
+            )
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".whisper") as temporary:
             folder = Path(temporary) / "whole"

@@ -24,6 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml
+    from espnet_prune.errors import ConfigError
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.espnet.build import build_asr_model
     from espnet_prune.espnet.distributed import is_first
     from espnet_prune.espnet.options import check_training_config
+    from espnet_prune.espnet.registry import WHISPER
     from espnet_prune.espnet.system import finish_teacher
     from espnet_prune.espnet.teacher_task import TeacherTask
     from espnet_prune.espnet.training import run_training, token_options
@@ -41,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = (args.train, args.valid, args.tokens, args.stats)
     untrained = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
+        if checked.get("encoder") != WHISPER:
+            raise ConfigError(
+                f"{args.config}: max_epoch: 0 takes the teacher as it was pretrained, but encoder "
+                f"{checked.get('encoder')} would be random, or lack an output layer; train it for "
+                "at least one epoch"
+            )
         untrained = build_asr_model({**checked, **token_options(args.tokens)}).eval()
     else:
         run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)

@@ -94,7 +94,7 @@ class WhisperHfEncoder(AbsEncoder):
             raise ModelError(
                 f"whisper: a recording of {longest / SAMPLE_RATE:.1f} s doesn't fit its window of "
                 f"{self.extractor.chunk_length} s; lower --max_seconds, or segment_seconds of "
-                "the decoding"
+                "the decoding, or reference_seconds of the profile"
             )
         output = self.model(self.features(xs_pad, ilens), output_hidden_states=return_all_hs)
         encoded = output.last_hidden_state
@@ -159,7 +159,16 @@ class WhisperHfDecoder(AbsDecoder):
             hlens: (B,); all T are attended to.
             ys_in_pad: (B, L), the tokens before.
             ys_in_lens: (B,).
+
+        Raises:
+            ModelError: more tokens than the decoder has positions.
         """
+        tokens, most = ys_in_pad.shape[1], self.model.config.max_target_positions
+        if tokens > most:
+            raise ModelError(
+                f"whisper: a transcript of {tokens} tokens doesn't fit its decoder of {most} "
+                "positions; lower --max_seconds"
+            )
         output = self.model(
             input_ids=ys_in_pad, encoder_hidden_states=hs_pad, use_cache=False
         ).last_hidden_state

@@ -4,10 +4,10 @@ import numpy
 import pytest
 import torch
 
-from espnet_prune.bin import get_whisper
+from espnet_prune.bin import get_whisper, train_teacher
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.tokens import make_tokens
-from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
 from espnet_prune.espnet.distilled_model import DistilledModel
@@ -158,6 +158,27 @@ def test_encoder_and_decoder_are_masked_in_training(model, tokens, tmp_path):
 def test_a_recording_longer_than_the_window_is_named(model):
     with pytest.raises(ModelError, match=r"31\.0 s doesn't fit its window of 30 s"):
         model.encoder(torch.zeros(1, 31 * 16000), torch.tensor([31 * 16000]))
+
+
+def test_a_transcript_longer_than_the_decoder_is_named(model):
+    tokens = torch.zeros(1, 449, dtype=torch.long)
+    encoded = torch.zeros(1, 4, model.encoder.output_size())
+    with pytest.raises(ModelError, match="449 tokens doesn't fit its decoder of 448"):
+        model.decoder(encoded, torch.tensor([4]), tokens, torch.tensor([449]))
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    (tmp_path / "whisper").mkdir()
+    with pytest.raises(DataError, match="this command didn't make it"):
+        get_whisper.main(["--whisper", "random", "--out", str(tmp_path / "whisper")])
+
+
+def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
+    (tmp_path / "teacher.yaml").write_text("encoder: conformer\nmax_epoch: 0\n")
+    others = {name: str(tmp_path / name) for name in ("train", "valid", "stats", "out")}
+    folders = {**others, "config": str(tmp_path / "teacher.yaml"), "tokens": str(tokens)}
+    with pytest.raises(ConfigError, match="encoder conformer would be random"):
+        train_teacher.main([word for k, v in folders.items() for word in (f"--{k}", v)])
 
 
 def test_tokens_of_another_number_are_refused(model):
