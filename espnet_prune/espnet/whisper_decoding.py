@@ -26,7 +26,7 @@ class WhisperRecogniser:
             this length, and of at most the window's.
 
     Raises:
-        ModelError: the model can't be loaded.
+        ModelError: the model can't be loaded, or knows several languages but not their tokens.
     """
 
     modes = ("greedy",)
@@ -39,6 +39,11 @@ class WhisperRecogniser:
         self.segment_seconds = min(segment_seconds, self.model.encoder.extractor.chunk_length)
         config = self.model.espnet_prune_config
         self.multilingual = is_multilingual(config["token_list"])
+        if self.multilingual and not getattr(self.whole.generation_config, "lang_to_id", None):
+            raise ModelError(
+                f"{folder}: its generation settings have no lang_to_id, by which it is told the "
+                "language; start from a Whisper whose generation_config.json has it, as the hub's"
+            )
         self.words = WhisperText(config["bpemodel"], self.multilingual)
 
     def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:

@@ -8,6 +8,7 @@ from espnet_prune.bin import get_whisper, train_teacher
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, DataError, ModelError
+from espnet_prune.espnet import whisper_decoding
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
 from espnet_prune.espnet.distilled_model import DistilledModel
@@ -179,6 +180,13 @@ def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
     folders = {**others, "config": str(tmp_path / "teacher.yaml"), "tokens": str(tokens)}
     with pytest.raises(ConfigError, match="encoder conformer would be random"):
         train_teacher.main([word for k, v in folders.items() for word in (f"--{k}", v)])
+
+
+def test_a_model_of_many_languages_must_know_their_tokens(model, tmp_path, monkeypatch):
+    write_model(model, tmp_path)
+    monkeypatch.setattr(whisper_decoding, "is_multilingual", lambda tokens: True)
+    with pytest.raises(ModelError, match="lang_to_id"):
+        open_recogniser(tmp_path, DecodeConfig(modes=("greedy",)))
 
 
 def test_tokens_of_another_number_are_refused(model):
