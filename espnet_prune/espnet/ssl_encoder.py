@@ -119,6 +119,7 @@ class SslEncoder(AbsEncoder):
         output = self.model(
             samples,
             attention_mask=inside.long() if masked else None,
+            mask_time_indices=self._hidden_frames(samples),
             output_hidden_states=return_all_hs,
         )
         encoded = output.last_hidden_state[:, : int(lengths.max())]
@@ -126,6 +127,17 @@ class SslEncoder(AbsEncoder):
             return encoded, lengths, None
         hidden = [state[:, : encoded.shape[1]] for state in output.hidden_states[1:]]
         return (encoded, hidden), lengths, None
+
+    def _hidden_frames(self, samples: Tensor) -> Tensor | None:
+        """None, by which transformers draws the frames to hide; none of what is too short for one.
+
+        Its own draw refuses a batch (B, samples) of fewer frames than one mask has.
+        """
+        config = self.model.config
+        frames = int(self.model._get_feat_extract_output_lengths(samples.shape[1]))
+        if not self.training or config.mask_time_prob == 0 or frames >= config.mask_time_length:
+            return None
+        return samples.new_zeros(len(samples), frames, dtype=torch.bool)
 
     def least(self) -> int:
         """Least number of samples that give a frame."""

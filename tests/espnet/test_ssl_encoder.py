@@ -111,6 +111,16 @@ def test_least_samples_give_one_frame():
         encoder(torch.randn(1, least - 1), torch.tensor([least - 1]))
 
 
+@pytest.mark.parametrize("class_name", ["Wav2Vec2Model", "HubertModel"])
+def test_recordings_shorter_than_a_mask_are_trained_on(class_name):
+    from espnet_prune.espnet.ssl_encoder import SslEncoder
+
+    encoder = SslEncoder(1, {**TRANSFORMER, "mask_time_prob": 0.5}, class_name).train()
+    samples = 9 * 20  # of a frame each
+    _, frames, _ = encoder(torch.randn(2, samples), torch.tensor([samples, samples]))
+    assert 0 < int(frames.max()) < 10
+
+
 def test_features_instead_of_samples_are_refused():
     from espnet_prune.espnet.ssl_encoder import SslEncoder
 
