@@ -213,7 +213,8 @@ def cut_system(out: Path) -> float:
         small = _drawn_anew(small, conf.system.seed)
     write_cut(out, small, "cut")
     sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
-    kept_sizes = {name: size - count_zeroed(small) for name, size in sizes.items()}
+    zeroed = {"encoder": count_zeroed(small, small.encoder), "total": count_zeroed(small)}
+    kept_sizes = {name: size - zeroed[name] for name, size in sizes.items()}
     removed = totals["total"] - kept_sizes["total"]
     prunable = _prunable_parameters(gated)
     update_record(

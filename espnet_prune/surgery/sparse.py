@@ -30,10 +30,12 @@ def sparse_names(model: nn.Module) -> tuple[str, ...]:
     return getattr(model, SPARSE_ATTRIBUTE, ())
 
 
-def count_zeroed(model: nn.Module) -> int:
-    """How many of the sparse weights' numbers are 0."""
+def count_zeroed(model: nn.Module, part: nn.Module | None = None) -> int:
+    """How many of the sparse weights' numbers are 0, in the whole model or in a part of it."""
+    inside = {id(parameter) for parameter in (part or model).parameters()}
     parameters = dict(model.named_parameters())
-    return sum(int((parameters[name] == 0).sum()) for name in sparse_names(model))
+    weights = [parameters[name] for name in sparse_names(model)]
+    return sum(int((weight == 0).sum()) for weight in weights if id(weight) in inside)
 
 
 def hold_zeros(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -21,6 +21,7 @@ from espnet_prune.hf.tokens import WhisperText
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of
 from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.sparse import count_zeroed
 
 SECONDS = 0.5
 KINDS = ["head", "feed_forward_unit", "branch"]
@@ -112,6 +113,9 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     small = cut(gated, masks).eval()
     torch.testing.assert_close(random_outputs(small, SECONDS), masked, atol=1e-5, rtol=1e-4)
     assert not torch.equal(masked, random_outputs(load_again(model, tmp_path), SECONDS))
+    parts = [count_zeroed(small, part) for part in (small.encoder, small.decoder)]
+    assert sum(parts) == count_zeroed(small)
+    assert all(parts) if name == "self_pinching_weights" else not any(parts)
     write_model(small, tmp_path / "model")
     loaded = load(tmp_path / "model")
     assert torch.equal(random_outputs(loaded, SECONDS), random_outputs(small, SECONDS))
