@@ -235,6 +235,11 @@ def free_ports(number: int) -> int:
     raise RuntimeError("no free ports in a row")
 
 
+def heed_interrupts() -> None:
+    """In a child, before its program: as on a terminal, also where the tests run behind "&"."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
     """Whether a condition comes true in time."""
     end = time.monotonic() + seconds

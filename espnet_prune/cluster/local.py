@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from espnet_prune.cluster.job import Job, record
-from espnet_prune.cluster.task import FORWARDED, Task
+from espnet_prune.cluster.task import Task, heeded_signals
 from espnet_prune.cluster.wait import Failure, failure_of
 
 
@@ -21,7 +21,7 @@ class LocalRun:
 
     def run(self, at_once: int) -> list[Failure]:
         """Runs them all; a single command's output goes to the terminal, too."""
-        for number in FORWARDED:
+        for number in heeded_signals():
             signal.signal(number, self._cancel)
         signal.signal(signal.SIGTSTP, self._pause)
         with ThreadPoolExecutor(at_once) as pool:

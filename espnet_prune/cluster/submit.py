@@ -14,7 +14,7 @@ from espnet_prune.cluster.request import USAGE, Request, parse
 from espnet_prune.cluster.sge import GridEngine
 from espnet_prune.cluster.site import read_site
 from espnet_prune.cluster.slurm import Slurm
-from espnet_prune.cluster.task import FORWARDED
+from espnet_prune.cluster.task import heeded_signals
 from espnet_prune.cluster.wait import Engine, Failure, Unreachable, wait_for
 from espnet_prune.errors import EnvironmentProblem, EspnetPruneError
 
@@ -56,10 +56,10 @@ def _run_elsewhere(request: Request) -> int:
     with _Signals() as signals:
         folder = submit(request)
         signals.check_with([folder])
-    if not request.wait:
-        print(folder)
-        return 0
-    failures = wait_or_cancel([folder])
+        if not request.wait:
+            print(folder)
+            return 0
+        failures = _wait([folder], signals)
     return report(failures, len(request.job.tasks))
 
 
@@ -112,28 +112,35 @@ def unfinished(folders: Sequence[Path]) -> list[Path]:
 
 
 def wait_or_cancel(folders: list[Path]) -> list[Failure]:
-    """Waits for submissions; Ctrl-C, SIGTERM and SIGHUP cancel them and end this program."""
-    with _Signals(at_once=True) as signals:
-        try:
-            return wait_for(folders, engine_of(folders))
-        except Interrupted as interrupt:
-            signals.received = interrupt.number
-            signals.check_with(folders)
-            raise
-        except Exception:  # a bug or a full disk: nobody would look after the jobs any more
-            cancel(folders)
-            raise
+    """Waits for submissions; Ctrl-C, SIGTERM and SIGHUP cancel them and end this program.
+
+    A signal that this program was started to ignore stays ignored: nohup outlives the terminal.
+    """
+    with _Signals() as signals:
+        return _wait(folders, signals)
+
+
+def _wait(folders: list[Path], signals: "_Signals") -> list[Failure]:
+    try:
+        signals.interrupt_at_once()
+        return wait_for(folders, engine_of(folders), signals.sleep)
+    except Interrupted:
+        signals.check_with(folders)
+        raise
+    except Exception:  # a bug or a full disk: nobody would look after the jobs any more
+        cancel(folders)
+        raise
 
 
 class _Signals:
     """Holds the signals that would end this program back, or makes them exceptions."""
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(self) -> None:
         self.received = 0
-        self.at_once = at_once
+        self.at_once = False
 
     def __enter__(self) -> "_Signals":
-        self.before = {number: signal.signal(number, self._receive) for number in FORWARDED}
+        self.before = {n: signal.signal(n, self._receive) for n in heeded_signals()}
         return self
 
     def __exit__(self, *unused) -> None:
@@ -145,6 +152,20 @@ class _Signals:
             self.received = number
             raise Interrupted(number)
         self.received = number
+
+    def interrupt_at_once(self) -> None:
+        """From now on a signal, also one held back, raises Interrupted."""
+        self.at_once = True
+        if self.received:
+            raise Interrupted(self.received)
+
+    def sleep(self, seconds: float) -> None:
+        """A pause, also ended by a signal whose exception got lost in a callback of Python's."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self.received:
+                raise Interrupted(self.received)
+            time.sleep(min(left, 0.5))
 
     def check_with(self, folders: Sequence[Path]) -> None:
         """Ends this program, and the submissions before it, if a signal came."""

@@ -34,6 +34,11 @@ REQUEUE_TRIES = 30
 EARLY_SECONDS = 60  # by which Slurm may announce the time limit too early
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """Those of FORWARDED that this program wasn't started to ignore, as nohup and "&" do."""
+    return [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+
+
 class Task:
     """A task that is run once or, when it fails, twice."""
 

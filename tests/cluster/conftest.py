@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from throw_away_slurm import ThrowAwaySlurm, missing_programs
+from throw_away_slurm import ThrowAwaySlurm, heed_interrupts, missing_programs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUBMIT = REPOSITORY / "utils/submit.py"
@@ -59,7 +59,9 @@ def begin(slurm: ThrowAwaySlurm, tmp_path: Path) -> Iterator[Callable]:
     def call(*words: str) -> subprocess.Popen:
         command = [sys.executable, str(SUBMIT), "--backend", "slurm", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=tmp_path, env=slurm.environment, **pipes)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=slurm.environment, preexec_fn=heed_interrupts, **pipes
+        )
         begun.append(process)
         return process
 

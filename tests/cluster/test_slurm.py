@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from throw_away_slurm import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+SUBMIT = Path(__file__).resolve().parents[2] / "utils/submit.py"
 # Two runs: the first asks for the file and waits to be stopped, the second finds it.
 TWICE = "test -e begun && echo second && exit; touch begun; echo first; sleep 100"
 # A training: "saves" and ends when the file of its job asks it to.
@@ -219,6 +221,14 @@ def test_whoever_is_interrupted_while_submitting_leaves_no_job_behind(begin, slu
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert wait_until(lambda: not slurm.queued(), 10)
+
+
+def test_what_nohup_ignores_does_not_cancel(slurm, tmp_path):
+    command = [sys.executable, str(SUBMIT), "--backend", "slurm", "log/x.log", "sleep", "3"]
+    process = subprocess.Popen(["nohup", *command], cwd=tmp_path, env=slurm.environment)
+    assert wait_until(lambda: "sleep" in log_of(tmp_path), 30)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 0
 
 
 def test_a_wrong_partition_is_named_with_its_file(on_slurm, tmp_path):

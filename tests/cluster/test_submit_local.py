@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from throw_away_slurm import runs, wait_until
+from throw_away_slurm import heed_interrupts, runs, wait_until
 
 SUBMIT = Path(__file__).resolve().parents[2] / "utils/submit.py"
 
@@ -55,7 +55,12 @@ def test_a_signal_ends_the_command_and_what_it_started(tmp_path, number):
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     child = int(process.stdout.readline())
     process.send_signal(number)
