@@ -11,7 +11,7 @@ from espnet_prune.budget.controllers import (
 )
 from espnet_prune.budget.cost import MEASURES, Budget, expected_counts
 from espnet_prune.budget.hierarchy import close_empty_branches, resolve
-from espnet_prune.budget.schedule import TargetSchedule
+from espnet_prune.budget.schedule import LadderSchedule, Rung, TargetSchedule, even_rungs
 from espnet_prune.budget.select import (
     fill_to_target,
     keep_highest,
@@ -32,10 +32,13 @@ __all__ = [
     "Controller",
     "ControllerConfig",
     "CostTerm",
+    "LadderSchedule",
     "Lagrangian",
+    "Rung",
     "Structure",
     "TargetSchedule",
     "close_empty_branches",
+    "even_rungs",
     "expected_counts",
     "fill_to_target",
     "keep_highest",

@@ -24,7 +24,7 @@ from espnet_prune.methods.options import (
     LayerDropConfig,
     ModuleErrorConfig,
 )
-from espnet_prune.sites import KINDS, UNIT_KINDS, Site
+from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.surgery import GatedModel
 
 
@@ -98,6 +98,8 @@ class MethodConfig:
 
     Attributes:
         sites: kinds of sites that get a gate; their units are the sparsity's denominator.
+        decoder: given (``{}`` is enough), these kinds get gates in the attention decoder too; left
+            out, the encoder alone is pruned.
         gate: of learned gates.
         budget: measure and tolerance.
         controller: of the learned size.
@@ -114,6 +116,7 @@ class MethodConfig:
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
+    decoder: DecoderConfig | None = None
     gate: HardConcreteConfig = field(default_factory=HardConcreteConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
@@ -148,12 +151,14 @@ class Method(ABC):
         learns_masks: whether masks are trained; the others choose them at once, and the updates
             so saved go to finetuning.
         from_scratch: whether the weights are drawn anew after the cut.
+        emits_ladder: whether one run can give several sizes.
         target_range: least and largest target that it takes.
     """
 
     target_range: ClassVar[tuple[float, float]] = (1e-6, 1 - 1e-6)
     learns_masks: ClassVar[bool] = False
     from_scratch: ClassVar[bool] = False
+    emits_ladder: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -172,6 +177,11 @@ class Method(ABC):
     def site_kinds(self) -> Sequence[str]:
         """Kinds of sites that get a gate."""
         return self.config.sites
+
+    @property
+    def decoder(self) -> DecoderConfig | None:
+        """What the attention decoder is counted for; None where the encoder alone is pruned."""
+        return self.config.decoder
 
     @property
     def measure(self) -> str:

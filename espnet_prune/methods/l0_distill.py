@@ -7,20 +7,33 @@ unpruned model. Not published, so this project's choice after CoFi (arXiv 2204.0
 masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import Controller, TargetSchedule
+from espnet_prune.budget import Controller, LadderSchedule, Rung
 from espnet_prune.distill import DistillConfig
+from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
-from espnet_prune.methods.base import LearningMethod, labels_only, learned_groups
+from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
 
 class L0Distill(LearningMethod):
     """Hard-concrete gates, a controlled size, layerwise and output distillation.
+
+    Args:
+        target: wanted sparsity.
+        seed: of the gates' noise.
+        config: its options.
+        updates: of the whole run.
+        ladder: smaller sizes that the run passes on its way; the model is any of them when the
+            updates of that rung are made, with the weights and gates of that moment.
+
+    Raises:
+        ConfigError: the ladder doesn't rise to the target, or the method takes none.
 
     Example:
         method = L0Distill(target=0.5, updates=2000)
@@ -29,6 +42,25 @@ class L0Distill(LearningMethod):
         small = espnet_prune.cut(gated)
     """
 
+    emits_ladder: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        target: float = 0.5,
+        seed: int = 0,
+        config: MethodConfig | None = None,
+        updates: int = 1000,
+        ladder: Sequence[Rung] = (),
+    ) -> None:
+        super().__init__(target, seed, config, updates)
+        if ladder and not self.emits_ladder:
+            raise ConfigError(
+                f"ladder: a run of {type(self).__name__} gives one size; leave it out"
+            )
+        rungs = (*ladder, Rung(target, updates))
+        self.ladder = tuple(ladder)
+        self.schedule = LadderSchedule(rungs, self.config.warmup_fraction)
+
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""
         return HardConcreteGate(site.units, self.config.gate, binary=site.kind == "block")
@@ -36,11 +68,6 @@ class L0Distill(LearningMethod):
     def make_controller(self) -> Controller:
         """The Lagrangian, or the projected constraint, by config."""
         return self.config.controller.build()
-
-    @property
-    def schedule(self) -> TargetSchedule:
-        """The target's way: linear over the first part of the updates, then constant."""
-        return TargetSchedule(self.target, round(self.config.warmup_fraction * self.updates))
 
     def target_now(self, gated: GatedModel) -> float:
         """The target of this update, from the sparsity measured when the gates were injected."""
@@ -60,11 +87,15 @@ class L0Distill(LearningMethod):
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """FLOP's deterministic masks, shifted all alike where rounding left the target."""
+        return self.masks_at(gated, self.target)
+
+    def masks_at(self, gated: GatedModel, target: float) -> Mapping[str, Tensor]:
+        """The same for another target, such as that of a rung."""
         masks = gated.hard_masks()
-        gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - self.target)
+        gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - target)
         if gap <= self.config.budget.tolerance:
             return masks
-        return gated.hard_masks_at(self.target)[0]
+        return gated.hard_masks_at(target)[0]
 
 
 class L0(L0Distill):

@@ -10,6 +10,7 @@ teacher, which is that of the other systems.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,12 @@ from espnet_prune.surgery import GatedModel
 
 
 class WidthSearch(L0Distill):
-    """Widths, not single units; controller, schedule and losses are those of ``L0Distill``."""
+    """Widths, not single units; controller, schedule and losses are those of ``L0Distill``.
+
+    A run gives one size: the choice of widths sharpens over all of its updates.
+    """
+
+    emits_ladder: ClassVar[bool] = False
 
     def make_gate(self, site: Site) -> Gate:
         """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""
