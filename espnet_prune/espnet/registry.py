@@ -1,7 +1,8 @@
-"""This project's encoder classes, registered among ESPnet's choices.
+"""This project's encoder and decoder classes, registered among ESPnet's choices.
 
 ``encoder: pruned_conformer`` with ``encoder_conf.pruned_arch`` (a plan) builds a ConformerEncoder
-and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights.
+and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights;
+``decoder: pruned_transformer`` does the same for a TransformerDecoder.
 ``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers, ``whisper_hf`` is Whisper, as
 encoder and as decoder.
 Importing this module registers it; spawned processes must import it again.
@@ -10,17 +11,19 @@ Importing this module registers it; spawned processes must import it again.
 from collections.abc import Mapping
 from typing import Any
 
+from espnet_prune.espnet.decoder import PrunedTransformerDecoder
 from espnet_prune.espnet.encoder import PrunedConformerEncoder
 from espnet_prune.espnet.ssl_encoder import SslEncoder
 from espnet_prune.espnet.whisper import WhisperHfDecoder, WhisperHfEncoder
 
 ENCODER = "pruned_conformer"
+DECODER = "pruned_transformer"
 SSL_ENCODER = "ssl"
 WHISPER = "whisper_hf"
 
 
 def register() -> None:
-    """Adds the encoders to ESPnet's choices; harmless when called again."""
+    """Adds the classes to ESPnet's choices; harmless when called again."""
     from espnet_prune.espnet.editdistance_stub import ensure_editdistance
     from espnet_prune.espnet.torchaudio_stub import ensure_torchaudio
 
@@ -33,6 +36,7 @@ def register() -> None:
     classes[SSL_ENCODER] = SslEncoder
     classes[WHISPER] = WhisperHfEncoder
     decoder_classes: Mapping[str, Any] = decoder_choices.classes
+    decoder_classes[DECODER] = PrunedTransformerDecoder
     decoder_classes[WHISPER] = WhisperHfDecoder
 
 

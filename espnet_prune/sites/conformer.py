@@ -14,13 +14,14 @@ Rules of masking and cutting, for D model dimension, H heads of width d_k, F fee
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm
+from espnet_prune.budget.structure import BRANCH, CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import (
     CONVOLUTION_CHANNEL,
     FEED_FORWARD_UNIT,
     HEAD,
+    BlockSite,
     ConsumedSite,
     GoneBranch,
     LinearSite,
@@ -28,7 +29,7 @@ from espnet_prune.sites.base import (
     Site,
     SiteMap,
 )
-from espnet_prune.sites.front_end import front_end_sites, subsampled
+from espnet_prune.sites.front_end import encoder_positions, front_end_sites
 
 FRAMES_PER_SECOND = 100.0
 
@@ -148,52 +149,11 @@ class BranchSite(OutputSite):
             self.layer._conv_takes_mask = False
 
 
-class _BlockGate:
-    """A forward hook: the block's output becomes z y + (1 - z) x."""
-
-    def __init__(self) -> None:
-        self.mask: Tensor | None = None
-
-    def __call__(self, layer: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
-        if self.mask is None:
-            return None
-        (x, position), (y, _), padding = inputs[0], output[0], output[1]
-        z = self.mask[0].to(y.dtype)
-        return (z * y + (1 - z) * x, position), padding
-
-
-class BlockSite(Site):
-    """One whole block, a site of one unit whose hard mask is exactly 0 or 1."""
-
-    def __init__(self, encoder: nn.Module, layer: nn.Module, block: int) -> None:
-        super().__init__(f"block.{block}", BLOCK, 1, block)
-        self.encoder = encoder
-        self.layer = layer
-        self.gate = _BlockGate()
-        self.handle = None
-
-    def attach(self) -> None:
-        if self.handle is None:
-            self.handle = self.layer.register_forward_hook(self.gate)
-
-    def apply(self, mask: Tensor) -> None:
-        self.gate.mask = mask
-
-    def clear(self) -> None:
-        self.gate.mask = None
-
-    def detach(self) -> None:
-        if self.handle is not None:
-            self.handle.remove()
-            self.handle = None
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        if len(kept):
-            return
-        for index, layer in enumerate(self.encoder.encoders):
-            if layer is self.layer:
-                del self.encoder.encoders[index]
-                return
+def _mix(z: Tensor, inputs: tuple, output: tuple) -> tuple:
+    """A block's output y becomes z y + (1 - z) x; positions and padding pass."""
+    (x, position), (y, _), padding = inputs[0], output[0], output[1]
+    z = z.to(y.dtype)
+    return (z * y + (1 - z) * x, position), padding
 
 
 def _block_terms(layer: nn.Module, name: str, size: int, frames: int) -> list[CostTerm]:
@@ -275,7 +235,7 @@ def conformer_sites(
     size = encoder.after_norm.weight.numel()
     found, terms = front_end_sites(encoder.embed, frames, size, feature_bins)
     sites: list[Site] = list(found)
-    subframes = subsampled(subsampled(frames))
+    subframes = encoder_positions(frames)
     upper: list[Site] = []
     for block, layer in enumerate(encoder.encoders):
         sites += [HeadSite(layer.self_attn, block), ConvolutionSite(layer.conv_module, block)]
@@ -288,7 +248,8 @@ def conformer_sites(
             if getattr(layer, attribute) is not None
         ]
         terms += _block_terms(layer, f"block.{block}", size, subframes)
-    upper += [BlockSite(encoder, layer, b) for b, layer in enumerate(encoder.encoders)]
+    layers = encoder.encoders
+    upper += [BlockSite(f"block.{b}", b, layers, layer, _mix) for b, layer in enumerate(layers)]
     terms.append(CostTerm(2 * size, 0, ()))  # after_norm
     by_name = {site.name: site for site in sites + upper}
     return SiteMap(by_name, terms, encoder, reference_seconds)

@@ -21,6 +21,11 @@ def subsampled(length: int) -> int:
     return (length - KERNEL) // STRIDE + 1
 
 
+def encoder_positions(frames: int) -> int:
+    """Length after both."""
+    return subsampled(subsampled(frames))
+
+
 class EmptyFrontEnd(nn.Module):
     """Stands for both convolutions when no channel of the second is left."""
 

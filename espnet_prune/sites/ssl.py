@@ -1,11 +1,14 @@
-"""Sites of wav2vec 2.0's and HuBERT's Transformer encoders, as transformers builds them.
+"""Sites of wav2vec 2.0 and HuBERT, as transformers builds them.
 
-Found by attributes; nothing of transformers is imported. With D the model dimension, d_k a head's
+Found by attributes; nothing of transformers is imported. The feature extractor's channels are those
+of ``ssl_front``; the rest is of the Transformer. With D the model dimension, d_k a head's
 width: a head is masked at the columns of ``out_proj`` and cut from the rows of ``q/k/v_proj``; a
 feed-forward unit at its column of ``output_dense`` and from its row of ``intermediate_dense``; a
 branch scales its last layer. The norms stay where a branch goes: in the models that normalise
 after the sum they act on the residual stream. The forward takes any number of heads as it is.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,7 @@ from espnet_prune.sites.base import (
     Site,
     SiteMap,
 )
+from espnet_prune.sites.ssl_front import front_sites
 
 SAMPLE_RATE = 16000  # of all these models' recordings
 LAYERS = tuple(
@@ -92,20 +96,26 @@ class SslBranchSite(OutputSite):
 
 
 def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
-    """The Transformer encoder of a wav2vec 2.0 or HuBERT model, None for another model.
+    """The wav2vec 2.0 or HuBERT model: feature extractor, projection and Transformer.
 
     Args:
-        model: of transformers, or an ESPnet model whose encoder holds one as ``model``.
+        model: of transformers, with a CTC head or without, or an ESPnet model whose encoder holds
+            one as ``model``.
+
+    Returns:
+        None for another model.
     """
     model = getattr(getattr(model, "encoder", None), "model", model)
     for name in ("wav2vec2", "hubert"):
         model = getattr(model, name, model)
-    encoder = getattr(model, "encoder", None)
-    return encoder if hasattr(encoder, "pos_conv_embed") and hasattr(encoder, "layers") else None
+    transformer = getattr(model, "encoder", None)
+    found = hasattr(transformer, "pos_conv_embed") and hasattr(transformer, "layers")
+    return model if found and hasattr(model, "feature_extractor") else None
 
 
-def check_ssl(encoder: nn.Module) -> None:
-    """ModelError unless this is an encoder whose cutting rules are known."""
+def check_ssl(model: nn.Module) -> None:
+    """ModelError unless this is a model whose Transformer's cutting rules are known."""
+    encoder = model.encoder
     for block, layer in enumerate(encoder.layers):
         if type(layer).__name__ not in LAYERS:
             raise ModelError(
@@ -122,33 +132,34 @@ def check_ssl(encoder: nn.Module) -> None:
             raise ModelError(f"block {block}: a model that is already cut can't be gated")
 
 
-def ssl_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
-    """All sites of a wav2vec 2.0 or HuBERT encoder and what they cost.
+def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
+    """All sites of a wav2vec 2.0 or HuBERT model and what they cost.
 
     Args:
-        encoder: its Transformer encoder, the convolutional position embedding included.
+        model: what ``ssl_encoder_of`` gives.
         reference_seconds: length of the utterance that MACs are counted for.
 
     Raises:
         ModelError: a layer whose cutting rules aren't known; or one already cut.
     """
-    check_ssl(encoder)
-    frames = _frames(encoder.config, round(reference_seconds * SAMPLE_RATE))
-    sites: list[Site] = []
+    check_ssl(model)
+    samples = round(reference_seconds * SAMPLE_RATE)
+    frames = _frames(model.config, samples)
+    front, terms = front_sites(model, samples)
+    sites: list[Site] = [*front]
     branches: list[Site] = []
-    terms: list[CostTerm] = []
-    for block, layer in enumerate(encoder.layers):
+    for block, layer in enumerate(model.encoder.layers):
         sites += [
             SslHeadSite(layer.attention, block),
             SslFeedForwardSite(layer.feed_forward, block),
         ]
         branches += [SslBranchSite(layer, block, b) for b in ("attention", "feed_forward")]
         terms += _block_terms(layer.attention, f"block.{block}", frames)
-    total = sum(p.numel() for p in encoder.parameters())
     by_name = {site.name: site for site in sites + branches}
-    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
-    terms.append(CostTerm(total - counted, _position_macs(encoder.config, frames), ()))
-    return SiteMap(by_name, terms, encoder, reference_seconds)
+    total = sum(p.numel() for p in model.parameters())
+    counted = sum(t.parameters * math.prod(by_name[f].units for f in t.factors) for t in terms)
+    terms.append(CostTerm(total - counted, _position_macs(model.config, frames), ()))
+    return SiteMap(by_name, terms, model, reference_seconds)
 
 
 def _frames(config, samples: int) -> int:

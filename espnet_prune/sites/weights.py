@@ -70,8 +70,7 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     """A site for every linear weight of attention and feed-forward, in all blocks.
 
     Args:
-        encoder: an ESPnet ConformerEncoder, the encoder of a wav2vec 2.0 or HuBERT model, or a
-            whole Whisper model.
+        encoder: an ESPnet ConformerEncoder, or a whole wav2vec 2.0, HuBERT or Whisper model.
         reference_seconds: passed on; single weights save no MACs.
 
     Raises:
@@ -89,9 +88,9 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
 
 
 def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...]]]:
-    if hasattr(encoder, "pos_conv_embed"):
+    if hasattr(encoder, "feature_extractor"):
         check_ssl(encoder)
-        return encoder.layers, SSL_MATRICES
+        return encoder.encoder.layers, SSL_MATRICES
     check_conformer(encoder)
     return encoder.encoders, CONFORMER_MATRICES
 

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
-from espnet_prune.sites import WEIGHT, SiteMap
+from espnet_prune.sites import (
+    DECODER,
+    WEIGHT,
+    DecoderConfig,
+    SiteMap,
+    decoder_sites,
+    is_transformer_decoder,
+)
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import Plan
@@ -42,12 +49,6 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     return model
 
 
-def apply_masks(site_map: SiteMap, masks: Mapping[str, Tensor]) -> Plan:
-    """Cuts all sites in place and returns the plan."""
-    _cut_sites(site_map, masks)
-    return Plan.from_masks(site_map, masks)
-
-
 @torch.no_grad()
 def _cut_sites(site_map: SiteMap, masks: Mapping[str, Tensor]) -> None:
     for name, site in site_map.sites.items():
@@ -62,7 +63,7 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         ModelError: the plan is of a model with other sites or other widths.
     """
-    site_map = sites_of(model)
+    site_map = _sites_of_plan(model, plan)
     if set(plan.sites) != set(site_map.sites):
         differing = sorted(set(plan.sites) ^ set(site_map.sites))
         raise ModelError(f"plan: made for another model; sites differ: {differing[:5]}")
@@ -75,11 +76,31 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
             )
         masks[name] = torch.zeros(site.units)
         masks[name][list(plan.sites[name].kept)] = 1.0
-    setattr(model, PLAN_ATTRIBUTE, apply_masks(site_map, masks))
+    _cut_sites(site_map, masks)
+    setattr(model, PLAN_ATTRIBUTE, plan)
     return model
 
 
+def _sites_of_plan(model: nn.Module, plan: Plan) -> SiteMap:
+    """The sites of a model, or of a TransformerDecoder by itself, whose plan this is."""
+    if is_transformer_decoder(model):
+        blocks = [site.block for site in plan.sites.values() if site.block is not None]
+        return decoder_sites(model, first_block=min(blocks, default=0))
+    has_decoder = is_transformer_decoder(getattr(model, "decoder", None))
+    both = has_decoder and plan.part(DECODER) is not None
+    return sites_of(model, decoder=DecoderConfig() if both else None)
+
+
 def plan_of(model: nn.Module) -> Plan | None:
-    """The plan of a cut model, None for one that was never cut."""
-    encoder = getattr(model, "encoder", None)
-    return getattr(model, PLAN_ATTRIBUTE, None) or getattr(encoder, PLAN_ATTRIBUTE, None)
+    """The plan of a cut model, None for one that was never cut.
+
+    An ESPnet model that was loaded has it in parts, its encoder's and, if that was cut, its
+    decoder's.
+    """
+    plan = getattr(model, PLAN_ATTRIBUTE, None)
+    if plan is not None:
+        return plan
+    modules = (getattr(model, name, None) for name in ("encoder", "decoder"))
+    parts = [getattr(module, PLAN_ATTRIBUTE, None) for module in modules]
+    sites = {n: site for part in parts if part is not None for n, site in part.sites.items()}
+    return Plan(sites) if sites else None

@@ -7,20 +7,26 @@ from torch import nn
 
 from espnet_prune.budget import Budget, Controller
 from espnet_prune.config import check_choice
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.gates import Gate
 from espnet_prune.sites import (
+    DECODER,
+    FRAMES_PER_SECOND,
     KINDS,
     WEIGHT,
+    DecoderConfig,
     Site,
     SiteMap,
     conformer_sites,
+    decoder_sites,
     describe_conformer,
+    encoder_positions,
     is_whisper,
     ssl_encoder_of,
     ssl_sites,
     weight_sites,
     whisper_sites,
+    with_decoder,
 )
 from espnet_prune.surgery.gated import GatedModel
 
@@ -28,42 +34,64 @@ SAMPLE_RATE = 16000
 
 
 class GatingMethod(Protocol):
-    """What inject asks of a method."""
+    """What inject asks of a method; it may lack ``decoder``."""
 
     site_kinds: Sequence[str]
     measure: str
     reference_seconds: float
     seed: int
+    decoder: DecoderConfig | None = None
 
     def make_gate(self, site: Site) -> Gate: ...
 
     def make_controller(self) -> Controller | None: ...
 
 
-def sites_of(model: nn.Module, reference_seconds: float = 10.0) -> SiteMap:
+def sites_of(
+    model: nn.Module, reference_seconds: float = 10.0, decoder: DecoderConfig | None = None
+) -> SiteMap:
     """The sites of an ESPnet model, its ConformerEncoder, or a model of transformers.
 
     Args:
         model: an ESPnetASRModel (features' width and frame rate come from its front-end), a
             ConformerEncoder (100 frames a second), or wav2vec 2.0, HuBERT, or Whisper.
         reference_seconds: length of the utterance that MACs are counted for.
+        decoder: given, the sites of an ESPnet model's TransformerDecoder are among them.
 
     Raises:
         ModelError: no rules are known for this model.
     """
     encoder = _encoder_of(model)
+    other = is_whisper(encoder) or encoder is ssl_encoder_of(model)
+    if decoder is not None and other:
+        raise ModelError(
+            f"decoder: of {type(encoder).__name__} there is none to be chosen (Whisper's is always "
+            "pruned with its encoder); leave the method's key `decoder` out"
+        )
     if is_whisper(encoder):
         return whisper_sites(encoder, reference_seconds)
-    if encoder is ssl_encoder_of(model):
+    if other:
         return ssl_sites(encoder, reference_seconds)
+    rate, bins = _features_of(model)
+    site_map = conformer_sites(encoder, reference_seconds, rate, bins)
+    if decoder is None:
+        return site_map
+    positions = encoder_positions(round(reference_seconds * rate))
+    found = getattr(model, "decoder", None)
+    blocks = len(encoder.encoders)
+    own = decoder_sites(found, decoder, reference_seconds, positions, blocks)
+    return with_decoder(site_map, own)
+
+
+def _features_of(model: nn.Module) -> tuple[float, int | None]:
+    """Frames a second and width of an ESPnet model's features; None where no front-end tells."""
     frontend = getattr(model, "frontend", None)
     if frontend is None or not hasattr(frontend, "hop_length"):
-        return conformer_sites(encoder, reference_seconds)
+        return FRAMES_PER_SECOND, None
     config = getattr(model, "espnet_prune_config", {})
     rate = (config.get("frontend_conf") or {}).get("fs", SAMPLE_RATE)
     rate = SAMPLE_RATE if isinstance(rate, str) else rate
-    per_second = rate / frontend.hop_length
-    return conformer_sites(encoder, reference_seconds, per_second, frontend.output_size())
+    return rate / frontend.hop_length, frontend.output_size()
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
@@ -83,6 +111,15 @@ def _encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
+def _refuse_cut_decoder(model: nn.Module, decoder: DecoderConfig | None) -> None:
+    """ModelError where a decoder that lost blocks, but is whole otherwise, would be gated."""
+    from espnet_prune.surgery.cut import plan_of  # which imports this module
+
+    plan = plan_of(model)
+    if decoder is not None and plan is not None and plan.part(DECODER) is not None:
+        raise ModelError("decoder: a model that is already cut can't be gated; prune the dense one")
+
+
 def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
     """Puts the method's gates on the model's sites; all gates open, nothing changes.
 
@@ -95,14 +132,22 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
 
     Raises:
         ModelError: no rules are known for this model.
-        ConfigError: an unknown kind of site or measure.
+        ConfigError: an unknown kind of site or measure, or a decoder whose single weights should
+            be pruned.
     """
+    decoder = getattr(method, "decoder", None)
     if tuple(method.site_kinds) == (WEIGHT,):
+        if decoder is not None:
+            raise ConfigError(
+                "decoder: this method zeroes single weights, which is known for encoders alone; "
+                "leave the key out, or choose a method that prunes units"
+            )
         site_map = weight_sites(_encoder_of(model), method.reference_seconds)
     else:
         for kind in method.site_kinds:
             check_choice("sites", kind, KINDS)
-        site_map = sites_of(model, method.reference_seconds)
+        site_map = sites_of(model, method.reference_seconds, decoder)
+        _refuse_cut_decoder(model, decoder)
     gated = site_map.of_kinds(method.site_kinds)
     gates = {site.name: method.make_gate(site) for site in gated}
     if not gates:

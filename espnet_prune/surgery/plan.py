@@ -80,6 +80,15 @@ class Plan:
             sites[name] = site
         return cls(sites)
 
+    def part(self, prefix: str) -> "Plan | None":
+        """The plan of the sites whose names begin so; None where there are none."""
+        sites = {name: site for name, site in self.sites.items() if name.startswith(prefix)}
+        return Plan(sites) if sites else None
+
+    def without(self, prefix: str) -> "Plan":
+        """The plan of the other sites."""
+        return Plan({n: site for n, site in self.sites.items() if not n.startswith(prefix)})
+
     def kept_blocks(self) -> list[int]:
         """Original indices of the blocks that are still there, ascending."""
         gone = {s.block for s in self.sites.values() if s.kind == "block" and not s.kept}

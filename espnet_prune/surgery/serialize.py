@@ -16,8 +16,9 @@ from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
-from espnet_prune.sites import describe_conformer
+from espnet_prune.sites import DECODER, describe_conformer
 from espnet_prune.surgery.cut import plan_of
+from espnet_prune.surgery.plan import Plan
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 
 SCHEMA = 1
@@ -185,10 +186,19 @@ def espnet_config(model: nn.Module) -> dict:
         if plan is not None:  # of the encoder, or of both
             (config if decoder else config["encoder_conf"])["pruned_arch"] = plan.to_json()
     elif plan is not None:
-        conf = {k: v for k, v in (config.get("encoder_conf") or {}).items() if k != "pruned_arch"}
-        config["encoder"] = "pruned_conformer"
-        config["encoder_conf"] = {**conf, "pruned_arch": plan.to_json()}
+        for part, (kind, own) in _parts(plan).items():
+            if own is not None:
+                conf = {**(config.get(f"{part}_conf") or {}), "pruned_arch": own.to_json()}
+                config.update({part: kind, f"{part}_conf": conf})
     return config
+
+
+def _parts(plan: Plan) -> dict[str, tuple[str, Plan | None]]:
+    """Our class in ESPnet's choices, and its plan, for each part of an ESPnet model."""
+    return {
+        "encoder": ("pruned_conformer", plan.without(DECODER)),
+        "decoder": ("pruned_transformer", plan.part(DECODER)),
+    }
 
 
 def _describe(model: nn.Module) -> dict:

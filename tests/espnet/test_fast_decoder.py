@@ -1,9 +1,14 @@
 """The decoder step without repeated projections gives ESPnet's own numbers."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from espnet_prune.budget import resolve
 from espnet_prune.espnet.fast_decoder import DECODER, CachedDecoder, speed_up
+from espnet_prune.sites import decoder_sites
+from espnet_prune.surgery import Plan, cut_to_plan
 
 VOCABULARY, SIZE, FRAMES = 20, 16, 30
 
@@ -26,6 +31,17 @@ def decoder(**options):
         for parameter in built.parameters():
             parameter.mul_(2)
     return built.eval()
+
+
+def cut_decoder(*gone: str):
+    """A third of all units is cut, and the named sites as wholes."""
+    built = decoder()
+    site_map = decoder_sites(built)
+    masks = {}
+    for name, site in site_map.sites.items():
+        masks[name] = (torch.arange(site.units) % 3 != 1).float() * float(name not in gone)
+    masks = resolve(site_map, masks)
+    return cut_to_plan(built, Plan.from_masks(site_map, masks))
 
 
 def beam_search(scorer, beam: int = 5):
@@ -51,9 +67,29 @@ def encoded(seed: int = 2, frames: int = FRAMES) -> torch.Tensor:
     return torch.randn(frames, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+BLOCKS = [f"decoder.block.{index}" for index in range(3)]
+GONE = {
+    "dense": None,
+    "units": (),
+    "self-attention": (f"{BLOCKS[0]}.attention", f"{BLOCKS[2]}.attention.heads"),
+    "cross-attention": (f"{BLOCKS[0]}.cross_attention",),
+    "feed-forward": (f"{BLOCKS[1]}.feed_forward",),
+    "all self-attention": [f"{block}.attention" for block in BLOCKS],
+    "all cross-attention": [f"{block}.cross_attention" for block in BLOCKS],
+    "a block": BLOCKS[1:2],
+    "all blocks": BLOCKS,
+}
+
+
+@pytest.fixture(params=GONE)
+def stock(request):
+    """ESPnet's own step: dense, or cut in some way."""
+    gone = GONE[request.param]
+    return decoder() if gone is None else cut_decoder(*gone)
+
+
 @torch.no_grad()
-def test_every_step_scores_as_espnet_does_also_after_reordering():
-    stock = decoder()
+def test_every_step_scores_as_espnet_does_also_after_reordering(stock):
     fast = CachedDecoder(stock)
     generator = torch.Generator().manual_seed(3)
     ys = torch.full((4, 1), VOCABULARY - 1)
@@ -77,12 +113,13 @@ def test_a_primer_of_several_tokens():
     expected, _ = stock.batch_score(ys, [None, None], xs)
     found, states = CachedDecoder(stock).batch_score(ys, [None, None], xs)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert states[0].shape == (3, 2, 3, SIZE)
+    assert states[0].shape == (3, 3 * 2 * SIZE)
 
 
 @torch.no_grad()
-def test_whole_searches_of_several_utterances_find_the_same():
-    stock, fast = beam_search(decoder()), beam_search(decoder())
+@pytest.mark.parametrize("make", [decoder, partial(cut_decoder, *GONE["self-attention"])])
+def test_whole_searches_of_several_utterances_find_the_same(make):
+    stock, fast = beam_search(make()), beam_search(make())
     assert speed_up(fast)
     lengths = set()
     for seed in range(4):
