@@ -31,32 +31,47 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
         parser: the stage's.
         argv: the arguments, by default the process's.
     """
-    from espnet_prune.config import load_yaml
-    from espnet_prune.provenance import file_digest
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import check_same, finished, mark_finished
 
     args = parser.parse_args(argv)
-    entry = (load_yaml(args.systems).get("systems") or {}).get(args.system)
-    weights = args.teacher / TEACHER_WEIGHTS
-    made_by = {
-        "config": load_yaml(args.config),
-        "system": entry,
-        "teacher": {"folder": str(args.teacher), "weights": file_digest(weights)},
-    }
+    made_by, source = _made_by(args)
     if finished(args.out / name, made_by):
         return 0
     from espnet_prune.espnet import stages
     from espnet_prune.espnet.distributed import is_first
+    from espnet_prune.espnet.systems import read_system
 
     stage, task = {
         "prune": (stages.prune, stages.PruneTask),
         "finetune": (stages.finetune, stages.FinetuneTask),
     }[name]
     recipe = stages.read_recipe(args.config, task)
-    system = stages.read_system(args.systems, args.system)
+    system = read_system(args.systems, args.system)
     recipe = stages.for_system(recipe, system, task)
+    if source is not None and name == "prune":
+        check_same(source[0] / name, source[1])
     folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)
     stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
     if is_first():
         mark_finished(args.out / name, made_by)
     return 0
+
+
+def _made_by(args: argparse.Namespace) -> tuple[dict, tuple[Path, dict] | None]:
+    """What a stage's result depends on, and of a rung the run's folder and what that depends on."""
+    from espnet_prune.config import load_yaml
+    from espnet_prune.provenance import file_digest
+
+    systems = load_yaml(args.systems).get("systems") or {}
+    row = systems.get(args.system)
+    weights = args.teacher / TEACHER_WEIGHTS
+    made_by = {
+        "config": load_yaml(args.config),
+        "system": row,
+        "teacher": {"folder": str(args.teacher), "weights": file_digest(weights)},
+    }
+    source = row.get("taken_from") if isinstance(row, dict) else None
+    if source not in systems:  # none, or an error that reading the system names
+        return made_by, None
+    whole = {**made_by, "system": systems[source]}
+    return {**made_by, "taken_from": systems[source]}, (args.out.parent / source, whole)

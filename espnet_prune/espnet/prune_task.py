@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.espnet.distributed import process_rank
+from espnet_prune.espnet.ladder_trainer import LadderTrainer
 from espnet_prune.espnet.trainer import GuardedTrainer
 from espnet_prune.espnet.whisper_text import OwnText
 from espnet_prune.methods import Method, MethodConfig, make_method
@@ -36,6 +38,9 @@ class SystemConfig:
         options: of the method; keys given here win over the recipe's prune.yaml.
         training: keys of ESPnet's training configuration that win over prune.yaml and
             finetune.yaml for this system, such as another learning rate.
+        ladder: smaller targets that the run passes, by rising sparsity; the state of each is kept,
+            and other systems can be made of it. None for none.
+        taken_from: the system whose ladder has this one's target; nothing is learned for this one.
     """
 
     method: str
@@ -43,6 +48,8 @@ class SystemConfig:
     seed: int = 0
     options: dict[str, object] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
+    ladder: tuple[float, ...] | None = None
+    taken_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class PruneConf:
         system: which method, target and seed.
         method: the method's options.
         updates: number of updates of the pruning stage.
+        ladder_updates: after how many of them each rung of the system's ladder is kept.
     """
 
     teacher: str
@@ -62,16 +70,21 @@ class PruneConf:
     method: MethodConfig = field(default_factory=MethodConfig)
     student: str | None = None
     updates: int = 1
+    ladder_updates: tuple[int, ...] | None = None
 
     def build_method(self) -> Method:
         """The method itself."""
-        system = self.system
+        system, options = self.system, {}
+        if self.ladder_updates:
+            pairs = zip(system.ladder or (), self.ladder_updates, strict=True)
+            options["ladder"] = tuple(Rung(target, updates) for target, updates in pairs)
         return make_method(
             system.method,
             target=system.target,
             seed=system.seed,
             config=self.method,
             updates=self.updates,
+            **options,
         )
 
 
@@ -105,6 +118,7 @@ class PruneTask(_DistillTask):
     """Stage 8: the teacher's copy with gates, learned and distilled."""
 
     num_optimizers = 2
+    trainer = LadderTrainer
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> nn.Module:

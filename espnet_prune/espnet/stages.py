@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
+from espnet_prune.budget import Budget, even_rungs
+from espnet_prune.config import load_yaml, merge, to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.calibration import choose_masks, read_masks
@@ -16,10 +17,12 @@ from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.encoder_input import random_outputs
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
+from espnet_prune.espnet.rungs import take_rung
 from espnet_prune.espnet.system import (
     add_command,
     best_average,
     count_parameters,
+    parts_of,
     read_record,
     seconds_of,
     update_record,
@@ -28,7 +31,7 @@ from espnet_prune.espnet.system import (
 )
 from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
-from espnet_prune.methods import METHODS, MethodConfig
+from espnet_prune.methods import MethodConfig
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
@@ -67,14 +70,17 @@ class Recipe:
 
     @property
     def updates_an_epoch(self) -> int:
-        """``num_iters_per_epoch``, which schedules and budgets are counted by."""
+        """Updates that an epoch makes, which schedules and budgets are counted by.
+
+        Batches short of an ``accum_grad`` at its end make none.
+        """
         value = self.training.get("num_iters_per_epoch")
         if not value:
             raise ConfigError(
                 f"{self.path}: num_iters_per_epoch is missing; schedules and the equal budget of "
                 "updates are counted by it"
             )
-        return value
+        return max(1, value // (self.training.get("accum_grad") or 1))
 
     @property
     def updates(self) -> int:
@@ -93,22 +99,6 @@ def read_recipe(path: Path, task: type) -> Recipe:
     config = load_yaml(path)
     method = config.pop(METHOD_KEY, {})
     return Recipe(path, check_training_config(task, config, str(path)), method)
-
-
-def read_system(path: Path, name: str) -> SystemConfig:
-    """One system of systems.yaml.
-
-    Raises:
-        ConfigError: no such system; an unknown key or method in it.
-    """
-    systems = load_yaml(path).get("systems") or {}
-    if name not in systems:
-        raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
-    system = to_dataclass(SystemConfig, systems[name], f"{path}: {name}")
-    if system.method not in METHODS:
-        near = nearest(system.method, METHODS)
-        raise ConfigError(f"{path}: {name}: there is no method '{system.method}'{near}")
-    return system
 
 
 def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
@@ -137,7 +127,7 @@ def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
 def prune(
     recipe: Recipe, system: SystemConfig, teacher: Path, folders: Folders, out: Path, ngpu: int
 ) -> None:
-    """Stage 8: learns masks, chooses them on data, or leaves that to the cut.
+    """Stage 8: learns masks, takes a rung, chooses masks on data, or leaves that to the cut.
 
     Args:
         recipe: prune.yaml.
@@ -153,8 +143,15 @@ def prune(
         method=method_config(recipe, system),
         updates=recipe.updates,
     )
+    if system.taken_from is not None:
+        _take(conf, recipe, out)
+        return
     taken = conf.build_method().epochs_from_finetuning * recipe.updates_an_epoch
     conf = replace(conf, updates=recipe.updates + taken)
+    if system.ladder is not None:
+        targets = (*system.ladder, system.target)
+        rungs = even_rungs(targets, conf.updates, recipe.updates_an_epoch)
+        conf = replace(conf, ladder_updates=tuple(rung.updates for rung in rungs[:-1]))
     method = conf.build_method()
     if method.learns_masks:
         extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
@@ -166,6 +163,29 @@ def prune(
         return
     if method.calibration_utterances:
         choose_masks(conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu)
+    _record_pruning(out, conf, -taken if method.learns_masks else recipe.updates)
+
+
+def _take(conf: PruneConf, recipe: Recipe, out: Path) -> None:
+    """Stage 8 of a system that is a rung of another's ladder: that run's state, up to the rung."""
+    if not is_first():
+        return
+    system = conf.system
+    state = take_rung(out.parent / system.taken_from, system.target, out / "prune")
+    _record_pruning(out, conf, recipe.updates - state.epoch * recipe.updates_an_epoch)
+    update_record(
+        out,
+        shared={
+            "system": system.taken_from,
+            "seconds": seconds_of(out / "prune"),
+            "updates": updates_of(out / "prune"),
+        },
+    )
+
+
+def _record_pruning(out: Path, conf: PruneConf, saved_updates: int) -> None:
+    """Which system it is, and what stage 8 cost; ``saved_updates`` are left for finetuning."""
+    system = conf.system
     update_record(
         out,
         method=system.method,
@@ -174,7 +194,7 @@ def prune(
         prune_conf=_plain(asdict(conf)),
         train_seconds={"prune": seconds_of(out / "prune")},
         updates={"prune": updates_of(out / "prune")},
-        saved_updates=-taken if method.learns_masks else recipe.updates,
+        saved_updates=saved_updates,
     )
     add_command(out, _plain(asdict(conf)), system.seed)
 
@@ -203,18 +223,18 @@ def cut_system(out: Path) -> float:
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, conf, gated, reached)
-    dense = gated.model
-    totals = {"encoder": count_parameters(dense.encoder), "total": count_parameters(dense)}
+    totals = {name: count_parameters(part) for name, part in parts_of(gated.model).items()}
     small = cut(gated, masks)
-    difference = _difference(gated, masks, small)
+    difference = _difference(gated, masks, small, method.decoder is not None)
     if difference > CUT_TOLERANCE:
         raise ModelError(f"{out}: masked and cut model differ by {difference:.2g}; this is a bug")
     if method.from_scratch:
         small = _drawn_anew(small, conf.system.seed)
     write_cut(out, small, "cut")
-    sizes = {"encoder": count_parameters(small.encoder), "total": count_parameters(small)}
-    zeroed = {"encoder": count_zeroed(small, small.encoder), "total": count_zeroed(small)}
-    kept_sizes = {name: size - zeroed[name] for name, size in sizes.items()}
+    kept_sizes = {
+        name: count_parameters(part) - count_zeroed(small, part)
+        for name, part in parts_of(small).items()
+    }
     removed = totals["total"] - kept_sizes["total"]
     prunable = _prunable_parameters(gated)
     update_record(
@@ -342,11 +362,11 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
 
 
 @torch.no_grad()
-def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
+def _difference(gated: GatedModel, masks: Mapping, small: nn.Module, decoder: bool) -> float:
     """Largest difference of the two models' outputs on random input."""
     with holding(gated, masks):
-        masked = random_outputs(gated.eval().model, CHECK_SECONDS)
-    return float((masked - random_outputs(small.eval(), CHECK_SECONDS)).abs().max())
+        masked = random_outputs(gated.eval().model, CHECK_SECONDS, decoder)
+    return float((masked - random_outputs(small.eval(), CHECK_SECONDS, decoder)).abs().max())
 
 
 def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:
@@ -369,6 +389,4 @@ def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:
 
 def _prunable_parameters(gated: GatedModel) -> int:
     """The denominator in parameters, also where the budget counts MACs."""
-    from espnet_prune.budget import Budget
-
     return Budget(gated.site_map, gated.gate_names(), "parameters").prunable

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from espnet_prune.config import load_yaml, to_dataclass
-from espnet_prune.espnet.stages import read_system
+from espnet_prune.espnet.systems import read_system
 from espnet_prune.methods import MethodConfig
 
 FILE = Path(__file__).resolve().parents[2] / "conf/systems/alternatives.yaml"

@@ -31,6 +31,7 @@ def test_every_recipe_is_right(task, repository):
 
 def test_every_recipe_of_pruning_and_finetuning_is_right(repository):
     from espnet_prune.espnet import stages
+    from espnet_prune.espnet.systems import read_system
 
     tasks = {"prune": stages.PruneTask, "finetune": stages.FinetuneTask}
     for name, task in tasks.items():
@@ -40,7 +41,7 @@ def test_every_recipe_of_pruning_and_finetuning_is_right(repository):
             recipe = stages.read_recipe(path, task)
             systems = load_yaml(path.parent / "systems.yaml")["systems"]
             for system in systems:
-                row = stages.read_system(path.parent / "systems.yaml", system)
+                row = read_system(path.parent / "systems.yaml", system)
                 stages.method_config(recipe, row)
 
 
@@ -139,16 +140,16 @@ def test_a_system_can_set_an_option_but_no_unknown_one(repository, path):
 
 
 def test_an_unknown_system_or_method_is_named(tmp_path):
-    from espnet_prune.espnet import stages
+    from espnet_prune.espnet.systems import read_system
 
     path = tmp_path / "systems.yaml"
     path.write_text("systems:\n  l0_50: {method: l0_distil}\n  other: {method: l0, sed: 1}\n")
     with pytest.raises(ConfigError, match="no system 'l0_5' .did you mean 'l0_50'"):
-        stages.read_system(path, "l0_5")
+        read_system(path, "l0_5")
     with pytest.raises(ConfigError, match="no method 'l0_distil' .did you mean 'l0_distill'"):
-        stages.read_system(path, "l0_50")
+        read_system(path, "l0_50")
     with pytest.raises(ConfigError, match="unknown key 'sed' .did you mean 'seed'"):
-        stages.read_system(path, "other")
+        read_system(path, "other")
 
 
 @pytest.mark.parametrize("missing", ["max_epoch", "num_iters_per_epoch"])
