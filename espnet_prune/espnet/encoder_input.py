@@ -35,14 +35,17 @@ def random_input(model: nn.Module, seconds: float) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def random_outputs(model: nn.Module, seconds: float) -> Tensor:
+def random_outputs(model: nn.Module, seconds: float, decoder: bool = False) -> Tensor:
     """What a model makes of ``random_input``: its encoder's output (2, T, D).
 
-    Of a model whose decoder can be cut too, the decoder's scores (2, L, V) of a few tokens.
+    Of Whisper, the decoder's scores (2, L, V) of a few tokens; with ``decoder``, the encoder's
+    output and those scores in one row.
     """
     feats, lengths = random_input(model, seconds)
     encoded, lengths, _ = model.encoder(feats, lengths)
-    if not is_whisper(getattr(model, "whisper", model)):
+    whisper = is_whisper(getattr(model, "whisper", model))
+    if not whisper and not decoder:
         return encoded
-    tokens = torch.arange(CHECK_TOKENS).repeat(2, 1)
-    return model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]
+    tokens = torch.arange(CHECK_TOKENS).repeat(2, 1) % model.vocab_size
+    scores = model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]
+    return scores if whisper else torch.cat([encoded.flatten(), scores.flatten()])

@@ -27,6 +27,12 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def parts_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What parameters are counted of: encoder, decoder where there is one, and the total."""
+    parts = {name: getattr(model, name) for name in ("encoder", "decoder")}
+    return {name: part for name, part in {**parts, "total": model}.items() if part is not None}
+
+
 def write_model(model: nn.Module, folder: Path) -> None:
     """Saves a model strictly in our format and, inside, for stock ESPnet.
 
@@ -116,7 +122,7 @@ def finish_teacher(system: Path, config: Mapping, untrained: nn.Module | None = 
         average = best_average(training, config)
         model, weights = load_trained(training / "config.yaml", average), average.name
     write_model(model, system / "model")
-    encoder, total = count_parameters(model.encoder), count_parameters(model)
+    sizes = {name: count_parameters(part) for name, part in parts_of(model).items()}
     update_record(
         system,
         method="teacher",
@@ -125,8 +131,7 @@ def finish_teacher(system: Path, config: Mapping, untrained: nn.Module | None = 
         sparsity=None,
         params={
             "prunable": None,
-            "encoder": {"kept": encoder, "dense": encoder},
-            "total": {"kept": total, "dense": total},
+            **{name: {"kept": size, "dense": size} for name, size in sizes.items()},
         },
         train_seconds={"train": seconds_of(training)},
         updates={"train": updates_of(training)},

@@ -82,11 +82,15 @@ def _bytes(number: int) -> str:
 
 def _sizes(lines: Sequence[Line], exact: bool) -> Table:
     digits = _exact if exact else _short
-    header = ["system", "prunable params", "encoder params", "model params", "file"]
+    counted = {"prunable": "prunable params", "encoder": "encoder params"}
+    if any(_decoder_is_cut(system) for _, system in lines):
+        counted["decoder"] = "decoder params"
+    counted["total"] = "model params"
+    header = ["system", *counted.values(), "file"]
     rows = []
     for name, system in lines:
         params = system["params"] or {}
-        parts = [_part(system, params.get(p), digits) for p in ("prunable", "encoder", "total")]
+        parts = [_part(system, params.get(part), digits) for part in counted]
         if prunes_single_weights(system):
             parts = [part if part == NOT_RUN else f"{part} *" for part in parts]
         size = system["weights_bytes"]
@@ -95,6 +99,11 @@ def _sizes(lines: Sequence[Line], exact: bool) -> Table:
     zeros = any(prunes_single_weights(system) for _, system in lines)
     header += ["sparsity reached", "training s"]
     return Table("Sizes (kept of dense)", header, rows, ZEROS_NOTE if zeros else "")
+
+
+def _decoder_is_cut(system: dict) -> bool:
+    part = (system["params"] or {}).get("decoder")
+    return part is not None and part["kept"] < part["dense"]
 
 
 def _part(system: dict, part: dict | None, digits: Callable[[int], str]) -> str:
