@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
+from warm_python import WarmPython
 
 RATE = 16000
 WORDS = ("YES", "NO", "GO", "STOP")
@@ -148,11 +149,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": programs}
 
 
-def run(folder: Path, main: str, system: str = "l0") -> None:
-    """Runs a stage to its end."""
-    done = subprocess.run(
-        command(main, system), cwd=folder, env=environment(), capture_output=True, text=True
-    )
+def run(folder: Path, main: str, system: str = "l0", warm: WarmPython | None = None) -> None:
+    """Runs a stage to its end, by the Python that has imported if one is given."""
+    words = command(main, system)
+    if warm is not None:
+        words[0] = str(warm.folder / "python")
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, repository) -> Path:
+def unbroken(tmp_path_factory, repository, warm) -> Path:
     """An experiment whose stages all ran without a break."""
     folder = tmp_path_factory.mktemp("unbroken")
     mini_recipe.write_recipe(folder, repository)
     for main in ("collect_stats", "train_teacher", "prune"):
-        mini_recipe.run(folder, main)
+        mini_recipe.run(folder, main, warm=warm)
     return folder
 
 
@@ -148,10 +148,10 @@ def test_teacher_goes_on_bit_equal(unbroken, tmp_path, moments):
 
 
 @pytest.fixture(scope="module")
-def finetuned(unbroken) -> Path:
+def finetuned(unbroken, warm) -> Path:
     """The same experiment, cut and finetuned."""
-    mini_recipe.run(unbroken, "cut")
-    mini_recipe.run(unbroken, "finetune")
+    mini_recipe.run(unbroken, "cut", warm=warm)
+    mini_recipe.run(unbroken, "finetune", warm=warm)
     return unbroken
 
 

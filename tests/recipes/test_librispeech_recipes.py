@@ -98,13 +98,13 @@ def test_wrong_option_is_named(arguments, message):
     assert done.returncode == 2 and message in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_debug_runs_every_stage(tmp_path):
+def test_debug_runs_every_stage(tmp_path, warm):
     """On the corpus that LIBRISPEECH names, if it does, as CI may; else on generated speech."""
     given = os.environ.get("LIBRISPEECH")
     corpus = ["--librispeech", given] if given else []
-    done = run("librispeech", "--debug", *corpus, "--work_dir", str(tmp_path), "--nj", "2")
+    options = ["--debug", *corpus, "--work_dir", str(tmp_path), "--nj", "2"]
+    done = run("librispeech", *options, **warm.environment(mini_recipe.environment()))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     base = tmp_path / "exp/base"
     report = json.loads((base / "report/report.json").read_text())
