@@ -90,7 +90,7 @@ class Recogniser:
         register()  # before ESPnet's tasks are imported
         from espnet2.bin.asr_inference import Speech2Text
 
-        from espnet_prune.espnet.fast_decoder import speed_up
+        from espnet_prune.espnet import fast_decoder, fast_encoder
 
         files = model_files(folder)
         self.config = config
@@ -114,7 +114,8 @@ class Recogniser:
         self.modes = MODES if self.model.decoder is not None else MODES[:-1]
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
-        speed_up(self.search.beam_search)
+        fast_decoder.speed_up(self.search.beam_search)
+        fast_encoder.speed_up(self.model.encoder)
 
     def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:
         """Recognised text, its words separated by single spaces.

@@ -114,7 +114,7 @@ def test_sizes_and_macs_are_those_of_the_budget(gated, experiment, result):
 
 
 def test_all_that_the_report_needs_is_there(result):
-    modes = {"encoder", "ctc_greedy", "joint"}
+    modes = {"encoder", "encoder_espnet", "ctc_greedy", "joint"}
     assert set(result["rtf"]) == modes | {"threads", "batch"}
     assert all(result["rtf"][mode] > 0 and result["dense_rtf"][mode] > 0 for mode in modes)
     assert (result["rtf"]["threads"], result["rtf"]["batch"]) == (1, 1)
