@@ -27,14 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     differences = export_onnx(espnet_prune.load(args.model), args.out, args.int8)
     worst = max(differences.values())
-    size = sum(path.stat().st_size for path in args.out.glob("model.onnx*")) / 1e6
+    size = sum(path.stat().st_size for path in args.out.glob("*.onnx*")) / 1e6
     print(
         f"{args.out}: {size:.1f} MB; ONNX Runtime and torch differ by at most {worst:.1g} at "
-        f"{len(differences)} lengths"
+        f"{len(differences)} inputs"
     )
     if args.int8:
         changed = max(read_json(args.out / DESCRIPTION)["int8_difference"].values())
-        print(f"then int8 changes a log-probability by up to {changed:.2g}; compare the WER")
+        print(f"then int8 changes an output by up to {changed:.2g}; compare the WER")
     return 0
 
 

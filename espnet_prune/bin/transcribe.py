@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="a system's model folder; needs ESPnet")
-    model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy CTC")
+    model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy")
     modes = ("greedy", "ctc_prefix", "joint")
     parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
@@ -73,10 +73,13 @@ def _load(args: argparse.Namespace) -> tuple:
     """The recogniser and its sampling rate in Hz."""
     if args.onnx or args.timestamps:
         if args.onnx:
-            from espnet_prune.export.recogniser import OnnxRecogniser as Greedy
+            from espnet_prune.export.exported import open_exported
+
+            recogniser = open_exported(args.onnx, args.timestamps)
         else:
-            from espnet_prune.export.saved import SavedRecogniser as Greedy
-        recogniser = Greedy(args.onnx or args.model)
+            from espnet_prune.export.saved import SavedRecogniser
+
+            recogniser = SavedRecogniser(args.model)
         return recogniser, recogniser.rate
     from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, open_recogniser
 

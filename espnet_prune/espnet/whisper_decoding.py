@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # int16 to the range of the feature extractor
 TOKENS_PER_SECOND = 10  # ours: more than twice what fast speech has; a model that loops ends there
 LEAST_TOKENS = 16
+MOST_TOKENS = 440  # with a prefix, what the decoder has positions for
 
 
 class WhisperRecogniser:
@@ -75,6 +76,10 @@ class WhisperRecogniser:
         told = {"language": "en", "task": "transcribe"} if self.multilingual else {}
         with torch.no_grad():
             ids = self.whole.generate(
-                features, do_sample=False, num_beams=1, max_new_tokens=min(longest, 440), **told
+                features,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=min(longest, MOST_TOKENS),
+                **told,
             )
         return self.words.text(ids[0].tolist())

@@ -5,9 +5,10 @@ Nothing here imports torch: ONNX Runtime alone reads such a folder.
 
 import contextlib
 import errno
+import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +16,86 @@ from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.io_atomic import read_json
 
 SCHEMA = 1
-GRAPH, DESCRIPTION, TOKENS, BPE = "model.onnx", "model.json", "tokens.txt", "bpe.model"
-DATA = GRAPH + ".data"  # weights of a graph too large for one protobuf file
-FILES = {GRAPH, DATA, DESCRIPTION, TOKENS, BPE}
+GRAPH, DECODER, DESCRIPTION = "model.onnx", "decoder.onnx", "model.json"
+TOKENS, BPE, TOKENIZER = "tokens.txt", "bpe.model", "tokenizer.json"
+BESIDE = ".data"  # weights of a graph too large for one protobuf file
+GRAPHS = (GRAPH, DECODER)
+FILES = {*GRAPHS, *(name + BESIDE for name in GRAPHS), DESCRIPTION, TOKENS, BPE, TOKENIZER}
 SPEECH = "ctc_speech"  # a whole model, from samples to CTC log-probabilities
+WHISPER = "whisper_speech"  # from samples to hidden states, and a decoder's step
 LEAST_FRAMES = 16
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
 SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
+SSL_RATE, SSL_LONGEST_SECONDS = 16000, 160
 KEYS = ("schema", "kind")
+SAMPLES = {"sample_rate": int, "least_samples": int, "longest_samples": int}
 NEEDED = {
-    "sample_rate": int,
-    "least_samples": int,
-    "longest_samples": int,
-    "samples_a_frame": int,
-    "blank": int,
-    "end": int,
-    "token_type": str,
+    SPEECH: {
+        **SAMPLES,
+        "samples_a_frame": int,
+        "blank": int,
+        "end": int,
+        "token_type": str,
+    },
+    WHISPER: {
+        **SAMPLES,
+        "prefix": list,
+        "end": int,
+        "suppressed": list,
+        "suppressed_first": list,
+        "most_tokens": int,
+        "least_tokens": int,
+        "tokens_per_second": int,
+    },
 }
 
 
 def describe(model: Any) -> dict:
-    """What a program must know to feed a whole model and to read its outputs.
+    """What a program must know to feed a whole model with CTC and to read its outputs.
 
     Args:
         model: an ESPnetASRModel that carries its configuration.
 
     Raises:
-        ModelError: another subsampling than 4x ``conv2d``.
+        ModelError: neither a 4x ``conv2d`` front-end nor a wav2vec 2.0 or HuBERT encoder.
     """
+    config: Mapping = model.espnet_prune_config
+    return {
+        "kind": SPEECH,
+        **(_ssl_frames(model) if is_ssl(model) else _conv2d_frames(model, config)),
+        "blank": int(model.blank_id),
+        "end": int(model.eos),
+        "token_type": config["token_type"],
+    }
+
+
+def is_ssl(model: Any) -> bool:
+    """Whether a model's encoder is ``encoder: ssl``."""
+    return type(model.encoder).__name__ == "SslEncoder"
+
+
+def _ssl_frames(model: Any) -> dict[str, int]:
+    return {
+        "sample_rate": SSL_RATE,
+        "least_samples": model.encoder.least(),
+        "longest_samples": SSL_LONGEST_SECONDS * SSL_RATE,
+        "samples_a_frame": math.prod(model.encoder.model.config.conv_stride),
+    }
+
+
+def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
     import humanfriendly
 
     embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
     if embed != "Conv2dSubsampling":
         raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
-    config: Mapping = model.espnet_prune_config
     rate = (config.get("frontend_conf") or {}).get("fs", 16000)
     hop = model.frontend.hop_length
     return {
-        "kind": SPEECH,
         "sample_rate": humanfriendly.parse_size(rate) if isinstance(rate, str) else int(rate),
         "least_samples": LEAST_FRAMES * hop,
         "longest_samples": LONGEST_FRAMES * hop,
         "samples_a_frame": SUBSAMPLING * hop,
-        "blank": int(model.blank_id),
-        "end": int(model.eos),
-        "token_type": config["token_type"],
     }
 
 
@@ -100,8 +136,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_description(folder: Path) -> dict:
+def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict:
     """The description of an exported whole model.
+
+    Args:
+        folder: the export.
+        kinds: of models that the caller can run.
 
     Raises:
         DataError: it is missing or isn't JSON.
@@ -110,12 +150,12 @@ def read_description(folder: Path) -> dict:
     path = folder / DESCRIPTION
     about = read_json(path)
     schema, kind = (about.get(key) if isinstance(about, dict) else None for key in KEYS)
-    if schema != SCHEMA or kind != SPEECH:
+    if schema != SCHEMA or kind not in kinds:
         raise ModelError(
-            f"{path}: schema {schema!r} and kind {kind!r}, expected {SCHEMA} and {SPEECH!r}; "
-            "export a whole model with CTC"
+            f"{path}: schema {schema!r} and kind {kind!r}, expected {SCHEMA} and "
+            f"{' or '.join(kinds)}; export a whole model of a recipe"
         )
-    for key, expected in NEEDED.items():
+    for key, expected in NEEDED[kind].items():
         if not isinstance(about.get(key), expected):
             raise ModelError(
                 f"{path}: {key} is {about.get(key)!r}, expected {expected.__name__}; "

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from espnet_prune.errors import EnvironmentProblem, ModelError
-from espnet_prune.export.folder import DATA
+from espnet_prune.export.folder import BESIDE
 
 QUANTISED = ("MatMul", "Gemm")
 FILTER_BANK = "features."  # where SpeechGraph holds it
@@ -20,7 +20,7 @@ def quantise(path: Path) -> None:
     """Replaces a graph by its int8 version.
 
     Args:
-        path: ``model.onnx``, its weights inside or beside.
+        path: a graph, its weights inside or beside.
 
     Raises:
         EnvironmentProblem: onnx or onnxruntime is missing.
@@ -33,7 +33,12 @@ def quantise(path: Path) -> None:
         raise EnvironmentProblem(
             f"{error.name} is missing; install the extra: pip install 'espnet_prune[onnx]'"
         ) from error
-    nodes = onnx.load(path, load_external_data=False).graph.node
+    beside = path.with_name(path.name + BESIDE)
+    model = onnx.load(path, load_external_data=False)
+    nodes = model.graph.node
+    # ONNX Runtime transposes the weights of Gemm, and then trips over their shapes noted here
+    del model.graph.value_info[:]
+    onnx.save(model, path)
     kept = [n.name for n in nodes if any(name.startswith(FILTER_BANK) for name in n.input)]
     work = path.parent / "int8"
     work.mkdir()
@@ -44,14 +49,14 @@ def quantise(path: Path) -> None:
             work / path.name,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=kept,
-            use_external_data_format=(path.parent / DATA).exists(),
+            use_external_data_format=beside.exists(),
         )
     finally:
         logging.disable(logging.NOTSET)
     made = onnx.load(work / path.name, load_external_data=False).graph.node
     if not any(node.op_type == "MatMulInteger" for node in made):
         raise ModelError(f"{path}: no matrix product to quantise is left; export without --int8")
-    for old in (path, path.parent / DATA):
+    for old in (path, beside):
         old.unlink(missing_ok=True)
     for new in work.iterdir():
         shutil.move(new, path.parent / new.name)

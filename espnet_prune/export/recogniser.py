@@ -9,7 +9,7 @@ import numpy
 
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ModelError
-from espnet_prune.export.folder import BPE, GRAPH, TOKENS, read_description, read_tokens
+from espnet_prune.export.folder import BPE, GRAPH, SPEECH, TOKENS, read_description, read_tokens
 from espnet_prune.export.session import open_session
 
 FULL_SCALE = 32768.0  # of int16
@@ -122,9 +122,8 @@ class OnnxRecogniser(GreedyRecogniser):
 
     def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
         folder = Path(folder)
-        super().__init__(
-            read_description(folder), read_tokens(folder), folder / BPE, segment_seconds
-        )
+        about = read_description(folder, (SPEECH,))
+        super().__init__(about, read_tokens(folder), folder / BPE, segment_seconds)
         self.session = open_session(folder / GRAPH)
         outputs = {output.name: output.shape[-1] for output in self.session.get_outputs()}
         if outputs.get("log_probs") != len(self.tokens):

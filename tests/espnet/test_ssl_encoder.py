@@ -10,8 +10,6 @@ from espnet_prune.espnet.build import build_asr_model, write_espnet_folder
 from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
 from espnet_prune.espnet.encoder_input import random_input
 from espnet_prune.espnet.stages import _drawn_anew
-from espnet_prune.export.onnx import export_onnx
-from espnet_prune.export.saved import SavedRecogniser
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
@@ -149,17 +147,6 @@ def test_a_folder_of_transformers_is_read(tmp_path):
     state = source.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
     assert not any(p.requires_grad for p in encoder.model.feature_extractor.parameters())
-
-
-def test_neither_an_export_nor_times(tmp_path):
-    model = asr_model()
-    with pytest.raises(ModelError, match="no wav2vec 2.0 or HuBERT"):
-        export_onnx(model, tmp_path / "onnx")
-    with pytest.raises(ModelError, match="Wav2Vec2Model: only an ESPnet model"):
-        export_onnx(model.encoder.model, tmp_path / "onnx")
-    save(model, tmp_path / "model")
-    with pytest.raises(ModelError, match="SslEncoder, whose frames aren't known"):
-        SavedRecogniser(tmp_path / "model")
 
 
 def test_a_model_drawn_anew_learns_its_front_too(tmp_path):

@@ -1,0 +1,111 @@
+"""Whisper's encoder as a graph from samples: its log-mel features are part of it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet_prune.errors import ModelError
+from espnet_prune.export.folder import WHISPER
+from espnet_prune.export.graphs import fourier_kernel
+
+# of transformers' WhisperFeatureExtractor, after OpenAI's log_mel_spectrogram
+FLOOR, RANGE, SHIFT, SCALE = 1e-10, 8.0, 4.0, 4.0
+
+
+class WhisperGraph(nn.Module):
+    """Samples, filled up with zeros to the window, to the encoder's output.
+
+    Args:
+        encoder: a ``WhisperHfEncoder``.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.features = LogMel(encoder.extractor)
+        self.encoder = encoder.model
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """(1, samples) within -1 to 1, no longer than the window -> (1, T, D)."""
+        return self.encoder(self.features(speech)).last_hidden_state
+
+
+class LogMel(nn.Module):
+    """Whisper's features with their Fourier transform as a convolution.
+
+    Args:
+        extractor: transformers' ``WhisperFeatureExtractor``.
+    """
+
+    def __init__(self, extractor) -> None:
+        super().__init__()
+        self.samples = extractor.n_samples
+        self.hop = extractor.hop_length
+        self.padding = extractor.n_fft // 2
+        kernel = fourier_kernel(extractor.n_fft, torch.hann_window(extractor.n_fft))
+        self.register_buffer("kernel", kernel)
+        self.register_buffer("mel", torch.from_numpy(extractor.mel_filters).float())
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """(1, samples) -> (1, bins, frames of the window)."""
+        window = F.pad(speech, (0, self.samples - speech.shape[1]))
+        padded = F.pad(window[:, None], (self.padding, self.padding), mode="reflect")
+        parts = F.conv1d(padded, self.kernel, stride=self.hop)[..., :-1].transpose(1, 2)
+        real, imaginary = parts.chunk(2, dim=-1)
+        energy = (real.square() + imaginary.square()) @ self.mel
+        logs = energy.clamp(min=FLOOR).log10()
+        logs = torch.maximum(logs, logs.amax(dim=(1, 2), keepdim=True) - RANGE)
+        return ((logs + SHIFT) / SCALE).transpose(1, 2)
+
+
+def describe_whisper(model: nn.Module) -> dict:
+    """What a program must know to decode greedily as transformers' ``generate`` does.
+
+    Args:
+        model: an ESPnet model of a Whisper.
+
+    Raises:
+        ModelError: it knows several languages but not their tokens.
+    """
+    from espnet_prune.espnet.whisper import SAMPLE_RATE
+    from espnet_prune.espnet.whisper_decoding import (
+        LEAST_TOKENS,
+        MOST_TOKENS,
+        TOKENS_PER_SECOND,
+    )
+    from espnet_prune.espnet.whisper_text import is_multilingual
+
+    generation = model.whisper.generation_config
+    multilingual = is_multilingual(model.espnet_prune_config["token_list"])
+    if multilingual and not getattr(generation, "lang_to_id", None):
+        raise ModelError("generation_config: no lang_to_id, by which Whisper is told the language")
+    prefix = first_tokens(generation, multilingual)
+    room = model.whisper.config.max_target_positions - len(prefix)
+    return {
+        "kind": WHISPER,
+        "sample_rate": SAMPLE_RATE,
+        "least_samples": 1,
+        "longest_samples": model.encoder.extractor.n_samples,
+        "prefix": prefix,
+        "end": int(generation.eos_token_id),
+        "suppressed": list(generation.suppress_tokens or []),
+        "suppressed_first": list(generation.begin_suppress_tokens or []),
+        "most_tokens": min(MOST_TOKENS, room),
+        "least_tokens": LEAST_TOKENS,
+        "tokens_per_second": TOKENS_PER_SECOND,
+    }
+
+
+def first_tokens(generation, multilingual: bool) -> list[int]:
+    """The tokens that a transcript without times begins with, by the settings of ``generate``.
+
+    Args:
+        generation: a GenerationConfig of a Whisper.
+        multilingual: whether English and transcription are told.
+    """
+    tokens = [generation.decoder_start_token_id]
+    if multilingual:
+        tokens += [generation.lang_to_id["<|en|>"], generation.task_to_id["transcribe"]]
+    else:
+        tokens += [token for _, token in getattr(generation, "forced_decoder_ids", None) or []]
+    untimed = getattr(generation, "no_timestamps_token_id", None)
+    return tokens if untimed in (None, tokens[-1]) else [*tokens, untimed]
