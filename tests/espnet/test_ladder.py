@@ -2,11 +2,13 @@
 
 import pytest
 
+from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, SystemConfig
 from espnet_prune.espnet.stages import read_recipe
 from espnet_prune.espnet.systems import read_system
 
+KINDS = ("ladder", "single")
 WHOLE = """\
 systems:
   l0_70:
@@ -83,3 +85,14 @@ def test_updates_are_those_of_several_batches_each(tmp_path):
     path.write_text("num_iters_per_epoch: 9\nmax_epoch: 4\naccum_grad: 2\n")
     recipe = read_recipe(path, FinetuneTask)
     assert (recipe.updates_an_epoch, recipe.updates) == (4, 16)
+
+
+def test_the_shared_file_has_a_run_of_its_own_beside_every_rung(repository):
+    path = repository / "conf/systems/ladder.yaml"
+    systems = {name: read_system(path, name) for name in load_yaml(path)["systems"]}
+    sizes = {kind: {s.target for n, s in systems.items() if n.startswith(kind)} for kind in KINDS}
+    assert sizes["ladder"] == sizes["single"] == {*systems["ladder_70"].ladder, 0.7}
+    for name, system in systems.items():
+        assert name.endswith(f"_{100 * system.target:.0f}")
+        assert (system.taken_from is None) == (name == "ladder_70" or name.startswith("single"))
+        assert (system.method, system.seed) == ("l0_distill", 0)

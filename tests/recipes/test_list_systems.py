@@ -14,6 +14,38 @@ def test_all_or_chosen_names_in_order(tmp_path, capsys):
     assert capsys.readouterr().out == "a\n"
 
 
+LADDER = """\
+systems:
+  low: {taken_from: run, target: 0.3}
+  other: {}
+  run: {target: 0.7, ladder: [0.3, 0.5]}
+  half: {taken_from: run, target: 0.5}
+  alone: {taken_from: absent}
+"""
+
+
+@pytest.mark.parametrize(
+    ("only", "ordered", "taken"),
+    [
+        ("low other run half", "other run low half", "low half"),
+        ("half other low", "half low other", "half low"),
+        ("other", "other", ""),
+    ],
+)
+def test_what_is_taken_from_a_run_comes_after_it(tmp_path, capsys, only, ordered, taken):
+    path = tmp_path / "systems.yaml"
+    path.write_text(LADDER)
+    assert main(["--systems", str(path), "--only", only]) == 0
+    assert main(["--systems", str(path), "--only", only, "--taken"]) == 0
+    assert capsys.readouterr().out == f"{ordered}\n{taken}\n"
+
+
+def test_no_name_is_lost_where_a_row_is_wrong(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text(LADDER)
+    assert sorted(system_names(path)) == ["alone", "half", "low", "other", "run"]
+
+
 @pytest.mark.parametrize(
     ("text", "only", "expected"),
     [

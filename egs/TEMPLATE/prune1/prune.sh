@@ -97,10 +97,7 @@ check_number() { # OPTION LEAST
 
 option_flags="list_stages wait"
 parse_options "$@"
-if [[ $list_stages == true ]]; then
-    list_stages
-    exit 0
-fi
+if [[ $list_stages == true ]]; then list_stages && exit 0; fi
 
 first=$(stage_number stage "$stage")
 last=$(stage_number stop_stage "$stop_stage")
@@ -112,9 +109,8 @@ check_number nodes 1
 check_number nj 1
 check_number vocab_size 2
 [[ $cmd_backend =~ ^(local|slurm|sge)$ ]] || option_error "--cmd_backend: '$cmd_backend' is not local, slurm or sge"
-if ((nodes > 1)) && [[ $cmd_backend != slurm ]]; then
+((nodes == 1)) || [[ $cmd_backend == slurm ]] ||
     option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
-fi
 [[ $wait =~ ^(true|false)$ ]] || option_error "--wait: '$wait' is not true or false"
 [[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
 [[ $token_type =~ ^(bpe|char|hugging_face)$ ]] || option_error "--token_type: '$token_type' is not bpe, char or hugging_face"
@@ -132,25 +128,20 @@ needs_config() { # OPTION FILE STAGE...
     done
 }
 
-systems_config=$(config systems "$systems_config")
-teacher_config=$(config teacher "$teacher_config")
-prune_config=$(config prune "$prune_config")
-finetune_config=$(config finetune "$finetune_config")
-decode_config=$(config decode "$decode_config")
-profile_config=$(config profile "$profile_config")
+for name in systems teacher prune finetune decode profile; do
+    file=${name}_config
+    declare "$file=$(config "$name" "${!file}")"
+done
 needs_config systems_config "$systems_config" 8 9 10 11 12 14
 needs_config teacher_config "$teacher_config" 5 6
 needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
 needs_config profile_config "$profile_config" 12
-if [[ -n $overrides ]]; then
-    overrides=$(realpath -m "$overrides")
-    [[ -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
-fi
-if runs 1 && [[ -z $local_data_cmd ]]; then
+overrides=${overrides:+$(realpath -m "$overrides")}
+[[ -z $overrides || -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
+! runs 1 || [[ -n $local_data_cmd ]] ||
     option_error "stage 1 needs --local_data_cmd, the command that makes data/$train_set and the other sets"
-fi
 
 # shellcheck source=path.sh
 . "$here/path.sh"
@@ -249,17 +240,22 @@ stage_teacher() {
 
 stage_score_teacher() { decode_and_score teacher; }
 
-train_systems() { # MAIN CONFIG
+train_systems() { # MAIN CONFIG [NAME]...: the named ones wait for the one before them
     local name
     for name in $systems; do
         echo "-- $name"
-        independent
+        [[ " ${*:3} " == *" $name "* ]] || independent
         train "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
             "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name"
     done
 }
 
-stage_prune() { train_systems prune "$prune_config"; }
+stage_prune() {
+    local taken # from the run of a system before them
+    taken=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" --only "$systems" --taken)
+    # shellcheck disable=SC2086  # names
+    train_systems prune "$prune_config" $taken
+}
 
 stage_cut() {
     local name folders=()
