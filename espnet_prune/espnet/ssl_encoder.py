@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.hf import build
 from espnet_prune.surgery.cut import PLAN_ATTRIBUTE, cut_to_plan, plan_of
-from espnet_prune.surgery.plan import Plan
 
 with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
     from espnet2.asr.encoder.abs_encoder import AbsEncoder
@@ -64,10 +63,10 @@ class SslEncoder(AbsEncoder):
             self.model = build.load_pretrained(model, class_name, offline, options)
         self.class_name = class_name
         self.freeze_front = freeze_front
-        if freeze_front:
+        if freeze_front:  # what a plan cuts stays frozen
             self.model.feature_extractor._freeze_parameters()
         if pruned_arch is not None:
-            plan = Plan.from_json(pruned_arch, "encoder_conf.pruned_arch")
+            plan = build.whole_plan(self.model, pruned_arch, "encoder_conf.pruned_arch")
             setattr(self, PLAN_ATTRIBUTE, plan_of(cut_to_plan(self.model, plan)))
 
     def output_size(self) -> int:

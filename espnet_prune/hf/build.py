@@ -8,8 +8,11 @@ from torch import nn
 
 from espnet_prune.config import nearest
 from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.sites import ssl_encoder_of
+from espnet_prune.sites.base import FRONT_END_CHANNEL
+from espnet_prune.sites.ssl_front import FRONT_END, dense_channels
 from espnet_prune.surgery.cut import cut_to_plan, plan_of
-from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.plan import Plan, SitePlan
 
 # class of the model: class of its configuration; the only ones that a folder may name
 CLASSES = {
@@ -106,12 +109,37 @@ def describe_model(model: nn.Module) -> dict:
     description = {
         "class": name,
         "attention": model.config._attn_implementation,
-        "config": model.config.to_dict(),
+        "config": _dense_config(model),
         "plan": None if plan is None else plan.to_json(),
     }
     if getattr(model, "generation_config", None) is not None:
         description["generation_config"] = model.generation_config.to_dict()
     return description
+
+
+def _dense_config(model: nn.Module) -> dict:
+    """The configuration of the model before the cut, which a plan starts from."""
+    config = model.config.to_dict()
+    ssl = ssl_encoder_of(model)
+    dense = None if ssl is None else dense_channels(ssl)
+    return config if dense is None else {**config, "conv_dim": dense}
+
+
+def whole_plan(model: nn.Module, value: Mapping, where: str) -> Plan:
+    """A plan as JSON, for a dense model; one from before feature extractors were cut keeps it all.
+
+    Raises:
+        ModelError: it isn't a plan.
+    """
+    plan = Plan.from_json(value, where)
+    ssl = ssl_encoder_of(model)
+    if ssl is None or any(name.startswith(FRONT_END) for name in plan.sites):
+        return plan
+    whole = {
+        f"{FRONT_END}.{index}": SitePlan(FRONT_END_CHANNEL, None, units, tuple(range(units)))
+        for index, units in enumerate(ssl.config.conv_dim)
+    }
+    return Plan({**whole, **plan.sites})
 
 
 def build_model(description: Mapping) -> nn.Module:
@@ -127,7 +155,7 @@ def build_model(description: Mapping) -> nn.Module:
     config._attn_implementation = description["attention"]
     model = getattr(transformers, name)(config)
     if description.get("plan") is not None:
-        cut_to_plan(model, Plan.from_json(description["plan"], "model.json: plan"))
+        cut_to_plan(model, whole_plan(model, description["plan"], "model.json: plan"))
     if description.get("generation_config") is not None:
         made = transformers.GenerationConfig.from_dict(description["generation_config"])
         model.generation_config = made

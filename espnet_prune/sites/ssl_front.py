@@ -48,20 +48,20 @@ class SilentConvolution(nn.Module):
     """Stands for a convolution that has no output channel, or no input channel, left.
 
     Args:
-        convolution: that one; its bias, if it has one, is all that is left of its outputs.
+        convolution: that one, or what already stands for it; of its outputs the bias is left.
         channels: of the output; 0, or those of the convolution.
     """
 
     def __init__(self, convolution: nn.Conv1d, channels: int) -> None:
         super().__init__()
-        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+        self.kernel_size, self.stride = convolution.kernel_size, convolution.stride
         self.channels = channels
         bias = convolution.bias if channels else None
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, any, T) -> (B, channels, T'), the same at all times."""
-        frames = (x.shape[-1] - self.kernel) // self.stride + 1
+        frames = (x.shape[-1] - self.kernel_size[0]) // self.stride[0] + 1
         silence = x.new_zeros(x.shape[0], self.channels, frames)
         return silence if self.bias is None else silence + self.bias[:, None].to(x.dtype)
 

@@ -5,110 +5,25 @@ import sys
 
 import pytest
 import torch
-from models import AllSites
-from torch.utils.flop_counter import FlopCounterMode
+from tiny_ssl import (
+    KINDS,
+    MODELS,
+    SIZES,
+    Ssl,
+    batch,
+    check,
+    gated_with,
+    logits,
+    random_mask,
+    ssl_model,
+)
 
-from espnet_prune.budget import Budget
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.hf.build import load_pretrained
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import count_zeroed
-
-SECONDS = 0.2
-KINDS = ("head", "feed_forward_unit", "branch")
-MODELS = ["wav2vec2", "wav2vec2_stable", "hubert", "hubert_stable"]
-SIZES = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 12,
-    "layerdrop": 0.0,
-    "hidden_dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "feat_proj_dropout": 0.0,
-    "final_dropout": 0.0,
-    "mask_time_prob": 0.0,
-    "attn_implementation": "eager",
-}
-
-
-def ssl_model(name: str = "wav2vec2", seed: int = 0, **options):
-    """A tiny model with a CTC head, its biases not what they are at the start."""
-    import transformers
-
-    family = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert"}[name.split("_")[0]]
-    stable = name.endswith("stable")
-    norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True} if stable else {}
-    config = getattr(transformers, f"{family}Config")(**{**SIZES, **norm, **options})
-    torch.manual_seed(seed)
-    model = getattr(transformers, f"{family}ForCTC")(config).eval()
-    for module in model.modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)):
-            torch.nn.init.normal_(module.bias, 0.0, 0.3)
-    return model
-
-
-def encoder_of(model) -> torch.nn.Module:
-    return getattr(model, model.config.model_type).encoder
-
-
-def batch() -> dict[str, torch.Tensor]:
-    """Two recordings of noise, one shorter, with labels."""
-    generator = torch.Generator().manual_seed(3)
-    audio = torch.randn(2, int(SECONDS * 16000), generator=generator)
-    mask = torch.ones_like(audio, dtype=torch.long)
-    mask[1, 2000:] = 0
-    labels = torch.tensor([[3, 4, 5], [6, 7, -100]])
-    return {"input_values": audio, "attention_mask": mask, "labels": labels}
-
-
-def logits(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**batch()).logits
-
-
-class Ssl(AllSites):
-    reference_seconds = SECONDS
-
-
-def gated_with(name: str, setter):
-    gated = inject(ssl_model(name), Ssl(KINDS, learned=False)).eval()
-    for site in gated.gate_names():
-        gated.gate(site).set(setter(gated.site_map.sites[site]))
-    return gated
-
-
-def random_mask(site, soft: bool):
-    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
-    if site.units == 1:
-        return torch.full((1,), 0.7 if soft else 1.0)
-    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
-    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
-
-
-def check(gated) -> torch.nn.Module:
-    """Masked equals cut; parameters and MACs are exactly what the budget says."""
-    small = cut(gated)
-    assert float((logits(gated) - logits(small)).abs().max()) < 5e-6
-    masks, encoder = gated.hard_masks(), encoder_of(small)
-    kept = sum(p.numel() for p in encoder.parameters())
-    assert kept == gated.budget.total - gated.budget.prunable + gated.budget.hard(masks)
-    macs = Budget(gated.site_map, gated.gate_names(), "macs")
-    frames = int(small._get_feat_extract_output_lengths(int(SECONDS * 16000)))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoder(torch.zeros(1, frames, SIZES["hidden_size"]))
-    assert counter.get_total_flops() // 2 == macs.total - macs.prunable + macs.hard(masks)
-    return small
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -158,7 +73,7 @@ def test_saved_and_loaded_strictly_gives_equal_outputs(name, tmp_path):
 def test_one_pass_with_the_model_s_own_ctc_loss(name, model, tmp_path):
     options = {
         "sites": KINDS,
-        "budget": {"reference_seconds": 0.5, "tolerance": 0.01},
+        "budget": {"reference_seconds": 0.5, "tolerance": 0.02},
         "pinching": {"learning_rate": 0.02, "gate": {"normalize_scores": True}},
     }
     config = to_dataclass(MethodConfig, options, "test")
@@ -179,7 +94,7 @@ def test_one_pass_with_the_model_s_own_ctc_loss(name, model, tmp_path):
             gated.after_update()
         assert losses[-1] < losses[0]
     masks = method.masks(gated.eval())
-    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.5, abs=0.01)
+    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.5, abs=0.02)
     small = cut(gated, masks)
     loaded = load(save(small, tmp_path / "small"))
     assert torch.equal(logits(loaded), logits(small))
