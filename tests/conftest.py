@@ -12,6 +12,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+CLUSTER = "cluster"
+FIRST = (CLUSTER, "tests/recipes/test_librispeech_recipes.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the tests by file; all that need a batch system are for one.
+
+    The longest begin first: batch systems, where tests wait, then whole recipes.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    last = len(FIRST)
+    ranks = {group: rank for rank, group in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(_group(item), last))
+
+
+def _group(item: pytest.Item) -> str:
+    """Its file, or CLUSTER."""
+    if item.get_closest_marker("cluster") is not None:
+        return CLUSTER
+    return item.path.relative_to(REPOSITORY).as_posix()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ usage() {
     cat <<'EOF'
 usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 
-Sets up .venv, then runs ruff, shellcheck, codespell and pytest; the first failure of the linters ends it.
+Sets up .venv, then runs ruff, shellcheck, codespell and pytest in two processes; the first failure of the linters
+ends it.
 
   --all    also run the tests marked slow, among them a whole small recipe
   --help   this text
 
 Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete
+-n 0 runs the tests in one process, as a debugger needs it; -n 4 in four.
 EOF
 }
 
@@ -40,6 +42,7 @@ echo "lint: ruff, shellcheck (${#scripts[@]} scripts) and codespell found nothin
 markers="not gpu and not slow"
 if [[ $run_slow == true ]]; then markers="not gpu"; fi
 status=0
-python -m pytest -q -m "$markers" ${arguments[@]+"${arguments[@]}"} || status=$?
+parallel=(-n 2 --dist loadgroup --no-loadscope-reorder) # tests/conftest.py says which tests stay together
+python -m pytest -q "${parallel[@]}" -m "$markers" ${arguments[@]+"${arguments[@]}"} || status=$?
 echo "ran: lint; pytest -m '$markers' ${arguments[*]-} (exit status $status)"
 exit "$status"
