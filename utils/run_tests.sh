@@ -9,7 +9,7 @@ usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 Sets up .venv, then runs ruff, shellcheck, codespell and pytest in two processes; the first failure of the linters
 ends it.
 
-  --all    also run the tests marked slow, among them a whole small recipe
+  --all    also run the tests marked slow
   --help   this text
 
 Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete
