@@ -20,6 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--utterances", type=int, default=100, help="so many of the data")
     parser.add_argument("--fractions", type=float, nargs="+", help="of a site's units")
     parser.add_argument("--sites", nargs="+", help="kinds of sites")
+    parser.add_argument("--decoder", action="store_true", help="sites of the decoder as well")
     parser.add_argument("--nj", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--part", help=SHARE_HELP)
     return parser
@@ -30,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.data.parallel import Share
     from espnet_prune.evaluate.sensitivity import SensitivityConfig, sensitivity, worst_first
     from espnet_prune.evaluate.sensitivity_plot import CHANGES, plot_sensitivity
+    from espnet_prune.sites import DecoderConfig
 
     args = get_parser().parse_args(argv)
     given = {"fractions": args.fractions, "kinds": args.sites}
     options = {key: tuple(values) for key, values in given.items() if values is not None}
-    config = SensitivityConfig(utterances=args.utterances, **options)
+    decoder = DecoderConfig() if args.decoder else None
+    config = SensitivityConfig(utterances=args.utterances, decoder=decoder, **options)
     share = Share.parse(args.part) if args.part else None
     result = sensitivity(args.model, args.data, config, args.out, args.nj, share)
     if result is None:

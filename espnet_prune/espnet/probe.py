@@ -14,7 +14,7 @@ from espnet_prune.data.kaldi_dir import where
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
 from espnet_prune.gates import FixedGate
-from espnet_prune.sites import Site
+from espnet_prune.sites import DecoderConfig, Site
 from espnet_prune.surgery import inject
 from espnet_prune.surgery.holding import holding
 
@@ -34,6 +34,7 @@ class _OpenGates:
     """What ``inject`` asks of a method: gates that only hold masks."""
 
     site_kinds: tuple[str, ...]
+    decoder: DecoderConfig | None = None
     measure: str = "parameters"
     reference_seconds: float = 10.0
     seed: int = 0
@@ -52,6 +53,7 @@ class Probe:
         folder: the model's, with ``espnet`` in it.
         utterances: what it is tried on, one by one, without padding.
         kinds: of the sites that are looked at.
+        decoder: given, those of its decoder too.
 
     Attributes:
         site_map: the model's sites.
@@ -61,12 +63,18 @@ class Probe:
         ModelError: it can't be loaded or pruned, or has no CTC.
     """
 
-    def __init__(self, folder: Path, utterances: Sequence[Utterance], kinds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        utterances: Sequence[Utterance],
+        kinds: Sequence[str],
+        decoder: DecoderConfig | None = None,
+    ) -> None:
         self.recogniser = Recogniser(folder, DecodeConfig(modes=("greedy",)))
         self.model = self.recogniser.model
         if self.model.ctc is None:
             raise ModelError(f"{folder}: this model has no CTC, whose greedy text gives the WER")
-        self.gated = inject(self.model, _OpenGates(tuple(kinds))).eval()
+        self.gated = inject(self.model, _OpenGates(tuple(kinds), decoder)).eval()
         self.site_map = self.gated.site_map
         self.sites = {site.name: site for site in self.site_map.of_kinds(kinds)}
         self.utterances = utterances

@@ -27,7 +27,7 @@ from espnet_prune.espnet.probe import Probe, Utterance
 from espnet_prune.evaluate.wer import count_errors
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import file_digest
-from espnet_prune.sites import KINDS, UNIT_KINDS, Site
+from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.stage import BEGUN, check_same, mark_begun
 
 SCHEMA = 1
@@ -44,11 +44,14 @@ class SensitivityConfig:
         utterances: of the data, evenly spread over its list; all where there are fewer.
         fractions: of a site's units, 0 < fraction <= 1; a block has one unit.
         kinds: of sites. A branch is gone with its units, so it needs none of its own.
+        decoder: given, the attention decoder's sites are measured too; greedy CTC can't feel them,
+            the loss does.
     """
 
     utterances: int = 100
     fractions: tuple[float, ...] = (0.25, 0.5, 1.0)
     kinds: tuple[str, ...] = (*UNIT_KINDS, BLOCK)
+    decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         check_range("utterances", self.utterances, 1, 1e9)
@@ -128,7 +131,7 @@ def sensitivity(
 @functools.lru_cache(maxsize=1)
 def _probe(model: Path, digest: str, data: Path, config: SensitivityConfig) -> Probe:
     """Loaded once a process; ``digest`` tells a model from an earlier one in the same folder."""
-    return Probe(model, chosen_utterances(data, config.utterances), config.kinds)
+    return Probe(model, chosen_utterances(data, config.utterances), config.kinds, config.decoder)
 
 
 def _measure(task: _Task) -> None:

@@ -24,7 +24,7 @@ def plot_sensitivity(result: Mapping, change: str, path: Path) -> Path:
     """
     from matplotlib.colors import SymLogNorm
 
-    panels = [grid for grid in _grids(result, f"{change}_change") if grid]
+    panels = _grids(result, f"{change}_change")
     values = [value for grid in panels for row in grid.values() for value in row.values()]
     top = max([abs(value) for value in values] + [1e-6])
     norm = SymLogNorm(linthresh=LINEAR_SHARE * top, vmin=-top, vmax=top)
@@ -44,22 +44,25 @@ def plot_sensitivity(result: Mapping, change: str, path: Path) -> Path:
     return save(figure, path)
 
 
-def _grids(result: Mapping, key: str) -> tuple[dict, dict]:
-    """Values by row and column: of the front-end, and of the blocks."""
-    front: dict[str, dict[str, float]] = {}
-    blocks: dict[str, dict[str, float]] = {}
-    for name, site in result["sites"].items():
-        parts = name.split(".")
+def _grids(result: Mapping, key: str) -> list[dict]:
+    """Values by row and column: of the front-end, and of the blocks of each stack."""
+    grids: dict[str, dict[str, dict[str, float]]] = {}
+    for name, site in sorted(
+        result["sites"].items(), key=lambda item: item[1]["block"] is not None
+    ):
+        stack, _, rest = name.rpartition("block.")
         if site["block"] is None:
-            grid, row, what = front, FRONT_END, " ".join(parts)
+            stack = row = FRONT_END
+            what = name.replace(".", " ")
         else:
-            grid, row = blocks, f"block {site['block']}"
-            what = " ".join(parts[2:]) or "block"
+            index, *units = rest.split(".")
+            row = f"{stack}block {index}".replace(".", " ")
+            what = " ".join(units) or "block"
         for removal in site["removals"]:
             share = f"{removal['removed'] / site['units']:.0%}"
             column = f"{what} {share}".replace("_", " ")
-            grid.setdefault(row, {})[column] = removal[key]
-    return front, blocks
+            grids.setdefault(stack, {}).setdefault(row, {})[column] = removal[key]
+    return list(grids.values())
 
 
 def _columns(grid: Mapping[str, Mapping[str, float]]) -> list[str]:

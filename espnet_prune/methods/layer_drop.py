@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from espnet_prune.budget import BLOCK, fill_to_target, keep_highest, resolve
-from espnet_prune.errors import ModelError
-from espnet_prune.methods.base import DataMethod, Pass, unit_scores
+from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.methods.base import DataMethod, MethodConfig, Pass, unit_scores
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
@@ -30,7 +30,25 @@ logger = logging.getLogger(__name__)
 
 
 class LayerDrop(DataMethod):
-    """Blocks by the loss without them, or evenly spaced; the last one in part."""
+    """Blocks by the loss without them, or evenly spaced; the last one in part.
+
+    Raises:
+        ConfigError: even spaces over encoder and decoder, which are no one depth.
+    """
+
+    def __init__(
+        self,
+        target: float = 0.5,
+        seed: int = 0,
+        config: MethodConfig | None = None,
+        updates: int = 1000,
+    ) -> None:
+        super().__init__(target, seed, config, updates)
+        if self.decoder is not None and self.config.layer_drop.order == "spaced":
+            raise ConfigError(
+                "layer_drop: order: spaced is for one stack of blocks, but decoder asks for two; "
+                "choose loss, or leave decoder out"
+            )
 
     @property
     def site_kinds(self) -> Sequence[str]:

@@ -203,6 +203,19 @@ def test_the_main_prints_the_worst_and_draws(model, data, out, tmp_path, capsys)
         assert (folder / f"sensitivity_{name}.png").stat().st_size > 10000
 
 
+def test_the_decoder_is_measured_where_it_is_asked_for(model, data, tmp_path):
+    words = ["--model", str(model), "--data", str(data), "--out", str(tmp_path), "--decoder"]
+    words += ["--utterances", "1", "--fractions", "1", "--sites", "feed_forward_unit", "block"]
+    assert main(words) == 0
+    result = json.loads((tmp_path / "sensitivity.json").read_text())
+    place = "decoder.block.0"
+    found = {n: s["removals"][0] for n, s in result["sites"].items() if n.startswith("decoder")}
+    assert set(found) == {place, f"{place}.feed_forward.units"}
+    for removal in found.values():  # greedy CTC doesn't feel it
+        assert removal["loss_change"] != 0 and removal["wer_change"] == 0
+    assert (tmp_path / "sensitivity_loss.png").stat().st_size > 10000
+
+
 def test_utterances_are_spread_over_the_data(data):
     assert [u.name for u in chosen_utterances(data, 3)] == ["u0", "u2", "u4"]
     assert len(chosen_utterances(data, 100)) == 6
