@@ -11,6 +11,11 @@ everywhere and all weights are treated alike. W^2 (and t^2) scaled by c behave a
 if tau is scaled by c too. ``normalize_scores`` divides W^2 by its mean, so that one tau suits every
 matrix, and the gate then doesn't change when the whole matrix is scaled; the published code does
 not, so it is off by default.
+
+Steps: t has one rate for every matrix and to the last update (code). In a short training that is
+too much where the scores lie close together, as those of a site's few heads do, and at the end,
+when one step of all thresholds moves the size by more than the target's tolerance. Ours, off by
+default: ``steps_in_spreads`` and ``settle_fraction`` shorten each step after the optimiser made it.
 """
 
 import math
@@ -42,6 +47,10 @@ class SelfPinchingConfig:
         normalize_scores: whether squared scores are divided by their mean (ours; the code doesn't).
         initial_drop_rate: t starts at this quantile of the scores, rounded down to whole units, so
             0 or few units closes none (ours: t has to start above 0, see above).
+        steps_in_spreads: whether t's learning rate is in units of the standard deviation of its
+            scores' roots, |W| or a unit's own, at the start (ours; the code has one rate for all).
+        settle_fraction: share of the updates at the end over which t's steps shrink to 0 along a
+            line (ours; the code's: 0).
     """
 
     temperature_start: float = TEMPERATURE_START
@@ -49,17 +58,25 @@ class SelfPinchingConfig:
     doubled: bool = False
     normalize_scores: bool = False
     initial_drop_rate: float = 0.01
+    steps_in_spreads: bool = False
+    settle_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("gate: temperature_start", self.temperature_start, 1e-8, 1e4)
         check_range("gate: temperature_end", self.temperature_end, 1e-8, self.temperature_start)
         check_range("gate: initial_drop_rate", self.initial_drop_rate, 0, 0.99)
+        check_range("gate: settle_fraction", self.settle_fraction, 0, 1)
 
     def temperature_at(self, updates: int, total: int) -> float:
         """tau after ``updates`` of ``total`` updates: half a cosine from start to end."""
         share = min(1.0, updates / max(1, total))
         falling = (1 + math.cos(math.pi * share)) / 2
         return self.temperature_end + (self.temperature_start - self.temperature_end) * falling
+
+    def step_at(self, updates: int, total: int) -> float:
+        """Share of a step that is made after ``updates`` of ``total`` updates."""
+        settling = self.settle_fraction * total
+        return min(1.0, max(0, total - updates) / settling) if settling else 1.0
 
 
 class SelfPinchingGate(Gate):
@@ -96,6 +113,11 @@ class SelfPinchingGate(Gate):
         self._squares = squares
         self.threshold = nn.Parameter(self._first_threshold())
         self.register_buffer("temperature", torch.zeros(()))
+        self.shortens = self.config.steps_in_spreads or self.config.settle_fraction > 0
+        if self.shortens:
+            self.register_buffer("before", self.threshold.detach().clone())
+            self.register_buffer("unit", self._spread())
+            self.register_buffer("step", torch.ones(()))
         self.advance(0)
 
     @property
@@ -135,18 +157,32 @@ class SelfPinchingGate(Gate):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Keeps t above 0, where its gradient would be lost."""
+        """Shortens t's step, if configured; keeps t above 0, where its gradient would be lost."""
+        if self.shortens:
+            self.threshold.lerp_(self.before, 1 - self.unit * self.step)
         self.threshold.clamp_(min=LEAST_THRESHOLD)
+        if self.shortens:
+            self.before.copy_(self.threshold)
 
     def advance(self, updates: int) -> None:
-        """Lowers the temperature."""
+        """Lowers the temperature, and the next step's share."""
         self.temperature.fill_(self.config.temperature_at(updates, self.total_updates))
+        if self.shortens:
+            self.step.fill_(self.config.step_at(updates, self.total_updates))
 
     @torch.no_grad()
     def _open(self, shift: float = 0.0) -> Tensor:
         """W^2 >= t^2; torch.round would close the weight that equals t."""
         squares = self.squares().detach()
         return (squares * math.exp(shift) >= self.threshold**2).to(squares.dtype)
+
+    @torch.no_grad()
+    def _spread(self) -> Tensor:
+        """Standard deviation of the scores' roots (); 1 where steps are as the optimiser's."""
+        roots = self.squares().detach().sqrt()
+        if not self.config.steps_in_spreads:
+            return roots.new_ones(())
+        return roots.std(correction=0).clamp_min(LEAST_THRESHOLD)
 
     @torch.no_grad()
     def _first_threshold(self) -> Tensor:

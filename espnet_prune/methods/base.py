@@ -73,6 +73,8 @@ class PinchingConfig:
         gate: of the thresholds.
         controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
         learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
+        momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
+            which counts where there are few updates (ours).
         distill: whether the uncompressed model teaches too (ours; the paper's loss has labels
             alone).
         epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
@@ -83,12 +85,14 @@ class PinchingConfig:
     gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
     controller: ControllerConfig = field(default_factory=lambda: ControllerConfig(kind="band"))
     learning_rate: float = 2e-4
+    momentum: float = 0.9
     distill: bool = False
     epochs_from_finetuning: int = 0
 
     def __post_init__(self) -> None:
         check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
         check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
+        check_range("pinching: momentum", self.momentum, 0, 0.999)
         check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)
 
 

@@ -34,6 +34,7 @@ from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
 logger = logging.getLogger(__name__)
+ADAM_SECOND_BETA = 0.999  # Adam's own
 
 
 class SelfPinching(LearningMethod):
@@ -105,7 +106,8 @@ class SelfPinching(LearningMethod):
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of the thresholds and, where the controller has any, multipliers."""
         rate = self.options.controller.learning_rate
-        return learned_groups(gated, self.options.learning_rate, rate)
+        gates, multipliers = learned_groups(gated, self.options.learning_rate, rate)
+        return [{**gates, "betas": (self.options.momentum, ADAM_SECOND_BETA)}, multipliers]
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """W^2 >= t^2, or W^2 >= c t^2 with one c for all where that misses the target."""

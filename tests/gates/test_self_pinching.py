@@ -228,3 +228,55 @@ def test_half_precision_weights_are_refused_with_the_remedy():
 def test_weights_that_are_not_finite_are_refused():
     with pytest.raises(ModelError, match="not finite"):
         gate_on(Matrix(torch.tensor([1.0, float("nan")])))
+
+
+def test_steps_in_spreads_are_those_of_the_scores_standard_deviation():
+    owner, plain = matrix(), matrix()
+    gate, stock = gate_on(owner, 0.5, steps_in_spreads=True), gate_on(plain, 0.5)
+    gate.before.fill_(0.5)
+    with torch.no_grad():
+        for each in (gate, stock):
+            each.threshold.add_(0.1)
+    spread = float(owner.weight.detach().abs().std(correction=0))
+    gate.project()
+    stock.project()
+    assert float(gate.threshold.detach()) == pytest.approx(0.5 + 0.1 * spread)
+    assert float(stock.threshold.detach()) == 0.6
+    assert "before" not in stock.state_dict()
+
+
+def test_steps_shrink_to_nothing_over_the_last_updates():
+    gate = gate_on(matrix(), 0.5, settle_fraction=0.4)
+    gate.before.fill_(0.5)
+    made = []
+    for update in range(UPDATES):
+        before = float(gate.threshold.detach())
+        with torch.no_grad():
+            gate.threshold.add_(0.01)
+        gate.project()
+        gate.advance(update + 1)
+        made.append((float(gate.threshold.detach()) - before) / 0.01)
+    assert made[:61] == pytest.approx([1.0] * 61)
+    assert made[80] == pytest.approx(0.5)
+    assert made[-1] == pytest.approx(1 / 40)
+    assert made[60:] == sorted(made[60:], reverse=True)
+
+
+def test_a_resumed_gate_goes_on_settling():
+    first = gate_on(matrix(), 0.5, settle_fraction=0.5, steps_in_spreads=True)
+    for update in range(80):
+        first.project()
+        first.advance(update + 1)
+    second = gate_on(matrix(), 0.9, settle_fraction=0.5, steps_in_spreads=True)
+    second.load_state_dict(first.state_dict())
+    for gate in (first, second):
+        with torch.no_grad():
+            gate.threshold.add_(0.1)
+        gate.project()
+    assert torch.equal(first.threshold, second.threshold)
+    assert float(first.threshold.detach()) < 0.6
+
+
+def test_shares_out_of_range_are_named():
+    with pytest.raises(ConfigError, match="settle_fraction"):
+        SelfPinchingConfig(settle_fraction=1.5)
