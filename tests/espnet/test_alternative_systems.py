@@ -7,8 +7,11 @@ import pytest
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.espnet.systems import read_system
 from espnet_prune.methods import MethodConfig
+from espnet_prune.sites import DecoderConfig
 
-FILE = Path(__file__).resolve().parents[2] / "conf/systems/alternatives.yaml"
+FOLDER = Path(__file__).resolve().parents[2] / "conf/systems"
+FILE = FOLDER / "alternatives.yaml"
+WITH_DECODER = FOLDER / "with_decoder.yaml"
 NAMES = list(load_yaml(FILE)["systems"])
 
 
@@ -24,3 +27,12 @@ def test_every_method_is_there_at_both_targets():
     methods = {system.method for system in systems}
     assert {(s.method, s.target) for s in systems} == {(m, t) for m in methods for t in (0.5, 0.7)}
     assert methods >= {"l0_distill", "fisher", "layer_drop", "folding", "nas"}
+
+
+@pytest.mark.parametrize("name", load_yaml(WITH_DECODER)["systems"])
+def test_rows_with_the_decoder_say_so(name):
+    system = read_system(WITH_DECODER, name)
+    config = to_dataclass(MethodConfig, system.options, name)
+    assert system.target == 0.5
+    assert config.decoder == (DecoderConfig() if "_decoder_" in name else None)
+    assert config.budget.measure == ("macs" if "_macs_" in name else "parameters")

@@ -269,6 +269,20 @@ def test_the_cut_at_its_target_is_recorded(system):
     assert plan_of(small).to_json() == json.loads((out / "plan.json").read_text())
 
 
+@pytest.mark.parametrize("method", ["magnitude", "small_from_scratch"])
+def test_a_decoder_that_is_cut_too_is_counted_by_itself(system, method):
+    out = system(0.5, decoder={}, budget={"tolerance": 0.02})
+    update_record(out, prune_conf={"system": {"method": method, "target": 0.5}})
+    stages.cut_system(out)
+    record, small = read_record(out), load(out / "cut")
+    sparsity, params = record["sparsity"], record["params"]
+    assert params["prunable"] == {"kept": sparsity["kept"], "dense": sparsity["total"]}
+    for name, part in (("encoder", small.encoder), ("decoder", small.decoder), ("total", small)):
+        assert params[name]["kept"] == sum(p.numel() for p in part.parameters())
+        assert params[name]["kept"] < params[name]["dense"]
+    assert plan_of(small).to_json() == json.loads((out / "plan.json").read_text())
+
+
 def test_a_missed_target_says_by_how_much(system):
     """Whole heads alone: eighths can't come nearer to this target."""
     out = system(0.45, sites=["head"])

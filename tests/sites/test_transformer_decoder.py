@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from espnet_prune.budget import Budget
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.espnet.build import build_asr_model, load_trained, write_espnet_folder
-from espnet_prune.espnet.fast_decoder import CachedDecoder
+from espnet_prune.espnet.fast_decoder import CachedDecoder, speed_up
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.sites import DecoderConfig
 from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save, sites_of
@@ -43,6 +43,7 @@ class WithDecoder(AllSites):
 def config(**changes) -> dict:
     values = {
         "token_list": TOKENS,
+        "token_type": "char",
         "frontend": "default",
         "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 20},
         "normalize": None,
@@ -239,6 +240,21 @@ def test_the_folder_for_stock_espnet_holds_the_same_model(small, tmp_path):
     again = load_trained(folder / "config.yaml", folder / "model.pth")
     assert torch.equal(outputs(again), outputs(small))
     assert plan_of(again) == plan_of(small)
+
+
+def test_stock_espnet_decodes_it_and_so_does_the_fast_search(small, tmp_path):
+    from espnet2.bin.asr_inference import Speech2Text
+
+    folder = write_espnet_folder(small, tmp_path)
+    files = str(folder / "config.yaml"), str(folder / "model.pth")
+    search = Speech2Text(*files, beam_size=3, ctc_weight=0.3, lm_weight=0.0, maxlenratio=-6)
+    speech = torch.randn(12000, generator=torch.Generator().manual_seed(5)).numpy()
+    stock = search(speech)
+    assert speed_up(search.beam_search)
+    fast = search(speech)
+    assert [hypothesis[2] for hypothesis in fast] == [hypothesis[2] for hypothesis in stock]
+    scores = [[float(hypothesis[3].score) for hypothesis in found] for found in (fast, stock)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
 def test_a_plan_rebuilds_the_shape(small):
