@@ -1,9 +1,11 @@
 """Everything that the stages left in an experiment, gathered into one report.
 
 ``report.json``: ``{"schema": 1, "corpus", "experiment", "systems": [{"name", "method", "seed",
-"target", "options", "params", "weights_bytes", "sparsity", "macs_per_second", "rtf", "speedup",
-"machine", "wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is scored once a decoding
-mode, hence the key. What a stage has not made yet is null, never invented.
+"target", "options", "ladder", "shared", "params", "weights_bytes", "sparsity", "macs_per_second",
+"rtf", "speedup", "machine", "wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is
+scored once a decoding mode, hence the key; ``shared`` names the system whose run of stage 8 gave
+this one too, and the part of ``train_seconds`` and ``updates`` that both have. What a stage has not
+made yet is null, never invented.
 """
 
 import csv
@@ -96,6 +98,8 @@ def _system(folder: Path) -> dict:
         "seed": record.get("seed"),
         "target": record.get("target"),
         "options": asked.get("options") or {},
+        "ladder": asked.get("ladder"),
+        "shared": record.get("shared"),
         "params": record.get("params"),
         "weights_bytes": record.get("weights_bytes") or _teacher_bytes(folder, record),
         "sparsity": record.get("sparsity"),

@@ -16,24 +16,31 @@ SIDE_STEP = 0.015
 FRONT_END = "front-end"
 
 
-def subplots(rows: int, width: float, height: float, **options):
-    """A figure of so many inches, and its panels one below the other."""
+def subplots(rows: int, width: float, height: float, columns: int = 1, **options):
+    """A figure of so many inches, and its panels, by default one below the other."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(rows, 1, figsize=(width, height), layout="constrained", **options)
+    return pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
-def save(figure, path: Path) -> Path:
-    """Writes a PNG, whole or not at all, and forgets the figure."""
-    from matplotlib import pyplot
+def save(figure, *paths: Path) -> Path:
+    """Writes a file for each path, by its ending, whole or not at all; forgets the figure.
 
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
+    Returns:
+        The first path.
+    """
+    from matplotlib import pyplot, rc_context
+
+    for path in paths:
+        kind = path.suffix.lstrip(".")
+        undated = {"metadata": {"Date": None}} if kind == "svg" else {}
+        with atomic_path(path) as temporary, rc_context({"svg.hashsalt": path.name}):
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, format=kind, **undated)
     pyplot.close(figure)
-    return path
+    return paths[0]
 
 
 def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:

@@ -21,6 +21,10 @@ ZEROS_NOTE = (
     "* Single weights: the parameters removed are zeros in tensors of the same shape. Each takes "
     "one bit of the file; the model is not faster."
 )
+SHARED_NOTE = (
+    "In brackets: seconds of a run of stage 8 that gave several sizes, up to this one; they are in "
+    "the row of the named system too."
+)
 PLACE_OF_COMMANDS = "Commands run in the folder that holds exp; $root is the repository."
 
 Line = tuple[str, dict]
@@ -96,9 +100,13 @@ def _sizes(lines: Sequence[Line], exact: bool) -> Table:
         size = system["weights_bytes"]
         file = _part(system, size, _bytes) if size else NOT_RUN
         rows.append([name, *parts, file, _sparsity(system), _seconds(system)])
-    zeros = any(prunes_single_weights(system) for _, system in lines)
+    notes = {
+        ZEROS_NOTE: any(prunes_single_weights(system) for _, system in lines),
+        SHARED_NOTE: any(system["shared"] for _, system in lines),
+    }
     header += ["sparsity reached", "training s"]
-    return Table("Sizes (kept of dense)", header, rows, ZEROS_NOTE if zeros else "")
+    note = " ".join(text for text, needed in notes.items() if needed)
+    return Table("Sizes (kept of dense)", header, rows, note)
 
 
 def _decoder_is_cut(system: dict) -> bool:
@@ -120,8 +128,12 @@ def _sparsity(system: dict) -> str:
 
 
 def _seconds(system: dict) -> str:
-    seconds = system["train_seconds"]
-    return NOT_RUN if seconds is None else f"{seconds:.0f}"
+    seconds, shared = system["train_seconds"], system["shared"]
+    if seconds is None:
+        return NOT_RUN
+    return f"{seconds:.0f}" + (
+        f" ({shared['seconds']:.0f} of {shared['system']})" if shared else ""
+    )
 
 
 def _speeds(lines: Sequence[Line]) -> Table:
@@ -197,7 +209,9 @@ def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
         prefix = f"{report['experiment']}/" if len(reports) > 1 else ""
         for system in report["systems"]:
             options = json.dumps(system["options"], sort_keys=True)
-            groups[(prefix, system["method"], system["target"], options)].append(system)
+            ladder = " of a ladder" if system["shared"] or system["ladder"] else ""
+            key = (prefix, f"{system['method']}{ladder}", system["target"], options)
+            groups[key].append(system)
     rows = []
     for (prefix, method, target, _), systems in groups.items():
         seeds = {system["seed"] for system in systems}
@@ -347,6 +361,14 @@ def made(system: dict) -> str:
             parts.append(f"the gates' expected sparsity was {sparsity['expected']:.2%}")
     if system["options"]:
         parts.append(f"options {json.dumps(system['options'])}")
+    if system["ladder"]:
+        parts.append(f"its run also gave the sizes {', '.join(map(str, system['ladder']))}")
+    if system["shared"]:
+        shared = system["shared"]
+        parts.append(
+            f"its first {shared['updates']} updates and {shared['seconds']:.0f} s are those of "
+            f"{shared['system']}"
+        )
     if system["masked_equals_cut"]:
         difference = system["masked_equals_cut"]["max_difference"]
         parts.append(f"masked and cut outputs differ by at most {difference:.1e}")

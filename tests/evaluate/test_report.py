@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from made_up_experiment import make_system
 
 from espnet_prune.bin.report import main
 from espnet_prune.errors import DataError
@@ -18,55 +19,6 @@ from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
 
 PARTS = ("index.html", "RESULTS.md", "report.json")
-
-
-def make_system(experiment, name: str, method: str, seed: int = 0, complete: bool = True) -> None:
-    folder = experiment / name
-    dense = 1000
-    kept = dense if method == "teacher" else 600
-    record = {
-        "schema": 1,
-        "name": name,
-        "method": method,
-        "seed": seed,
-        "target": 0.5,
-        "sparsity": None
-        if method == "teacher"
-        else {"measure": "parameters", "kept": 400, "total": 800, "value": 0.5, "expected": 0.49},
-        "params": {
-            "prunable": None if method == "teacher" else {"kept": 400, "dense": 800},
-            "encoder": {"kept": kept, "dense": dense},
-            "total": {"kept": kept + 100, "dense": dense + 100},
-        },
-        "weights_bytes": None if method == "teacher" else {"kept": 3_912_345, "dense": 7_600_000},
-        "train_seconds": {"prune": 1.5, "finetune": 2.0},
-        "updates": {"prune": 10, "finetune": 5},
-        "commands": ["python -m example"],
-        "provenance": {"commit": "abc"},
-    }
-    folder.mkdir(parents=True)
-    (folder / "system.json").write_text(json.dumps(record))
-    if not complete:
-        return
-    score = {"schema": 1, "errors": 5, "words": 100, "wer": 5.0 + seed, "ci95": [2.0, 9.0]}
-    score["p_vs_teacher"] = None if method == "teacher" else 0.4
-    for mode in ("greedy", "joint"):
-        path = folder / "decode" / "test" / mode / "score.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(score))
-    rtf = {"encoder": 0.01, "ctc_greedy": 0.02, "joint": 0.2, "threads": 1, "batch": 1}
-    speedup = {"encoder": 1.4, "predicted": 1.5}
-    profile = {"schema": 1, "macs_per_second": 1e6, "rtf": rtf, "speedup": speedup}
-    (folder / "profile.json").write_text(json.dumps(profile))
-    if method == "l0_distill":
-        (folder / "prune").mkdir()
-        (folder / "prune" / "progress.csv").write_text(
-            "epoch,update,loss,target_sparsity,expected_sparsity,hard_sparsity,lambda_linear\n"
-            "1,1,3.0,0.1,0.1,0.0,0.0\n1,2,2.5,0.2,0.15,0.1,-1.0\n"
-        )
-        site = {"kind": "head", "block": 0, "units": 4, "kept": [0, 2]}
-        plan = {"schema": 1, "sites": {"block.0.attention.heads": site}}
-        (folder / "plan.json").write_text(json.dumps(plan))
 
 
 @pytest.fixture
@@ -197,6 +149,22 @@ def test_the_size_of_the_file_of_weights(experiment):
         "l0_50": "3.9 MB of 7.6 MB",
         "l0_50_seed1": "not run",
     }
+
+
+def test_what_several_sizes_share_is_marked(experiment, capsys):
+    record = {"method": "l0_distill", "system": {"ladder": [0.3]}}
+    edit(experiment / "l0_50/system.json", prune_conf=record)
+    shared = {"system": "l0_50", "seconds": 1.25, "updates": 6}
+    edit(experiment / "l0_50_seed1/system.json", shared=shared, updates={"prune": 6, "finetune": 9})
+    main([str(experiment), "--corpus", "made_up"])
+    printed = capsys.readouterr().out
+    assert "4 (1 of l0_50)" in printed and "a run of stage 8 that gave several sizes" in printed
+    results = (experiment / "report/RESULTS.md").read_text()
+    assert "; its run also gave the sizes 0.3;" in results
+    assert "; its first 6 updates and 1 s are those of l0_50;" in results
+    assert "l0_distill of a ladder at 50%, 2 seeds" in results
+    report = json.loads((experiment / "report/report.json").read_text())
+    assert [s["shared"] for s in report["systems"]] == [None, None, shared]
 
 
 def test_zeros_in_tensors_of_the_same_shape_are_marked(experiment, capsys):
