@@ -41,7 +41,7 @@ class Axis:
 
 
 def _kept(system: dict, mode: str) -> float | None:
-    return system["params"] and system["params"]["encoder"]["kept"] / 1e6
+    return system["params"] and system["params"]["total"]["kept"] / 1e6
 
 
 def _speedup(system: dict, mode: str) -> float | None:
@@ -60,7 +60,7 @@ def _rtf(system: dict, mode: str) -> float | None:
 
 
 AXES = (
-    Axis("encoder_parameters_millions", "encoder parameters kept, millions", False, _kept),
+    Axis("parameters_millions", "parameters of the model, millions", False, _kept),
     Axis("encoder_speedup", "speed-up of the encoder", True, _speedup),
     Axis("rtf", "real-time factor: the dense model's, over the speed-up", False, _rtf, True),
 )

@@ -12,7 +12,7 @@ from espnet_prune.evaluate.pareto import charts, curves_of, pareto_front, read_s
 
 RUN = {"method": "l0_distill", "system": {"ladder": [0.3]}}
 SHARED = {"system": "ladder_70", "seconds": 1.0, "updates": 4}
-# encoder parameters, WER, speed-up, updates of stage 8 and whether it is of the ladder's run
+# parameters, WER, speed-up, updates of stage 8 and whether it is of the ladder's run
 SYSTEMS = {
     "teacher": (1000, 5.0, 1.0, None),
     "ladder_30": (700, 5.5, 1.2, SHARED),
@@ -37,7 +37,7 @@ def experiment(tmp_path):
     folder = tmp_path / "exp" / "base"
     for name, (kept, wer, speedup, shared) in SYSTEMS.items():
         make_system(folder, name, "teacher" if name == "teacher" else "l0_distill")
-        params = {"encoder": {"kept": kept, "dense": 1000}}
+        params = {"total": {"kept": kept, "dense": 1000}}
         edit(folder / name / "system.json", params=params, shared=shared)
         if name == "ladder_70":
             edit(folder / name / "system.json", prune_conf=RUN)
@@ -83,7 +83,7 @@ def test_figures_and_json_of_every_set_and_mode(experiment, capsys):
     result = json.loads((out / "pareto.json").read_text())
     fronts = {(c["wer"], c["against"]): c["front"] for c in result["charts"]}
     by_size = ["ladder_70", "single_30", "teacher"]
-    assert fronts["test/joint", "encoder_parameters_millions"] == by_size
+    assert fronts["test/joint", "parameters_millions"] == by_size
     assert fronts["test/joint", "encoder_speedup"] == by_size[::-1]
     assert fronts["test/joint", "rtf"] == ["teacher"], "as fast as the others there, and better"
     assert fronts["test/greedy", "rtf"] == by_size
