@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Makes the tokens, unless it is done already."""
     from espnet_prune.data.resume import file_fingerprint
     from espnet_prune.data.tokens import make_tokens
+    from espnet_prune.hf.identity import TOKENIZER_FILES, with_contents
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if args.tokenizer is not None:
         config["tokenizer"] = args.tokenizer
+        config = with_contents(config, args.tokenizer, TOKENIZER_FILES, args.out)
     if not finished(args.out, config):
         tokens = make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)

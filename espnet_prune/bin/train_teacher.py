@@ -25,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml
     from espnet_prune.errors import ConfigError
+    from espnet_prune.hf.identity import MODEL_FILES, with_contents
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
     config = load_yaml(args.config)
-    if finished(args.out, config):
+    pretrained = (config.get("encoder_conf") or {}).get("model")
+    made_by = with_contents(config, pretrained, MODEL_FILES, args.out)
+    if finished(args.out, made_by):
         return 0
     from espnet_prune.espnet.build import build_asr_model
     from espnet_prune.espnet.distributed import is_first
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_first():
         return 0
     finish_teacher(args.out, config, untrained)
-    mark_finished(args.out, config)
+    mark_finished(args.out, made_by)
     return 0
 
 
