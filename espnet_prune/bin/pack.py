@@ -1,4 +1,4 @@
-"""Stage 14: a pruned model with its record, as one file to carry away."""
+"""Stage 14: a pruned model with its record, as one file to carry away, and one for ESPnet."""
 
 import argparse
 import sys
@@ -12,17 +12,28 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--system", type=Path, required=True, help="the system's folder")
-    parser.add_argument("--out", type=Path, required=True, help="the .zip to make")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="NAME.zip, for espnet_prune.load; NAME_espnet.zip, which stock ESPnet's "
+        "from_pretrained takes, is made beside it, but not of a Whisper",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Packs the model."""
-    from espnet_prune.export.pack import pack_system
+    from espnet_prune.export.pack import is_for_espnet, pack_for_espnet, pack_system
 
     args = get_parser().parse_args(argv)
     pack_system(args.system, args.out)
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+    made = [args.out]
+    if is_for_espnet(args.system):
+        made.append(args.out.with_name(f"{args.out.stem}_espnet.zip"))
+        pack_for_espnet(args.system, made[-1])
+    for path in made:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

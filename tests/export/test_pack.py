@@ -1,0 +1,106 @@
+"""Zips of a system: the one for stock ESPnet, by its own unpack and Speech2Text."""
+
+import zipfile
+
+import numpy
+import pytest
+import torch
+import yaml
+from models import ENCODER
+
+from espnet_prune.bin import run_main
+from espnet_prune.bin.pack import main as pack_main
+from espnet_prune.data.tokens import make_tokens
+from espnet_prune.errors import ModelError
+from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
+from espnet_prune.espnet.system import update_record, write_cut
+from espnet_prune.export.pack import pack_for_espnet
+from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.surgery import cut, inject, load
+
+TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """Folder of a cut system with random weights, BPE tokens and global_mvn."""
+    folder = tmp_path_factory.mktemp("exp") / "half"
+    (folder / "data").mkdir(parents=True)
+    text = folder / "data/text"
+    text.write_text("".join(f"u{i} {t}\n" for i, t in enumerate(TEXTS)))
+    torch.manual_seed(0)
+    model = build_asr_model(
+        {
+            "token_list": make_tokens(text, folder / "data/tokens", "bpe", 16),
+            "token_type": "bpe",
+            "bpemodel": str(folder / "data/tokens/bpe.model"),
+            "frontend_conf": {"n_mels": 20, "hop_length": 160, "win_length": 400},
+            "normalize": "global_mvn",
+            "encoder": "conformer",
+            "encoder_conf": ENCODER,
+            "decoder": "transformer",
+            "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
+        }
+    ).eval()
+    torch.nn.init.normal_(model.ctc.ctc_lo.weight, 0.0, 3.0)
+    model.normalize.mean.uniform_(-3, 3)
+    model.normalize.std.uniform_(0.5, 2)
+    method = make_method("uniform_magnitude", target=0.5, config=MethodConfig(), updates=4)
+    gated = inject(model, method).eval()
+    write_cut(folder, cut(gated, method.masks(gated)), "model")
+    update_record(folder, method="uniform_magnitude", target=0.5, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zips(system, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pack")
+    assert run_main(pack_main, ["--system", str(system), "--out", str(folder / "half.zip")]) == 0
+    return folder / "half.zip", folder / "half_espnet.zip"
+
+
+def test_our_zip_loads(system, zips, tmp_path):
+    with zipfile.ZipFile(zips[0]) as archive:
+        archive.extractall(tmp_path)
+    assert (tmp_path / "plan.json").exists() and (tmp_path / "system.json").exists()
+    packed, own = load(tmp_path).state_dict(), load(system / "model").state_dict()
+    assert all(torch.equal(packed[name], own[name]) for name in own)
+
+
+def test_stock_espnet_unpacks_and_loads(system, zips, tmp_path):
+    from espnet2.bin.asr_inference import Speech2Text
+    from espnet2.main_funcs.pack_funcs import unpack  # what from_pretrained does with a local file
+
+    files = unpack(zips[1], tmp_path / "unpacked")
+    search = Speech2Text(**files, beam_size=3, ctc_weight=0.3)
+    samples = numpy.random.default_rng(0).normal(0, 3000, 16000).astype(numpy.int16)
+    speech = (samples / 32768).astype(numpy.float32)
+    own = load(system / "model")
+    with torch.no_grad():
+        both = []
+        for model in (search.asr_model, own):
+            encoded, _ = model.encode(torch.from_numpy(speech)[None], torch.tensor([len(speech)]))
+            both.append(model.ctc.log_softmax(encoded))
+    assert torch.equal(*both)  # were a weight missing, ESPnet would leave it random without a word
+    pairs = zip(search.asr_model.named_parameters(), own.named_parameters(), strict=True)
+    assert all(name == same and torch.equal(a, b) for (name, a), (same, b) in pairs)
+    recogniser = open_recogniser(system / "model", DecodeConfig(beam_size=3))
+    text = " ".join((search(speech)[0][0] or "").split())
+    assert text == recogniser.transcribe(samples, "joint") != ""
+
+
+def test_no_place_of_this_machine_is_in_it(system, zips):
+    with zipfile.ZipFile(zips[1]) as archive:
+        config = archive.read("config.yaml").decode()
+    assert str(system.parent) not in config
+    assert yaml.safe_load(config)["bpemodel"] == "bpe.model"
+
+
+def test_a_whisper_is_none_of_stock_espnet(system, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.json").write_text("{}")
+    with pytest.raises(ModelError, match="no model for stock ESPnet"):
+        pack_for_espnet(tmp_path, tmp_path / "a.zip")
+    assert run_main(pack_main, ["--system", str(tmp_path), "--out", str(tmp_path / "b.zip")]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["b.zip"]
