@@ -1,4 +1,7 @@
-"""A tiny experiment on noise that a test makes itself, driven through the real mains."""
+"""A tiny experiment on noise that a test makes itself, driven through the real mains.
+
+Its trainings ask for mixed precision, as a full-size recipe does that is tried on a CPU.
+"""
 
 import os
 import shutil
@@ -25,6 +28,7 @@ optim_conf: {{lr: 1e-3}}
 scheduler_conf: {{warmup_steps: 5}}
 """
 TRAINING = """\
+use_amp: true
 batch_bins: 120000
 num_iters_per_epoch: 4
 max_epoch: 3

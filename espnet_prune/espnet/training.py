@@ -135,6 +135,9 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     made_by = _movable(plain, out.resolve())
+    if plain.get("use_amp") and not ngpu:  # ESPnet's is CUDA's alone, and warns at every batch
+        logger.info("use_amp: true is for GPUs; on the CPU this trains in float32")
+        plain["use_amp"] = False
     if (out / CHECKPOINT).exists():
         check_same(out, made_by, BEGUN)
     archives.register()

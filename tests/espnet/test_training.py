@@ -55,6 +55,14 @@ def test_the_resolved_configuration_holds_everything(folder):
     assert Task.commands[-1]["--ngpu"] == "0"
 
 
+def test_mixed_precision_is_left_to_gpus(folder, caplog):
+    """And a training begun on either goes on on the other."""
+    with caplog.at_level("INFO"):
+        assert train(folder, use_amp=True)["use_amp"] is False
+    assert "use_amp: true is for GPUs; on the CPU this trains in float32" in caplog.text
+    assert json.loads((folder / "exp/l0/prune/.begun.json").read_text())["config"]["use_amp"]
+
+
 def test_the_same_command_goes_on(folder):
     assert train(folder) == train(folder)
 

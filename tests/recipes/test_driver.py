@@ -154,6 +154,26 @@ def test_test_sets_are_never_filtered(driver, places):
     assert filtered == {"data/train": True, "data/dev": True, "data/test": False}
 
 
+def test_a_set_both_validated_on_and_scored_is_there_twice(driver, places):
+    """Filtered for the training, whole for the scores."""
+    sets = ["--valid_set", "dev", "--test_sets", "dev test", "--speed_factors", "1.0"]
+    process, commands = driver(*places, *sets)
+    assert process.returncode == 0, process.stderr
+    formatted = {
+        c.split("--out ")[1].split()[0]: (c.split("--source ")[1].split()[0], "--max_seconds" in c)
+        for c in commands
+        if ".format_audio " in c
+    }
+    assert formatted["dump/dev_valid"] == ("data/dev", True)
+    assert formatted["dump/dev"] == ("data/dev", False)
+    trained = [c for c in commands if "--valid " in c]
+    mains = {c.split("espnet_prune.bin.")[1].split()[0] for c in trained}
+    assert mains == {"collect_stats", "train_teacher", "prune", "finetune"}
+    assert all("--valid dump/dev_valid " in c for c in trained)
+    decoded = [c for c in commands if ".decode " in c or ".score " in c]
+    assert decoded and not any("dev_valid" in c for c in decoded)
+
+
 def test_every_main_of_the_driver_exists(driver, places):
     _, commands = driver(*places, "--speed_factors", "0.9 1.0")
     for name in mains(commands):
