@@ -1,5 +1,6 @@
 """Budget: sizes, sparsity, targets, and the controllers that reach them."""
 
+from espnet_prune.budget.align import align_widths
 from espnet_prune.budget.controllers import (
     BAND_STRENGTH_UNITS,
     BAND_STRENGTH_WEIGHTS,
@@ -37,6 +38,7 @@ __all__ = [
     "Rung",
     "Structure",
     "TargetSchedule",
+    "align_widths",
     "close_empty_branches",
     "even_rungs",
     "expected_counts",

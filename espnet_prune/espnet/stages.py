@@ -219,6 +219,7 @@ def cut_system(out: Path) -> float:
     expected = float(gated.expected_sparsity().detach())
     gated.eval()
     masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
+    masks = method.aligned(gated, masks)
     method.rewrite(gated, masks)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import MEASURES, Controller, ControllerConfig
+from espnet_prune.budget import MEASURES, Controller, ControllerConfig, align_widths
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
@@ -25,7 +25,11 @@ from espnet_prune.methods.options import (
     ModuleErrorConfig,
 )
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
+from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
+
+ALIGNMENTS = (1, 2, 4, 8, 16, 32)
+ALIGNED_KINDS = (FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL)
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,25 @@ class BudgetConfig:
         measure: ``parameters`` or ``macs``.
         reference_seconds: length of the utterance that MACs are counted for.
         tolerance: allowed distance of the reached hard sparsity from the target.
+        align: widths of feed-forwards and of convolutions, the front-end's too, are multiples of
+            this after the cut (or whole); 1 leaves them as learned. Heads have the width d_k each,
+            which no cut changes.
     """
 
     measure: str = "parameters"
     reference_seconds: float = 10.0
     tolerance: float = 0.005
+    align: int = 1
 
     def __post_init__(self) -> None:
         check_choice("budget: measure", self.measure, MEASURES)
         check_range("budget: reference_seconds", self.reference_seconds, 0.5, 600)
         check_range("budget: tolerance", self.tolerance, 0, 1)
+        if self.align not in ALIGNMENTS:
+            raise ConfigError(
+                f"budget: align: {self.align}; expected one of {ALIGNMENTS}, 1 for widths as they "
+                "are learned"
+            )
 
 
 @dataclass(frozen=True)
@@ -223,6 +236,43 @@ class Method(ABC):
     @abstractmethod
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved hard masks (units,) of all sites, at the target."""
+
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """Scores (units,) of the units of every gated site; a narrower site loses the lowest.
+
+        By default how probably a unit is kept, or its magnitude where masks aren't learned.
+        """
+        if not self.learns_masks:
+            return unit_scores(gated, Site.magnitudes)
+        return unit_scores(gated, lambda site: gated.gate(site.name).probabilities().detach())
+
+    def aligned(
+        self, gated: GatedModel, masks: Mapping[str, Tensor], target: float | None = None
+    ) -> Mapping[str, Tensor]:
+        """The masks with the widths that ``budget: align`` asks for, at the target again.
+
+        Args:
+            gated: the gated model.
+            masks: what ``masks`` gave.
+            target: of a rung; by default the method's own.
+
+        Raises:
+            ConfigError: none of the gated sites has a width to align.
+            TargetMissedError: such widths come not near enough to the target.
+        """
+        multiple = self.config.budget.align
+        if multiple == 1:
+            return masks
+        sites = gated.site_map.sites
+        scores = {n: s for n, s in self.order(gated).items() if sites[n].kind in ALIGNED_KINDS}
+        if not scores:
+            raise ConfigError(
+                f"budget: align: {multiple}: none of the pruned sites has a width to align; add "
+                f"one of {ALIGNED_KINDS} to `sites`, or leave align at 1"
+            )
+        target = self.target if target is None else target
+        tolerance = self.config.budget.tolerance
+        return align_widths(masks, scores, gated.budget, target, tolerance, multiple)
 
     def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
         """Changes the kept units' weights, in place, before the cut; by default nothing."""

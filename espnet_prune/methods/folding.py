@@ -34,12 +34,15 @@ class Folding(Method):
         shares = keep_same_share(scores, gated.budget, self.target)
         tolerance = self.config.budget.tolerance
         shares = fill_to_target(shares, scores, gated.budget, self.target, tolerance)
-        masks = {}
-        for name in scores:
-            masks[name] = torch.zeros_like(shares[name])
-            for members in _clusters(gated, name, shares[name]):
-                masks[name][members[0]] = 1.0
-        return resolve(gated.site_map, masks)
+        return _first_ones(gated, {name: shares[name] for name in scores})
+
+    def aligned(
+        self, gated: GatedModel, masks: Mapping[str, Tensor], target: float | None = None
+    ) -> Mapping[str, Tensor]:
+        """As many clusters as the aligned width."""
+        widths = super().aligned(gated, masks, target)
+        names = unit_scores(gated, Site.magnitudes)
+        return _first_ones(gated, {name: widths[name] for name in names})
 
     def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
         """Merges the clusters into the units that stay, in place.
@@ -54,6 +57,16 @@ class Folding(Method):
                 raise ModelError(f"{name}: these masks weren't made by folding this model")
         for name, found in clusters.items():
             fold(gated.site_map.sites[name], found)
+
+
+def _first_ones(gated: GatedModel, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Resolved masks of each cluster's first unit, as many clusters as a site's mask keeps."""
+    firsts = {}
+    for name, mask in masks.items():
+        firsts[name] = torch.zeros_like(mask)
+        for members in _clusters(gated, name, mask):
+            firsts[name][members[0]] = 1.0
+    return resolve(gated.site_map, firsts)
 
 
 def _clusters(gated: GatedModel, name: str, mask: Tensor) -> list[Tensor]:

@@ -37,16 +37,20 @@ class ModuleError(Method):
             ConfigError: no file of errors is named, or it is of another model or other sites.
             DataError: the file is missing or damaged.
         """
+        scores = self.order(gated)
+        tolerance = self.config.budget.tolerance
+        masks = keep_highest(scores, gated.budget, self.target)
+        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """Each unit's place by its group's error for what it costs."""
         options = self.config.module_error
         if options is None:
             raise ConfigError(
                 f"module_error: file: a method of this name needs the errors of `{COMMAND}`; name "
                 "its sensitivity.json in the system's options"
             )
-        scores = module_scores(gated, Path(options.file), f"{options.measure}_change")
-        tolerance = self.config.budget.tolerance
-        masks = keep_highest(scores, gated.budget, self.target)
-        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        return module_scores(gated, Path(options.file), f"{options.measure}_change")
 
 
 def module_scores(gated: GatedModel, path: Path, key: str) -> dict[str, Tensor]:

@@ -14,6 +14,9 @@ class RandomUnits(Method):
     """Units are ranked by seeded noise, all together."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        return keep_highest(self.order(gated), gated.budget, self.target)
+
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """The noise."""
         generator = torch.Generator().manual_seed(self.seed)
-        scores = unit_scores(gated, lambda site: torch.rand(site.units, generator=generator))
-        return keep_highest(scores, gated.budget, self.target)
+        return unit_scores(gated, lambda site: torch.rand(site.units, generator=generator))

@@ -125,10 +125,14 @@ class SelfPinching(LearningMethod):
         )
         return self.masks_at_target(gated)
 
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """Squared scores beside their site's threshold."""
+        gates = {name: gated.gate(name) for name in gated.gate_names()}
+        return {n: g.ratios() for n, g in gates.items() if isinstance(g, SelfPinchingGate)}
+
     def masks_at_target(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The masks of all thresholds scaled alike; finer units fill what a coarse one leaves."""
-        gates = {name: gated.gate(name) for name in gated.gate_names()}
-        ratios = {n: g.ratios() for n, g in gates.items() if isinstance(g, SelfPinchingGate)}
+        ratios = self.order(gated)
         masks = keep_highest(ratios, gated.budget, self.target)
         tolerance = self.config.budget.tolerance
         return fill_to_target(masks, ratios, gated.budget, self.target, tolerance)

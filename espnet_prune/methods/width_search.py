@@ -12,7 +12,6 @@ teacher, which is that of the other systems.
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from espnet_prune.budget import fill_to_target
@@ -43,9 +42,17 @@ class WidthSearch(L0Distill):
         The shift fixes the number of units of each site, the order which ones they are.
         """
         masks = super().masks(gated)
-        names = unit_scores(gated, lambda site: torch.arange(site.units))
-        for name in names:
+        scores = self.order(gated)
+        for name in scores:
             masks[name] = gated.gate(name).widest(int((masks[name] != 0).sum()))
-        scores = {name: -gated.gate(name).rank / gated.gate(name).units for name in names}
         tolerance = self.config.budget.tolerance
         return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """Each unit's place by magnitude, as a share of its site's units; the first ones stay."""
+
+        def score(site: Site) -> Tensor:
+            gate = gated.gate(site.name)
+            return -gate.rank / gate.units
+
+        return unit_scores(gated, score)

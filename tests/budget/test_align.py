@@ -1,0 +1,111 @@
+"""Aligned widths: multiples, the target hit again, the units by their scores."""
+
+import pytest
+import torch
+from models import encoder, passes_of
+
+from espnet_prune.budget import align_widths
+from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ConfigError, TargetMissedError
+from espnet_prune.methods import METHODS, MethodConfig, make_method
+from espnet_prune.methods.base import ALIGNED_KINDS
+from espnet_prune.surgery import cut, inject, plan_of
+
+WIDE = {"output_size": 48, "linear_units": 200}
+NOT_ALIGNED = {"module_error", "unpruned", "self_pinching_weights", "uniform_magnitude_weights"}
+
+
+def config(align: int, measure: str = "parameters", **budget) -> MethodConfig:
+    options = {"budget": {"align": align, "measure": measure, **budget}}
+    return to_dataclass(MethodConfig, options, "test")
+
+
+def widths(masks) -> dict[str, int]:
+    return {name: int((mask != 0).sum()) for name, mask in masks.items()}
+
+
+CASES = [(name, 8, 0.5, "parameters") for name in sorted(set(METHODS) - NOT_ALIGNED)]
+
+
+@pytest.mark.parametrize(
+    ("name", "align", "target", "measure"),
+    [*CASES, ("l0", 4, 0.3, "macs"), ("uniform_magnitude", 4, 0.3, "macs")],
+)
+def test_widths_are_multiples_at_the_target(name, align, target, measure):
+    method = make_method(name, target=target, seed=1, config=config(align, measure), updates=10)
+    gated = inject(encoder(**WIDE), method).eval()
+    found = (
+        method.masks(gated, passes_of(gated, 2))
+        if method.calibration_utterances
+        else method.masks(gated)
+    )
+    masks = method.aligned(gated, found)
+    method.rewrite(gated, masks)
+    reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
+    assert reached == pytest.approx(target, abs=method.config.budget.tolerance)
+    small = cut(gated, masks)
+    kept = {site: (plan.kind, len(plan.kept), plan.units) for site, plan in
+            plan_of(small).sites.items()}  # fmt: skip
+    checked = [v for v in kept.values() if v[0] in ALIGNED_KINDS]
+    assert checked and all(number % align == 0 or number == all_ for _, number, all_ in checked)
+    unaligned = {name: width for name, width in widths(found).items()}
+    heads = [name for name in unaligned if name.endswith("heads")]
+    assert all(widths(masks)[name] == unaligned[name] for name in heads)
+    assert all((widths(masks)[n] == 0) == (width == 0) for n, width in unaligned.items())
+
+
+def test_the_lowest_go_the_highest_come_back_and_values_stay():
+    method = make_method("magnitude", target=0.5, config=config(8))
+    gated = inject(encoder(**WIDE), method).eval()
+    scores = method.order(gated)
+    before = {name: 0.5 * mask for name, mask in method.masks(gated).items()}
+    after = method.aligned(gated, before)
+    changed = 0
+    for name, mask in after.items():
+        old, new = set(torch.nonzero(before[name])[:, 0].tolist()), set(
+            torch.nonzero(mask)[:, 0].tolist()
+        )  # fmt: skip
+        assert old <= new or new <= old
+        if old == new:
+            continue
+        changed += 1
+        assert new == set(torch.topk(scores[name], len(new)).indices.tolist())
+        opened = torch.tensor(sorted(new - old), dtype=torch.long)
+        assert all(mask[opened] == 1.0)
+        assert all(mask[sorted(new & old)] == 0.5)
+    assert changed > 2
+
+
+def test_one_leaves_the_masks_as_they_are():
+    method = make_method("magnitude", target=0.5, config=config(1))
+    gated = inject(encoder(), method).eval()
+    masks = method.masks(gated)
+    assert method.aligned(gated, masks) is masks
+
+
+def test_what_cannot_be_aligned_is_an_error():
+    with pytest.raises(ConfigError, match=r"budget: align: 12; expected one of \(1, 2"):
+        config(12)
+    method = make_method("magnitude", target=0.5, config=config(32, tolerance=0.001))
+    gated = inject(encoder(linear_units=40), method).eval()
+    with pytest.raises(TargetMissedError, match="align: with widths of multiples of 32.*smaller"):
+        method.aligned(gated, method.masks(gated))
+    weights = make_method("uniform_magnitude_weights", target=0.5, config=config(8))
+    gated = inject(encoder(), weights).eval()
+    with pytest.raises(ConfigError, match="align: 8: none of the pruned sites"):
+        weights.aligned(gated, weights.masks(gated))
+
+
+def test_a_closed_site_stays_closed_and_a_narrow_one_stays_open():
+    method = make_method("magnitude", target=0.5, config=config(16))
+    gated = inject(encoder(**WIDE), method).eval()
+    scores = {n: s for n, s in method.order(gated).items() if not n.endswith("heads")}
+    masks = {n: torch.ones(site.units) for n, site in gated.site_map.sites.items()}
+    first, second = "block.0.macaron.units", "block.1.macaron.units"
+    masks[first] = torch.zeros(200)
+    masks["block.0.macaron"] = torch.zeros(1)
+    masks[second] = (torch.arange(200) < 3).float()
+    target = float(gated.budget.sparsity(gated.budget.hard(masks)))
+    found = widths(align_widths(masks, scores, gated.budget, target, 0.01, 16))
+    assert (found[first], found["block.0.macaron"]) == (0, 0)
+    assert found[second] >= 16
