@@ -117,7 +117,7 @@ def _decoder_is_cut(system: dict) -> bool:
 def _part(system: dict, part: dict | None, digits: Callable[[int], str]) -> str:
     if part:
         return f"{digits(part['kept'])} of {digits(part['dense'])}"
-    return NOT_APPLICABLE if system["method"] == TEACHER else NOT_RUN
+    return NOT_APPLICABLE if system["method"] == TEACHER or system["params"] else NOT_RUN
 
 
 def _sparsity(system: dict) -> str:
