@@ -4,10 +4,12 @@ A cut model is read by stock ``Speech2Text`` from ``model/espnet``; that every r
 it is the proof that ESPnet loads it. Each process uses one thread.
 """
 
+import contextlib
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,15 +25,20 @@ from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
-from espnet_prune.hf import TRANSFORMERS_FOLDER
+from espnet_prune.export.int8 import INT8_MODES, base_mode, by_onnx
+from espnet_prune.export.recogniser import OnnxRecogniser
+from espnet_prune.hf import WHISPER
+from espnet_prune.io_atomic import read_json
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
 MODES = ("greedy", "ctc_prefix", "joint")
+ALL_MODES = (*MODES, *INT8_MODES)
 DEFAULT_MODES = ("greedy", "joint")
 SAMPLE_RATE = 16000
 PART_UTTERANCES = 8  # decoded between two writes
+DESCRIPTION = "model.json"  # of a folder of ``espnet_prune.save``
 PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
@@ -42,7 +49,8 @@ class DecodeConfig:
 
     Attributes:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
-            (beam search, CTC and attention).
+            (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
+            ``greedy_onnx_int8`` by that in ONNX Runtime.
         beam_size: of either search.
         ctc_weight: of CTC in the joint search, the decoder has the rest.
         penalty: added for each token.
@@ -62,9 +70,9 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         for mode in self.modes:
-            check_choice("modes", mode, MODES)
+            check_choice("modes", mode, ALL_MODES)
         if not self.modes or len(set(self.modes)) < len(self.modes):
-            raise ConfigError(f"modes: {list(self.modes)}; expected each of {MODES} at most once")
+            raise ConfigError(f"modes: {list(self.modes)}; expected some of {ALL_MODES}, each once")
         check_range("beam_size", self.beam_size, 1, 1000)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
         check_range("segment_seconds", self.segment_seconds, 1, 1e6)
@@ -76,12 +84,13 @@ class Recogniser:
     Args:
         folder: the model's folder, with ``espnet`` in it.
         config: the search's options.
+        int8: whether its linear layers are quantised.
 
     Raises:
         ModelError: the folder lacks the files.
     """
 
-    def __init__(self, folder: Path, config: DecodeConfig) -> None:
+    def __init__(self, folder: Path, config: DecodeConfig, int8: bool = False) -> None:
         import torch
 
         from espnet_prune.espnet.registry import register
@@ -91,6 +100,7 @@ class Recogniser:
         from espnet2.bin.asr_inference import Speech2Text
 
         from espnet_prune.espnet import fast_decoder, fast_encoder
+        from espnet_prune.espnet.int8 import quantise_linear
 
         files = model_files(folder)
         self.config = config
@@ -114,6 +124,8 @@ class Recogniser:
         self.modes = MODES if self.model.decoder is not None else MODES[:-1]
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
+        if int8:
+            quantise_linear(self.model)
         fast_decoder.speed_up(self.search.beam_search)
         fast_encoder.speed_up(self.model.encoder)
 
@@ -213,18 +225,31 @@ class Transcriber(Protocol):
 
 
 def is_whisper_folder(folder: Path) -> bool:
-    """Whether a model's folder holds a Whisper."""
-    return (folder / TRANSFORMERS_FOLDER).is_dir()
+    """Whether a model's folder, as ``espnet_prune.save`` writes it, holds a Whisper.
+
+    Raises:
+        DataError: its description is damaged.
+    """
+    path = folder / DESCRIPTION
+    if not path.exists():
+        return False
+    description = read_json(path)
+    config = description.get("config") if isinstance(description, dict) else None
+    return isinstance(config, dict) and config.get("encoder") == WHISPER
 
 
-def open_recogniser(folder: Path, config: DecodeConfig) -> Transcriber:
+def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:
     """What decodes with the model in a folder: stock ESPnet's search, or Whisper's own.
 
     Raises:
-        ModelError: the folder lacks the files, or they are damaged.
+        ModelError: the folder lacks the files, or they are damaged; int8 of a Whisper.
     """
     if not is_whisper_folder(folder):
-        return Recogniser(folder, config)
+        return Recogniser(folder, config, int8)
+    if int8:
+        raise ModelError(
+            f"{folder}: int8 of a Whisper in torch isn't offered; see export_onnx --int8"
+        )
     from espnet_prune.espnet.whisper_decoding import WhisperRecogniser
 
     return WhisperRecogniser(folder, config.segment_seconds)
@@ -232,7 +257,10 @@ def open_recogniser(folder: Path, config: DecodeConfig) -> Transcriber:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some utterances to decode in one mode: wav.scp entry by utterance, of ``data``."""
+    """Some utterances to decode in one mode: wav.scp entry by utterance, of ``data``.
+
+    ``model`` is the model's folder, or that of its export for ONNX Runtime.
+    """
 
     model: Path
     digest: str
@@ -244,9 +272,14 @@ class _Part:
 
 
 @functools.lru_cache(maxsize=1)
-def _recogniser(model: Path, digest: str, config: DecodeConfig) -> Transcriber:
+def _recogniser(model: Path, digest: str, config: DecodeConfig, int8: bool) -> Transcriber:
     """Loaded once a process; ``digest`` tells a model from an earlier one in the same folder."""
-    return open_recogniser(model, config)
+    return open_recogniser(model, config, int8)
+
+
+@functools.lru_cache(maxsize=1)
+def _onnx_recogniser(model: Path, segment_seconds: float) -> OnnxRecogniser:
+    return OnnxRecogniser(model, segment_seconds)
 
 
 def _decode_part(part: _Part) -> None:
@@ -254,12 +287,19 @@ def _decode_part(part: _Part) -> None:
     import torch
 
     torch.set_num_threads(1)
-    recogniser = _recogniser(part.model, part.digest, part.config)
     texts = {}
     for utterance, entry in part.entries.items():
         samples, _ = read_audio(entry, where(part.data, utterance), SAMPLE_RATE)
-        texts[utterance] = recogniser.transcribe(samples, part.mode, utterance)
+        texts[utterance] = _transcribe(part, samples, utterance)
     write_map(part.target, texts)
+
+
+def _transcribe(part: _Part, samples: numpy.ndarray, utterance: str) -> str:
+    if by_onnx(part.mode):
+        return _onnx_recogniser(part.model, part.config.segment_seconds).transcribe(samples)
+    mode = base_mode(part.mode)
+    recogniser = _recogniser(part.model, part.digest, part.config, mode != part.mode)
+    return recogniser.transcribe(samples, mode, utterance)
 
 
 def model_files(model: Path) -> tuple[Path, Path]:
@@ -284,7 +324,7 @@ def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     joint = {**common, **search}
     prefix = {key: value for key, value in joint.items() if key != "ctc_weight"}
     made_by = {"greedy": common, "ctc_prefix": prefix, "joint": joint}
-    return {mode: made_by[mode] for mode in config.modes}
+    return {mode: made_by[base_mode(mode)] for mode in config.modes}
 
 
 def _parts_to_do(template: _Part, folder: Path, share: Share) -> list[_Part]:
@@ -297,6 +337,21 @@ def _parts_to_do(template: _Part, folder: Path, share: Share) -> list[_Part]:
             chosen = dict(entries[start : start + PART_UTTERANCES])
             parts.append(replace(template, entries=chosen, target=target))
     return parts
+
+
+@contextlib.contextmanager
+def _for_onnx(model: Path, parts: list[_Part]) -> Iterator[list[_Part]]:
+    """The parts; those that ONNX Runtime decodes, with an int8 export made for the time being."""
+    if not any(by_onnx(part.mode) for part in parts):
+        yield parts
+        return
+    from espnet_prune.export.onnx import export_onnx
+    from espnet_prune.surgery import load
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / "onnx"
+        export_onnx(load(model), exported, int8=True)
+        yield [replace(p, model=exported) if by_onnx(p.mode) else p for p in parts]
 
 
 def _join_parts(folder: Path) -> None:
@@ -340,13 +395,14 @@ def decode(
         begin(folder / BEGUN, made_by, (folder / PARTS).glob("hyp.*"))
         template = _Part(model, made_by["model"], config, mode, data, entries, folder)
         parts += _parts_to_do(template, folder, share or WHOLE)
-    try:
-        parallel_map(_decode_part, parts, jobs, "decode", fresh_processes=True)
-    except BrokenProcessPool as error:
-        raise EnvironmentProblem(
-            f"{out}: a decoding process was killed, perhaps for want of memory; "
-            "give the same command again with fewer --nj"
-        ) from error
+    with _for_onnx(model, parts) as parts:
+        try:
+            parallel_map(_decode_part, parts, jobs, "decode", fresh_processes=True)
+        except BrokenProcessPool as error:
+            raise EnvironmentProblem(
+                f"{out}: a decoding process was killed, perhaps for want of memory; "
+                "give the same command again with fewer --nj"
+            ) from error
     for mode in modes if share is None else ():
         _join_parts(out / mode)
         mark_finished(out / mode, wanted[mode])

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -12,7 +13,13 @@ from espnet_prune.budget import resolve
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import where
 from espnet_prune.errors import DataError, ModelError
-from espnet_prune.espnet.decoding import FULL_SCALE, SAMPLE_RATE, DecodeConfig, Recogniser
+from espnet_prune.espnet.decoding import (
+    FULL_SCALE,
+    SAMPLE_RATE,
+    DecodeConfig,
+    is_whisper_folder,
+    open_recogniser,
+)
 from espnet_prune.gates import FixedGate
 from espnet_prune.sites import DecoderConfig, Site
 from espnet_prune.surgery import inject
@@ -60,7 +67,7 @@ class Probe:
         sites: those of the kinds, by name.
 
     Raises:
-        ModelError: it can't be loaded or pruned, or has no CTC.
+        ModelError: it can't be loaded or pruned, or is no Whisper and has no CTC.
     """
 
     def __init__(
@@ -70,9 +77,10 @@ class Probe:
         kinds: Sequence[str],
         decoder: DecoderConfig | None = None,
     ) -> None:
-        self.recogniser = Recogniser(folder, DecodeConfig(modes=("greedy",)))
+        self.recogniser = open_recogniser(folder, DecodeConfig(modes=("greedy",)))
         self.model = self.recogniser.model
-        if self.model.ctc is None:
+        self.is_whisper = is_whisper_folder(folder)
+        if self.model.ctc is None and not self.is_whisper:
             raise ModelError(f"{folder}: this model has no CTC, whose greedy text gives the WER")
         self.gated = inject(self.model, _OpenGates(tuple(kinds), decoder)).eval()
         self.site_map = self.gated.site_map
@@ -95,36 +103,55 @@ class Probe:
                 losses.append(loss)
         return math.fsum(losses) / len(losses), texts
 
+    def comparable(self, text: str) -> str:
+        """A transcript as its words are counted: Whisper's, by the rules of its authors."""
+        if not self.is_whisper:
+            return text
+        from espnet_prune.hf.normalise import english_normaliser
+
+        return english_normaliser()(text)
+
     @torch.no_grad()
     def _run(self, utterance: Utterance) -> tuple[float, str]:
-        """Loss and text by one forward pass; the text is of what CTC's layer is given."""
-        from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
-
+        """Loss and text; by CTC both come of one forward pass."""
         place = where(utterance.folder, utterance.name)
         samples, _ = read_audio(utterance.entry, place, SAMPLE_RATE)
-        speech = torch.from_numpy(samples).float()[None] / FULL_SCALE
-        tokens = self._tokens(utterance.text)
+        if self.is_whisper:
+            loss = self._loss(samples, utterance.text, place)
+            return loss, self.recogniser.transcribe(samples, "greedy", utterance.name)
         encoded: list[Tensor] = []
         handle = self.model.ctc.register_forward_pre_hook(
             lambda module, inputs: encoded.append(inputs[0])
         )
         try:
-            lengths = torch.tensor([speech.shape[1]])
+            loss = self._loss(samples, utterance.text, place)
+        finally:
+            handle.remove()
+        best = self.model.ctc.argmax(encoded[0])[0]  # intermediate CTC, if any, comes later
+        return loss, " ".join(self.recogniser.collapsed(best).split())
+
+    def _loss(self, samples: numpy.ndarray, text: str, place: str) -> float:
+        """The labels' loss of int16 samples (samples,)."""
+        from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+
+        speech = torch.from_numpy(samples).float()[None] / FULL_SCALE
+        tokens = self._tokens(text)
+        lengths = torch.tensor([speech.shape[1]])
+        try:
             loss = self.gated(speech, lengths, tokens, torch.tensor([tokens.shape[1]]))[0].item()
         except TooShortUttError as error:
             problem = f"{place}: too short for the front-end ({error}); leave it out"
             raise DataError(problem) from error
-        finally:
-            handle.remove()
         if not math.isfinite(loss):
             raise DataError(
                 f"{place}: the loss is {loss:g}, not finite; is the model damaged, or the "
                 "utterance too short for its transcript?"
             )
-        best = self.model.ctc.argmax(encoded[0])[0]  # intermediate CTC, if any, comes later
-        return loss, " ".join(self.recogniser.collapsed(best).split())
+        return loss
 
     def _tokens(self, text: str) -> Tensor:
         """The transcript's token ids (1, L)."""
+        if self.is_whisper:
+            return torch.tensor([self.recogniser.words.ids(text)])
         search = self.recogniser.search
         return torch.tensor([search.converter.tokens2ids(search.tokenizer.text2tokens(text))])

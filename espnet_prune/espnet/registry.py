@@ -15,11 +15,11 @@ from espnet_prune.espnet.decoder import PrunedTransformerDecoder
 from espnet_prune.espnet.encoder import PrunedConformerEncoder
 from espnet_prune.espnet.ssl_encoder import SslEncoder
 from espnet_prune.espnet.whisper import WhisperHfDecoder, WhisperHfEncoder
+from espnet_prune.hf import WHISPER
 
 ENCODER = "pruned_conformer"
 DECODER = "pruned_transformer"
 SSL_ENCODER = "ssl"
-WHISPER = "whisper_hf"
 
 
 def register() -> None:

@@ -12,7 +12,6 @@ from torch import nn
 from espnet_prune.errors import DataError
 from espnet_prune.espnet.build import ESPNET_FOLDER, load_trained, write_espnet_folder
 from espnet_prune.espnet.whisper import whisper_of
-from espnet_prune.hf import TRANSFORMERS_FOLDER
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import provenance
 from espnet_prune.surgery import plan_of, save
@@ -36,14 +35,10 @@ def parts_of(model: nn.Module) -> dict[str, nn.Module]:
 def write_model(model: nn.Module, folder: Path) -> None:
     """Saves a model strictly in our format and, inside, for stock ESPnet.
 
-    Whisper is no model of stock ESPnet: inside is what ``espnet_prune.load`` makes transformers'
-    own class of.
+    Whisper is no model of stock ESPnet; ``whisper_of`` the loaded one is transformers' own class.
     """
-    whole = whisper_of(model)
-    if whole is None:
+    if whisper_of(model) is None:
         write_espnet_folder(model, folder / ESPNET_FOLDER)
-    else:
-        save(whole, folder / TRANSFORMERS_FOLDER)
     save(model, folder)
 
 

@@ -2,7 +2,8 @@
 
 Removed is by masks, which do what a cut would do: a branch goes with the last of its units, and
 channels go with those that alone read them. Of a part, the units of smallest magnitude go. The
-loss is that of the labels, as in training; WER is that of greedy CTC. Nothing is finetuned.
+loss is that of the labels, as in training; WER is that of greedy CTC, or of a Whisper's own greedy
+search, its texts normalised by its authors' rules. Nothing is finetuned.
 Each site's result is a file of its own, written at once, so that any number of processes or
 machines share the work, and what was killed goes on.
 """
@@ -21,7 +22,7 @@ from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.kaldi_dir import read_data
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import fingerprint
-from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.errors import ConfigError, EnvironmentProblem
 from espnet_prune.espnet.decoding import is_whisper_folder, model_files
 from espnet_prune.espnet.probe import Probe, Utterance
 from espnet_prune.evaluate.wer import count_errors
@@ -29,6 +30,7 @@ from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import file_digest
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.stage import BEGUN, check_same, mark_begun
+from espnet_prune.surgery.serialize import WEIGHTS
 
 SCHEMA = 1
 RESULT = "sensitivity.json"
@@ -101,7 +103,7 @@ def sensitivity(
         ConfigError: ``out`` was begun with another model, data or config.
         DataError: an utterance can't be used; names it.
         EnvironmentProblem: a process died.
-        ModelError: a model without CTC, or one that can't be loaded or pruned.
+        ModelError: a model without CTC that is no Whisper, or one that can't be loaded or pruned.
     """
     digest = file_digest(_weights_of(model))
     made_by = {"model": digest, "data": fingerprint(data), **asdict(config)}
@@ -176,16 +178,15 @@ def mask_without(site: Site, number: int) -> Tensor:
 
 def _scores(probe: Probe, masks: Mapping[str, Tensor]) -> dict:
     loss, texts = probe.measure(masks)
-    reference = {utterance.name: utterance.text for utterance in probe.utterances}
+    texts = {name: probe.comparable(text) for name, text in texts.items()}
+    reference = {u.name: probe.comparable(u.text) for u in probe.utterances}
     counts, _ = count_errors(reference, texts, "alignment")  # the same wherever a part runs
     errors, words = (sum(getattr(c, key) for c in counts) for key in ("errors", "words"))
     return {"loss": loss, "errors": errors, "words": words}
 
 
 def _weights_of(model: Path) -> Path:
-    if is_whisper_folder(model):
-        raise ModelError(f"{model}: Whisper has no CTC, whose greedy text gives the WER")
-    return model_files(model)[1]
+    return model / WEIGHTS if is_whisper_folder(model) else model_files(model)[1]
 
 
 def chosen_utterances(folder: Path, number: int) -> list[Utterance]:

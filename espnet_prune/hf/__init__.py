@@ -1,3 +1,3 @@
 """Everything that touches transformers; it is imported only here."""
 
-TRANSFORMERS_FOLDER = "transformers"  # inside a saved ESPnet model of whole ones: that by itself
+WHISPER = "whisper_hf"  # its name among ESPnet's encoders and decoders

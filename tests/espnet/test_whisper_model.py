@@ -2,10 +2,12 @@
 
 import numpy
 import pytest
+import soundfile
 import torch
 
 from espnet_prune.bin import get_whisper, train_teacher
 from espnet_prune.config import to_dataclass
+from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.espnet import whisper_decoding
@@ -13,13 +15,19 @@ from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
 from espnet_prune.espnet.distilled_model import DistilledModel
 from espnet_prune.espnet.encoder_input import random_outputs
+from espnet_prune.espnet.probe import Probe
 from espnet_prune.espnet.system import write_model
 from espnet_prune.espnet.training import token_options
 from espnet_prune.espnet.whisper import whisper_of
 from espnet_prune.espnet.whisper_text import WhisperPreprocessor
+from espnet_prune.evaluate.sensitivity import (
+    SensitivityConfig,
+    chosen_utterances,
+    sensitivity,
+)
 from espnet_prune.hf.tokens import WhisperText
 from espnet_prune.methods import MethodConfig, make_method
-from espnet_prune.surgery import cut, inject, load, plan_of
+from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.sparse import count_zeroed
 
@@ -123,12 +131,32 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     recogniser = open_recogniser(tmp_path / "model", DecodeConfig(modes=("greedy",)))
     samples = (3000 * numpy.random.default_rng(0).normal(size=8000)).astype("int16")
     text = recogniser.transcribe(samples, "greedy")
-    alone = load(tmp_path / "model/transformers")  # transformers' own class
+    assert not (tmp_path / "model/espnet").exists()  # stock ESPnet knows no Whisper
+    alone = load(save(whisper_of(loaded), tmp_path / "alone"))  # transformers' own class
     features = loaded.encoder.features(torch.from_numpy(samples / 32768.0).float()[None], LENGTH)
     ids = alone.generate(features, do_sample=False, num_beams=1, max_new_tokens=21)
     assert " ".join(recogniser.words.text(ids[0].tolist()).split()) == text
     with pytest.raises(ModelError, match="joint"):
         recogniser.transcribe(samples, "joint")
+
+
+def test_sensitivity_of_both_stacks(model, tmp_path):
+    samples = numpy.random.default_rng(0).normal(0, 3000, 8000).astype("int16")
+    soundfile.write(tmp_path / "a.flac", samples, 16000)
+    write_data(tmp_path, DataSet({"a": str(tmp_path / "a.flac")}, {"a": "YES NO"}, {"a": "s"}))
+    write_model(model, tmp_path / "model")
+    config = SensitivityConfig(utterances=1, fractions=(1.0,), kinds=("head",))
+    result = sensitivity(tmp_path / "model", tmp_path, config, tmp_path / "out")
+    stacks = [("encoder", "attention"), ("decoder", "attention"), ("decoder", "cross_attention")]
+    names = [f"{stack}.block.{i}.{part}.heads" for stack, part in stacks for i in (0, 1)]
+    assert sorted(result["sites"]) == sorted(names)
+    assert result["dense"]["words"] == 2
+    changes = {name: site["removals"][0]["loss_change"] for name, site in result["sites"].items()}
+    assert all(changes.values()) and len(set(changes.values())) == len(changes)
+    without = {name: torch.zeros(8) for name in names if "cross" in name}
+    probe = Probe(tmp_path / "model", chosen_utterances(tmp_path, 1), ("head",))
+    assert probe.measure(without)[0] != result["dense"]["loss"]
+    assert probe.comparable("Mister Smith's TWENTY!") == "mister smith is 20"
 
 
 LENGTH = torch.tensor([8000])
