@@ -313,6 +313,19 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     assert "espnet_prune.bin.status" in process.stdout
 
 
+def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
+    """The rest of the stage goes on beside it; finetuning is beside each other again."""
+    run, taken = "run: {target: 0.7, ladder: [0.3, 0.5]}", "taken_from: run, target"
+    rows = f"a: {{{taken}: 0.3}}, {run}, other: {{}}, b: {{{taken}: 0.5}}"
+    (tmp_path / "conf/systems.yaml").write_text(f"systems: {{{rows}}}\n")
+    process, commands = submitting("--stage", "prune", "--stop_stage", "finetune")
+    assert process.returncode == 0, process.stderr
+    named = [c.split("--system ")[1].split()[0] for c in commands if "--systems" in c]
+    assert named == ["run", "a", "b", "other"] * 2
+    waits = [after(command) for command in commands]
+    assert waits == [[], [1], [2], [], [1, 2, 3, 4], *[[5]] * 4]
+
+
 def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(submitting):
     words = ["--speed_factors", "0.9 1.0", "--nj", "4", "--tag", "JOB_1"]
     process, commands = submitting("--stage", "speed", "--stop_stage", "7", *words)
