@@ -62,6 +62,11 @@ def speed_up(encoder: nn.Module) -> bool:
     return True
 
 
+def slow_down(encoder: nn.Module) -> None:
+    """Takes ``speed_up`` back."""
+    encoder.__dict__.pop(FORWARD, None)
+
+
 @contextmanager
 def as_espnet(encoder: nn.Module) -> Iterator[None]:
     """ESPnet's own forward for a while: to count its products, or to time it."""

@@ -177,7 +177,10 @@ def eager_attention(encoder) -> Iterator[None]:
 
 
 def interleaved(
-    actions: Sequence[Callable[[], object]], repeats: int, least_seconds: float = 0.0
+    actions: Sequence[Callable[[], object]],
+    repeats: int,
+    least_seconds: float = 0.0,
+    warm_up: bool = True,
 ) -> list[float]:
     """Least seconds of each action, run in turn after one warm-up.
 
@@ -186,9 +189,10 @@ def interleaved(
         repeats: of each, at least.
         least_seconds: goes on until all repeats together took so long; what takes milliseconds
             needs many to meet an undisturbed moment.
+        warm_up: whether each runs once untimed; what takes a minute needs none.
     """
     best = [float("inf")] * len(actions)
-    for action in actions:
+    for action in actions if warm_up else ():
         action()
     begun, done = time.perf_counter(), 0
     while done < repeats or time.perf_counter() - begun < least_seconds:
