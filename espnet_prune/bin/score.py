@@ -1,6 +1,7 @@
 """Stages 7 and 11: WER with interval, and p against the teacher, of every decoded mode.
 
-With ``--compare_with`` also p against another system, which must have been decoded.
+With ``--compare_with`` also p against another system, which must have been decoded. What was
+decoded in int8 is compared with the others in floating point.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.data.kaldi_dir import read_map
     from espnet_prune.errors import DataError
     from espnet_prune.evaluate.wer import score
+    from espnet_prune.export.int8 import base_mode
     from espnet_prune.io_atomic import write_json
 
     args = get_parser().parse_args(argv)
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for role in ("teacher", "compare_with"):
             other = getattr(args, role)
             if other is not None:
-                found = other / "decode" / args.set / path.parent.name / "hyp"
+                found = other / "decode" / args.set / base_mode(path.parent.name) / "hyp"
                 theirs[role] = _hypotheses(found, reference, args.normalise)
         own = _hypotheses(path, reference, args.normalise)
         result = score(reference, own, theirs.get("teacher"))

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -341,17 +340,14 @@ def _parts_to_do(template: _Part, folder: Path, share: Share) -> list[_Part]:
 
 @contextlib.contextmanager
 def _for_onnx(model: Path, parts: list[_Part]) -> Iterator[list[_Part]]:
-    """The parts; those that ONNX Runtime decodes, with an int8 export made for the time being."""
+    """The parts; those that ONNX Runtime decodes, with an export made for the time being."""
     if not any(by_onnx(part.mode) for part in parts):
         yield parts
         return
-    from espnet_prune.export.onnx import export_onnx
-    from espnet_prune.surgery import load
+    from espnet_prune.espnet.int8 import exported
 
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / "onnx"
-        export_onnx(load(model), exported, int8=True)
-        yield [replace(p, model=exported) if by_onnx(p.mode) else p for p in parts]
+    with exported(model, int8=True) as folder:
+        yield [replace(p, model=folder) if by_onnx(p.mode) else p for p in parts]
 
 
 def _join_parts(folder: Path) -> None:

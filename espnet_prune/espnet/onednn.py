@@ -47,7 +47,9 @@ def linear(
 
 
 def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> Tensor:
-    """``linear`` by a Linear, or by a Conv1d whose kernel is 1."""
+    """``linear`` by a Linear, also in int8, or by a Conv1d whose kernel is 1."""
+    if not isinstance(layer.weight, Tensor):  # int8, whose weights are packed
+        return _activated(layer(x), activation)
     return linear(x, layer.weight.flatten(1), layer.bias, activation)
 
 

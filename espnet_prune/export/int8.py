@@ -12,8 +12,25 @@ from pathlib import Path
 from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.export.folder import BESIDE
 
+# Modes of decoding by an int8 model: the mode that they are of, and whether ONNX Runtime runs it.
+INT8_MODES = {
+    "greedy_int8": ("greedy", False),
+    "ctc_prefix_int8": ("ctc_prefix", False),
+    "joint_int8": ("joint", False),
+    "greedy_onnx_int8": ("greedy", True),
+}
 QUANTISED = ("MatMul", "Gemm")
 FILTER_BANK = "features."  # where SpeechGraph holds it
+
+
+def base_mode(mode: str) -> str:
+    """The mode of the same search by the model in floating point."""
+    return INT8_MODES[mode][0] if mode in INT8_MODES else mode
+
+
+def by_onnx(mode: str) -> bool:
+    """Whether ONNX Runtime decodes in this mode."""
+    return mode in INT8_MODES and INT8_MODES[mode][1]
 
 
 def quantise(path: Path) -> None:

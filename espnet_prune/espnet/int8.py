@@ -1,0 +1,71 @@
+"""Dynamic int8 of a model in torch: weights of linear layers as 8-bit integers.
+
+Weights are quantised for each output, activations as they come, so no data is needed. Projections
+of relative positions stay: they are made once, not for each recording. Convolutions stay too, as
+torch has no dynamic int8 of them.
+"""
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.export.onnx import export_onnx
+from espnet_prune.surgery import load
+
+POSITIONS = "linear_pos"
+
+
+def quantise_linear(model: nn.Module) -> nn.Module:
+    """Replaces a model's linear layers by int8 ones, in place.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+
+    Returns:
+        The same.
+
+    Raises:
+        ModelError: it has no linear layer with weights.
+    """
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    names = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and module.weight.numel() and POSITIONS not in name
+    ]
+    if not names:
+        raise ModelError("int8: the model has no linear layer to quantise; decode it in fp32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in favour of a library of its own
+        return quantize_dynamic(
+            model, dict.fromkeys(names, per_channel_dynamic_qconfig), inplace=True
+        )
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Size of the file that torch makes of a model's weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+    return buffer.getbuffer().nbytes
+
+
+@contextlib.contextmanager
+def exported(model: Path, int8: bool) -> Iterator[Path]:
+    """A folder, for the time being, with a saved model's export for ONNX Runtime, in int8 or not.
+
+    Raises:
+        ModelError: it can't be exported.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(load(model), Path(folder) / "onnx", int8)
+        yield Path(folder) / "onnx"
