@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from espnet_prune.errors import TargetMissedError
 from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.rungs import RungState, rung_path, write_rung
 from espnet_prune.espnet.trainer import GuardedTrainer
 from espnet_prune.io_torch import write_torch
+from espnet_prune.methods import L0Distill
+from espnet_prune.surgery import GatedModel
 
 logger = logging.getLogger(__name__)
 
@@ -47,24 +50,34 @@ def keep_rung(model: nn.Module, training: Path, epoch: int, epochs: int) -> None
     for number, rung in enumerate(method.ladder, start=1):
         if rung.updates * epochs != epoch * method.updates:
             continue
-        masks = method.masks_at(gated, rung.target)
+        path = rung_path(training, number)
         state = RungState(
             target=rung.target,
             epoch=epoch,
             updates=int(gated.updates),
             expected=float(gated.expected_sparsity()),
             rounded=gated.hard_sparsity(),
-            closed=float(gated.budget.sparsity(gated.budget.hard(masks))),
+            closed=_closed(method, gated, rung.target, path),
         )
-        path = rung_path(training, number)
         write_torch(model.state_dict(), path)
         write_rung(path, state)
         logger.info("epoch %d ends a rung of the ladder: %s", epoch, state)
-        if abs(state.closed - state.target) > method.config.budget.tolerance:
-            logger.warning(
-                "%s: its cut would have a sparsity of %.2f%%, further from %.2f%% than the "
-                "tolerance; stage 9 will refuse it. Train longer, or gate finer sites",
-                path,
-                100 * state.closed,
-                100 * state.target,
-            )
+
+
+def _closed(method: L0Distill, gated: GatedModel, target: float, path: Path) -> float:
+    """Sparsity of the cut that the rung would give now; a warning where stage 9 will refuse it."""
+    masks = method.masks_at(gated, target)
+    try:
+        masks = method.aligned(gated, masks, target)
+    except TargetMissedError as error:
+        logger.warning("%s: stage 9 will refuse it: %s", path, error)
+    closed = float(gated.budget.sparsity(gated.budget.hard(masks)))
+    if abs(closed - target) > method.config.budget.tolerance:
+        logger.warning(
+            "%s: its cut would have a sparsity of %.2f%%, further from %.2f%% than the tolerance; "
+            "stage 9 will refuse it. Train longer, or gate finer sites",
+            path,
+            100 * closed,
+            100 * target,
+        )
+    return closed

@@ -34,7 +34,7 @@ class RungState:
         updates: that the run had made by then.
         expected: sparsity that the gates' probabilities give.
         rounded: sparsity of the gates rounded one by one.
-        closed: sparsity of the masks shifted to the target, which is the cut's.
+        closed: sparsity of the masks shifted to the target, and aligned if asked: the cut's.
         schema: of this record.
     """
 
