@@ -103,16 +103,36 @@ class Band(Controller):
     Args:
         strength: lambda, for each parameter.
         width: of the band, in sparsity; the target is its middle.
+        growth: factor on lambda for every update that finds the model too large, for a task that
+            pushes harder (ours; the source's lambda is constant: 1). Back to a larger model the
+            push is always the first one.
     """
 
-    def __init__(self, strength: float, width: float = BAND_WIDTH) -> None:
+    def __init__(self, strength: float, width: float = BAND_WIDTH, growth: float = 1.0) -> None:
         super().__init__()
         self.strength = strength
         self.width = width
+        self.growth = growth
+        if growth > 1:
+            self.register_buffer("grown", torch.ones(()))
+            self.register_buffer("too_large", torch.zeros((), dtype=torch.bool))
 
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
         size = (1 - sparsity) * self.prunable
-        return self.strength * self.direction(float(sparsity.detach()), target) * size
+        side = self.direction(float(sparsity.detach()), target)
+        if self.growth > 1 and self.training:
+            self.too_large.fill_(side > 0)
+        return self.push(side) * side * size
+
+    def push(self, side: int) -> float:
+        """lambda now, on a side of the band."""
+        return self.strength * float(self.grown) if self.growth > 1 and side > 0 else self.strength
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Lets lambda grow while the model is too large."""
+        if self.growth > 1 and self.too_large:
+            self.grown.mul_(self.growth)
 
     def direction(self, sparsity: float, target: float) -> int:
         """1 where the model is too large, -1 where it is too small, 0 within the band."""
@@ -121,7 +141,7 @@ class Band(Controller):
         return 1 if sparsity < target else -1
 
     def values(self) -> dict[str, Tensor]:
-        return {}
+        return {"band_strength": self.strength * self.grown} if self.growth > 1 else {}
 
 
 CONTROLLERS = ("lagrangian", "constraint", "band")
@@ -138,6 +158,8 @@ class ControllerConfig:
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
         band_width: of ``band``.
+        band_growth: of ``band``, factor on lambda for every update that finds the model too large
+            (ours; published: constant, 1).
     """
 
     kind: str = "lagrangian"
@@ -145,10 +167,12 @@ class ControllerConfig:
     restart: bool = True
     band_strength: float | None = None
     band_width: float = BAND_WIDTH
+    band_growth: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("controller: kind", self.kind, CONTROLLERS)
         check_range("controller: band_width", self.band_width, 0, 1)
+        check_range("controller: band_growth", self.band_growth, 1, 10)
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
 
@@ -159,5 +183,5 @@ class ControllerConfig:
             band_strength: of a band whose configuration names none.
         """
         if self.kind == "band":
-            return Band(self.band_strength or band_strength, self.band_width)
+            return Band(self.band_strength or band_strength, self.band_width, self.band_growth)
         return Constraint(self.restart) if self.kind == "constraint" else Lagrangian()

@@ -39,7 +39,24 @@ def test_strengths_are_the_published_ones_unless_given():
     assert ControllerConfig(kind="band", band_strength=1e-3).build(1.0).strength == 1e-3
 
 
-@pytest.mark.parametrize("options", [{"band_width": -0.1}, {"band_strength": 0.0}])
+def test_lambda_grows_by_the_update_while_the_model_is_too_large():
+    band = Band(1e-3, growth=2.0)
+    assert Band(1e-3).state_dict() == {} and Band(1e-3).values() == {}
+    for sparsity, strength in [(0.1, 1e-3), (0.2, 2e-3), (0.5, 0.0), (0.2, 4e-3), (0.7, -1e-3)]:
+        now = torch.tensor(sparsity, requires_grad=True)
+        band(now, 0.5).backward()
+        assert float(now.grad) == pytest.approx(-strength)
+        band.project()
+    assert float(band.values()["band_strength"]) == pytest.approx(8e-3)
+    band.eval()(torch.tensor(0.9), 0.5)
+    resumed = Band(1e-3, growth=2.0)
+    resumed.load_state_dict(band.state_dict())
+    assert resumed.push(1) == band.push(1) == pytest.approx(8e-3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"band_width": -0.1}, {"band_strength": 0.0}, {"band_growth": 0.9}]
+)
 def test_options_out_of_range_are_named(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         ControllerConfig(kind="band", **options)

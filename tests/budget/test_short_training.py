@@ -77,6 +77,16 @@ def test_the_published_push_reaches_a_narrow_band_in_48_updates(target):
     assert abs(reached - target) <= HALF_A_POINT, f"{100 * (reached - target):+.2f} points"
 
 
+def test_where_the_task_pushes_harder_a_growing_push_still_arrives():
+    weak = BAND_STRENGTH_WEIGHTS / 5
+    reached = [
+        Toy(48, settle_fraction=0.4).train(Band(weak, 0.008, growth), 0.65, 0.04, 0.5, 0.0)
+        for growth in (1.0, 1.1)
+    ]
+    assert reached[0] < 0.62
+    assert abs(reached[1] - 0.65) <= HALF_A_POINT
+
+
 @pytest.mark.parametrize("target", [0.3, 0.5, 0.65])
 def test_the_lagrangian_needs_400(target):
     toy = Toy(400, settle_fraction=0.2)
