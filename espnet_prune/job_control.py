@@ -28,28 +28,30 @@ def stop_requested() -> bool:
     return task is not None and Path(f"{task}.stop").exists()
 
 
-def begin_training(folder: Path, epoch: int) -> None:
+def begin_training(folder: Path, epoch: int, batches: int = 0) -> None:
     """Notes where a training begins, and makes sure that it was further back at the last start.
 
     Args:
         folder: the training's.
         epoch: the last one that is finished, 0 for none.
+        batches: of the next one that are saved.
 
     Raises:
-        TrainingError: this job's run before began at the same epoch and came to its time limit, so
+        TrainingError: this job's run before began at the same batch and came to its time limit, so
             that this one would, too.
     """
     task = os.environ.get(TASK)
     if task is None:
         return
-    here = {"folder": str(folder), "epoch": epoch}
+    here = {"folder": str(folder), "epoch": epoch, "saved_batches": batches}
     before, stopped = _read(f"{task}.training"), _read(f"{task}.stopped")
     if stopped.get("time_limit") and here.items() <= before.items():
         raise TrainingError(
             f"{folder}: epoch {epoch + 1} is longer than this job may run: the run before was "
-            f"stopped after {stopped['seconds']:.0f} s{_reached(before)}, and only whole epochs "
-            "are saved. Give the job more time (--time, in cmd.sh), or make epochs shorter: a "
-            "lower num_iters_per_epoch, and more max_epoch, in the training's configuration"
+            f"stopped after {stopped['seconds']:.0f} s{_reached(before)}, and nothing was saved "
+            "meanwhile. Give the job more time (--time, in cmd.sh), save more often "
+            "(export ESPNET_PRUNE_SAVE_SECONDS=300), or make epochs shorter: a lower "
+            "num_iters_per_epoch, and more max_epoch, in the training's configuration"
         )
     write_json(Path(f"{task}.training"), here)
 

@@ -1,9 +1,9 @@
 """ESPnet's trainer with guarantees: whole files, exact resume, no silent NaN, every loss on record.
 
 ESPnet checkpoints at the end of an epoch and seeds each epoch by its number, so a killed training
-that starts again from the last checkpoint repeats the very same updates. What could break that is
-mended here: half-written checkpoints, a kill between a checkpoint and its epoch's file, and
-gradients that an epoch leaves unused for the next one.
+that starts again from the last checkpoint repeats the very same updates; ``within_epoch`` saves
+between them, too. What could break that is mended here: half-written checkpoints, a kill between a
+checkpoint and its epoch's file, and gradients that an epoch leaves unused for the next one.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from espnet_prune.errors import ModelError, TrainingError
 from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_for_all
-from espnet_prune.espnet.training import CHECKPOINT
+from espnet_prune.espnet.training import CHECKPOINT, WITHIN
+from espnet_prune.espnet.within_epoch import Trained, WithinEpoch, saved_batches
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
 from espnet_prune.job_control import (
@@ -49,25 +50,38 @@ class GuardedTrainer(Trainer):
         """The whole training, from the last checkpoint if there is one."""
         folder = Path(trainer_options.output_dir)
         if is_first() and (done := repair_checkpoints(folder)) < trainer_options.max_epoch:
-            begin_training(folder, done)
+            saved = saved_batches(folder, done + 1)
+            if not saved:  # of another epoch, which would be met again
+                (folder / WITHIN).unlink(missing_ok=True)
+            begin_training(folder, done, saved)
         wait_for_all()
         with atomic_torch_save():
             super().run(model=model, trainer_options=trainer_options, **keywords)
+        if is_first():
+            (folder / WITHIN).unlink(missing_ok=True)
 
     @classmethod
-    def train_one_epoch(cls, model, iterator, optimizers, reporter, options, **keywords) -> bool:
-        """One epoch, each update recorded and checked."""
+    def train_one_epoch(
+        cls, model, iterator, optimizers, schedulers, scaler, reporter, options, **keywords
+    ) -> bool:
+        """One epoch, or what is left of it; each update recorded and checked."""
         stop_if_requested(reporter.epoch, options)
         cls._epoch_started = time.perf_counter()
         for optimizer in optimizers:  # of batches short of accum_grad; no checkpoint has them
             optimizer.zero_grad()
         recorder = _Recorder(reporter.epoch, options, len(iterator))
+        trained = Trained(model, optimizers, schedulers, scaler)
+        folder = Path(options.output_dir)
+        epoch = WithinEpoch(folder, trained, reporter, recorder, recorder.accumulate)
+        cls._epoch_started -= epoch.resume()
         handle = model.register_forward_hook(recorder, with_kwargs=True)
         try:
             invalid = super().train_one_epoch(
                 model=model,
-                iterator=iterator,
+                iterator=epoch.batches(iterator),
                 optimizers=optimizers,
+                schedulers=schedulers,
+                scaler=scaler,
                 reporter=reporter,
                 options=options,
                 **keywords,

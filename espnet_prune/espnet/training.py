@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 RESOLVED = "train_config.yaml"
 LOG = "train.log"
 CHECKPOINT = "checkpoint.pth"
+WITHIN = "within_epoch.pth"  # what within_epoch.py saves
 
 # what a recipe needn't say: no plots but TensorBoard, no cache, one loader process
 FIXED = {
@@ -138,7 +139,7 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     if plain.get("use_amp") and not ngpu:  # ESPnet's is CUDA's alone, and warns at every batch
         logger.info("use_amp: true is for GPUs; on the CPU this trains in float32")
         plain["use_amp"] = False
-    if (out / CHECKPOINT).exists():
+    if (out / CHECKPOINT).exists() or (out / WITHIN).exists():
         check_same(out, made_by, BEGUN)
     archives.register()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
