@@ -199,11 +199,17 @@ def cut_joined(model: nn.Module, plan: Mapping[str, Any] | None) -> nn.Module:
     """Cuts a joined model to a plan's shape.
 
     Raises:
-        ModelError: the plan isn't one, or is of another model.
+        ModelError: the model isn't joined, the plan isn't one, or is of another model.
     """
-    if plan is not None:
-        parsed = Plan.from_json(plan, "pruned_arch")
-        setattr(model, PLAN_ATTRIBUTE, plan_of(cut_to_plan(getattr(model, JOINED), parsed)))
+    if plan is None:
+        return model
+    whole = getattr(model, JOINED, None)
+    if whole is None:
+        raise ModelError(
+            "pruned_arch: beside encoder_conf it stands only for a Whisper (encoder and decoder "
+            "whisper_hf); a plan of another model belongs into encoder_conf or decoder_conf"
+        )
+    setattr(model, PLAN_ATTRIBUTE, plan_of(cut_to_plan(whole, Plan.from_json(plan, "pruned_arch"))))
     return model
 
 

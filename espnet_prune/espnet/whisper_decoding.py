@@ -9,6 +9,7 @@ from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ModelError
 from espnet_prune.espnet.whisper import SAMPLE_RATE, whisper_of
 from espnet_prune.espnet.whisper_text import is_multilingual
+from espnet_prune.hf.quiet import without_its_own_warning
 from espnet_prune.hf.tokens import WhisperText
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class WhisperRecogniser:
         features = self.model.encoder.features(speech, torch.tensor([len(samples)]))
         longest = LEAST_TOKENS + round(TOKENS_PER_SECOND * len(samples) / SAMPLE_RATE)
         told = {"language": "en", "task": "transcribe"} if self.multilingual else {}
-        with torch.no_grad():
+        with torch.no_grad(), without_its_own_warning():
             ids = self.whole.generate(
                 features,
                 do_sample=False,

@@ -1,5 +1,7 @@
 """Whisper as encoder and decoder of an ESPnet model: tokens, loss, cut, save, load, decoding."""
 
+import logging
+
 import numpy
 import pytest
 import soundfile
@@ -18,13 +20,14 @@ from espnet_prune.espnet.encoder_input import random_outputs
 from espnet_prune.espnet.probe import Probe
 from espnet_prune.espnet.system import write_model
 from espnet_prune.espnet.training import token_options
-from espnet_prune.espnet.whisper import whisper_of
+from espnet_prune.espnet.whisper import cut_joined, whisper_of
 from espnet_prune.espnet.whisper_text import WhisperPreprocessor
 from espnet_prune.evaluate.sensitivity import (
     SensitivityConfig,
     chosen_utterances,
     sensitivity,
 )
+from espnet_prune.hf.quiet import GENERATION, ITS_OWN, without_its_own_warning
 from espnet_prune.hf.tokens import WhisperText
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
@@ -234,3 +237,19 @@ def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
         make_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
     with pytest.raises(ModelError, match="save_pretrained"):
         make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
+
+
+def test_a_plan_of_no_whisper_is_refused():
+    with pytest.raises(ModelError, match="pruned_arch.*only for a Whisper.*encoder_conf"):
+        cut_joined(torch.nn.Linear(1, 1), {"schema": 1, "sites": {}})
+
+
+def test_the_warning_that_generate_gives_itself_is_not_shown(caplog):
+    logger = logging.getLogger(GENERATION)
+    with caplog.at_level(logging.WARNING, GENERATION), without_its_own_warning():
+        logger.propagate, before = True, logger.propagate
+        logger.warning(ITS_OWN + "=({'suppress_tokens'}) is deprecated")
+        logger.warning("another")
+        logger.propagate = before
+    assert caplog.messages == ["another"]
+    assert not logger.filters

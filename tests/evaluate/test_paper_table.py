@@ -79,8 +79,9 @@ def test_second_paper_has_its_own_methods(report, capsys):
     table = rows(capsys.readouterr().out)
     names = list(table)
     assert not any("half" in name for name in names)
-    assert names[-6:] == [
+    assert names[-7:] == [
         "teacher",
+        "unpruned",
         "pinched (self_pinching)",
         "self_pinching_weights",
         "uniform_magnitude",
