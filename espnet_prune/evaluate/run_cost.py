@@ -185,11 +185,13 @@ def _hours(hours: float) -> str:
 
 
 def record(rows: Sequence[Row], corpus: Corpus, about: Mapping) -> dict:
-    """The same for a JSON file."""
+    """The same for a JSON file; ``about`` names the ``devices`` that share each batch."""
+    hours = sum(row.hours * row.runs for row in rows)
     return {
         **about,
         "corpus": asdict(corpus),
         "stages": [asdict(row) for row in rows],
-        "device_hours": sum(row.hours * row.runs for row in rows),
+        "hours": hours,
+        "device_hours": hours * about["devices"],
         "copies_bytes_at_most": corpus.copied_bytes,
     }

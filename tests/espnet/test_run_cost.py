@@ -38,8 +38,9 @@ def test_the_table_sums_all_trainings():
     corpus = Corpus(train_hours=1, valid_hours=0, speed_factors=(0.5, 1.0))
     plan = Schedule(HOUR_SAMPLES, max_epoch=1, num_iters_per_epoch=180)
     rows = [cost("8 prune", STEP, plan, corpus, runs=3)]
-    made = record(rows, corpus, {"device": "x"})
-    assert made["device_hours"] == pytest.approx(3 * 180 * 21 / 3600)
+    made = record(rows, corpus, {"device": "x", "devices": 4})
+    assert made["hours"] == pytest.approx(3 * 180 * 21 / 3600)
+    assert made["device_hours"] == pytest.approx(4 * made["hours"])
     assert made["copies_bytes_at_most"] == 2 * 3600 * 16000 * 2
     assert "| 8 prune | 180 | 20.00 | 1.05 | 3 | 3.15 |" in table(rows, corpus)
 
