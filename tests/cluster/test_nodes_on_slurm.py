@@ -50,7 +50,6 @@ def test_both_nodes_join_one_rendezvous(on_slurm, tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_a_lost_process_ends_the_job_on_both_nodes(on_slurm, slurm, tmp_path):
     (tmp_path / "lost.py").write_text(
@@ -64,16 +63,15 @@ def test_a_lost_process_ends_the_job_on_both_nodes(on_slurm, slurm, tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_nodes_asked_to_stop_go_on_to_the_loss_curve_of_one_process(
-    slurm, tmp_path, repository
+    slurm, tmp_path, repository, warm
 ):
     folder = tmp_path / "one"
     mini_recipe.write_plain_recipe(folder, repository)
-    mini_recipe.run(folder, "collect_stats")
+    mini_recipe.run(folder, "collect_stats", warm=warm)
     again = mini_recipe.copy_without(folder, tmp_path / "two", [])
-    mini_recipe.run(folder, "train_teacher")
+    mini_recipe.run(folder, "train_teacher", warm=warm)
     (again / "exp/base").mkdir()
     (again / "exp/stats").rename(again / "exp/base/stats")
     command = [

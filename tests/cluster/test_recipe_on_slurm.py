@@ -11,11 +11,11 @@ from throw_away_slurm import wait_until
 
 from espnet_prune.cluster.status import command_states, folder_states
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture
-def drive(tmp_path: Path, repository: Path, slurm):
+def drive(tmp_path: Path, repository: Path, slurm, warm):
     """Starts the driver's stages 5 to 10 by Slurm, and waits for their end."""
     mini_recipe.write_recipe(tmp_path, repository)
     command = [
@@ -27,6 +27,7 @@ def drive(tmp_path: Path, repository: Path, slurm):
     ]
     environment = {**mini_recipe.environment(), **slurm.environment}
     environment |= {"PATH": mini_recipe.environment()["PATH"], "ESPNET_PRUNE_CURRENT_ENV": "1"}
+    environment = warm.environment(environment)
 
     def call(*words: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

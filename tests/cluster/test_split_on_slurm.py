@@ -12,15 +12,15 @@ import pytest
 from espnet_prune.cluster.status import command_states
 from espnet_prune.data.kaldi_dir import read_map, validate
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def drive(tmp_path: Path, repository: Path, slurm) -> Callable:
+def drive(tmp_path: Path, repository: Path, slurm, warm) -> Callable:
     """Runs the driver by Slurm and waits for the end of its jobs."""
     mini_recipe.write_whole_recipe(tmp_path, repository)
     environment = {**mini_recipe.environment(), "SLURM_CONF": slurm.environment["SLURM_CONF"]}
-    environment["ESPNET_PRUNE_CURRENT_ENV"] = "1"
+    environment = warm.environment({**environment, "ESPNET_PRUNE_CURRENT_ENV": "1"})
     command = [*mini_recipe.driver_command(tmp_path, repository, 2), "--cmd_backend", "slurm"]
 
     def call(*options: str, timeout: float = 120) -> subprocess.CompletedProcess:
@@ -58,12 +58,12 @@ def test_formatting_is_an_array_and_its_failed_element_is_named(drive, tmp_path)
     assert "--part 2/2" in (logs / "03_format.1.2.log").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_whole_recipe_is_submitted_decoded_in_arrays_and_finished(drive, tmp_path):
     shutil.rmtree(tmp_path / "data/test")
     shutil.copytree(tmp_path / "data/train", tmp_path / "data/test")  # a part for each element
-    done = drive(timeout=1400)
+    options = ("--valid_set", "test")  # it is scored, too: whole, and validated without odd lengths
+    done = drive(*options, timeout=1400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "index.html" in done.stdout  # the report, shown last
     base = tmp_path / "exp/base"
@@ -71,6 +71,7 @@ def test_a_whole_recipe_is_submitted_decoded_in_arrays_and_finished(drive, tmp_p
     assert [system["name"] for system in report["systems"]] == ["teacher", "l0", "magnitude"]
     assert all(set(s["wer"]) == {"test/greedy", "test/joint"} for s in report["systems"])
     assert (base / "pack/l0.zip").exists()
+    assert (tmp_path / "dump/test_valid/wav.scp").exists()
     states = {command.log.name: command.state for command in command_states(base / "log")}
     assert set(states.values()) == {"done"}, states
     for element in ("1", "2"):
