@@ -69,18 +69,15 @@ def write_models(args: argparse.Namespace, folder: Path) -> None:
     write_model(espnet_prune.cut(gated.eval(), method.masks(gated)), folder / "cut")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints."""
+def measure(args: argparse.Namespace) -> dict:
+    """Seconds of each search, and how many times as fast as the first one, ESPnet's dense."""
     import numpy
-    import torch
     from tqdm import tqdm
 
-    from espnet_prune.espnet import fast_decoder
+    from espnet_prune.espnet import fast_decoder, fast_encoder
     from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Recogniser
     from espnet_prune.evaluate.profile import interleaved
 
-    args = get_parser().parse_args(argv)
-    torch.set_num_threads(args.threads)
     config = DecodeConfig(
         beam_size=args.beam,
         maxlenratio=-float(args.tokens),  # ESPnet takes a negative ratio as a number of tokens
@@ -99,19 +96,37 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stock.search.beam_search.full_scorers,
             ):
                 scorers[fast_decoder.DECODER] = stock.model.decoder
+            fast_encoder.slow_down(stock.model.encoder)
     actions = [lambda r=r: r.transcribe(samples, "joint") for r in searches.values()]
     seconds = dict(zip(searches, interleaved(actions, args.repeats), strict=True))
     ratios = {name: seconds["dense, stock"] / value for name, value in seconds.items()}
-    print(
+    settings = {key: value for key, value in vars(args).items() if key != "json"}
+    return {"settings": settings, "seconds": seconds, "speedup": ratios}
+
+
+def lines(record: dict) -> list[str]:
+    """What is printed of a measurement."""
+    args, seconds = argparse.Namespace(**record["settings"]), record["seconds"]
+    first = (
         f"joint decoding, beam {args.beam}, {args.seconds:g} s of audio, {args.tokens} tokens, "
-        f"{args.blocks} x {args.size}, {args.threads} thread, batch 1, least of {args.repeats} "
-        f"interleaved repeats, {platform.machine()}, torch {torch.__version__}"
+        f"{args.blocks} x {args.size}, least of {args.repeats} interleaved repeats"
     )
-    for name, ratio in ratios.items():
-        print(f"{name:14} {ratio:5.2f} times as fast as dense, stock ({seconds[name]:.2f} s)")
+    return [first] + [
+        f"{name:14} {ratio:5.2f} times as fast as dense, stock ({seconds[name]:.2f} s)"
+        for name, ratio in record["speedup"].items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    import torch
+
+    args = get_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    record = measure(args)
+    print("\n".join(lines(record)))
+    print(f"{args.threads} thread, batch 1, {platform.machine()}, torch {torch.__version__}")
     if args.json:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
-        record = {"settings": settings, "seconds": seconds, "speedup": ratios}
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 

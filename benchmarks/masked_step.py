@@ -21,16 +21,14 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints one line."""
+def measure(args: argparse.Namespace) -> dict:
+    """Least seconds of both steps, and their ratio."""
     import torch
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 
     import espnet_prune
     from espnet_prune.evaluate.profile import interleaved
 
-    args = get_parser().parse_args(argv)
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     plain = ConformerEncoder(
         80,
@@ -63,11 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         gates.zero_grad()
 
     dense, masked = interleaved([step_plain, step_gated], args.repeats)
-    print(
-        f"masked step / plain step = {masked / dense:.3f} ({args.blocks} x {args.size}, "
-        f"{args.threads} thread, batch {args.batch} x {args.frames} frames, least of "
+    seconds = {"plain": dense, "masked": masked}
+    return {"settings": vars(args), "seconds": seconds, "masked_over_plain": masked / dense}
+
+
+def lines(record: dict) -> list[str]:
+    """What is printed of a measurement."""
+    args = argparse.Namespace(**record["settings"])
+    return [
+        f"masked step / plain step = {record['masked_over_plain']:.3f} ({args.blocks} x "
+        f"{args.size}, {args.threads} thread, batch {args.batch} x {args.frames} frames, least of "
         f"{args.repeats} interleaved repeats)"
-    )
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints one line."""
+    import torch
+
+    args = get_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    print(*lines(measure(args)), sep="\n")
     return 0
 
 

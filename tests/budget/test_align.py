@@ -5,8 +5,9 @@ import torch
 from models import encoder, passes_of
 
 from espnet_prune.budget import align_widths
-from espnet_prune.config import to_dataclass
+from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.errors import ConfigError, TargetMissedError
+from espnet_prune.espnet.systems import read_system
 from espnet_prune.methods import METHODS, MethodConfig, make_method
 from espnet_prune.methods.base import ALIGNED_KINDS
 from espnet_prune.surgery import cut, inject, plan_of
@@ -109,3 +110,13 @@ def test_a_closed_site_stays_closed_and_a_narrow_one_stays_open():
     found = widths(align_widths(masks, scores, gated.budget, target, 0.01, 16))
     assert (found[first], found["block.0.macaron"]) == (0, 0)
     assert found[second] >= 16
+
+
+def test_the_shared_rows_differ_in_nothing_but_their_widths(repository):
+    path = repository / "conf/systems/aligned.yaml"
+    names = list(load_yaml(path)["systems"])
+    systems = [read_system(path, name) for name in names]
+    found = [to_dataclass(MethodConfig, s.options, n) for s, n in zip(systems, names, strict=True)]
+    assert [c.budget.align for c in found] == [1, 8, 16]
+    assert {(s.method, s.target, s.seed) for s in systems} == {("l0_distill", 0.5, 0)}
+    assert all(c == config(c.budget.align) for c in found)

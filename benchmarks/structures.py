@@ -1,0 +1,133 @@
+"""Dense Conformer encoders with random weights, and cuts of them: uniform, or of a learned shape.
+
+The learned shape is that of ``l0_50`` of the recipe egs/an4/l0_conformer1 (its plan.json): the
+share of units that each site kept, stretched over the depth. One number, added to all shares,
+brings it to another size. What it has of a learned shape is what costs speed: branches that are
+gone, widths that differ from block to block, odd widths.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+UNIFORM, LEARNED = "uniform", "learned"
+LEARNED_SHARES = {  # kept share of units by kind of site, the blocks from first to last
+    "front_end": (0.96, 0.35),
+    "attention": (0.0, 1.0, 0.0, 1.0, 1.0, 1.0),
+    "convolution": (0.81, 0.99, 1.0, 1.0, 1.0, 1.0),
+    "feed_forward": (0.0, 0.47, 0.0, 0.0, 0.68, 0.87),
+    "macaron": (0.0, 0.57, 0.0, 0.56, 0.64, 0.79),
+}
+HEAD_WIDTH = 64
+BINS, FRAMES_PER_SECOND = 80, 100
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A cut encoder and what it is.
+
+    Attributes:
+        encoder: the cut encoder, in evaluation mode.
+        name: such as ``uniform, 50% of parameters``.
+        parameters: its parameters.
+        macs: multiply-accumulates of one recording.
+    """
+
+    encoder: nn.Module
+    name: str
+    parameters: int
+    macs: int
+
+
+def dense_encoder(size: int, blocks: int, kernel: int = 31) -> nn.Module:
+    """A Conformer encoder of LibriSpeech's proportions: heads of 64, feed-forwards four times."""
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+
+    torch.manual_seed(0)
+    return ConformerEncoder(
+        BINS,
+        output_size=size,
+        attention_heads=max(1, size // HEAD_WIDTH),
+        linear_units=4 * size,
+        num_blocks=blocks,
+        macaron_style=True,
+        rel_pos_type="latest",
+        cnn_module_kernel=kernel,
+    ).eval()
+
+
+def features(seconds: float) -> tuple[Tensor, Tensor]:
+    """Random features (1, T, 80) of a recording, and its length (1,)."""
+    frames = round(seconds * FRAMES_PER_SECOND)
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, frames, BINS, generator=generator), torch.tensor([frames])
+
+
+def cut_encoder(
+    dense: nn.Module, shape: str, target: float, measure: str, seconds: float, align: int = 1
+) -> Structure:
+    """A cut of an encoder, which stays as it is.
+
+    Args:
+        dense: the encoder.
+        shape: ``uniform`` or ``learned``.
+        target: sparsity, of all that the sites can remove, the front-end's channels too.
+        measure: ``parameters`` or ``macs``.
+        seconds: of the recording for which MACs are counted.
+        align: multiple that widths are brought to.
+    """
+    import espnet_prune
+    from espnet_prune.budget import Budget
+    from espnet_prune.methods import MethodConfig, make_method
+    from espnet_prune.methods.base import BudgetConfig
+
+    budget = BudgetConfig(measure=measure, reference_seconds=seconds, align=align)
+    config = MethodConfig(budget=budget)
+    method = make_method("uniform_magnitude", target=target, config=config)
+    gated = espnet_prune.inject(copy.deepcopy(dense), method).eval()
+    masks = method.masks(gated) if shape == UNIFORM else _learned(gated, target)
+    masks = method.aligned(gated, masks)
+    small = espnet_prune.cut(gated, masks).eval()
+    macs = Budget(gated.site_map, gated.gate_names(), "macs")
+    aligned = f", multiples of {align}" if align > 1 else ""
+    return Structure(
+        small,
+        f"{shape}, -{100 * target:.0f}% of {measure}{aligned}",
+        sum(p.numel() for p in small.parameters()),
+        macs.total - macs.prunable + macs.hard(masks),
+    )
+
+
+def dense_macs(dense: nn.Module, seconds: float) -> int:
+    """Multiply-accumulates of the whole encoder for one recording."""
+    from espnet_prune.budget import Budget
+    from espnet_prune.sites import conformer_sites
+
+    site_map = conformer_sites(dense, seconds)
+    return Budget(site_map, list(site_map.sites), "macs").total
+
+
+def _learned(gated, target: float) -> dict[str, Tensor]:
+    """Masks of the learned shape, its shares shifted alike to the target."""
+    from espnet_prune.budget import masks_at_sparsity
+    from espnet_prune.sites import UNIT_KINDS
+
+    sites = [site for site in gated.site_map.of_kinds(UNIT_KINDS)]
+    blocks = 1 + max(site.block for site in sites if site.block is not None)
+
+    def share(name: str, block: int | None) -> float:
+        if block is None:
+            return LEARNED_SHARES["front_end"][int(name[-1])]
+        shares = LEARNED_SHARES[name.split(".")[2]]
+        return shares[block * len(shares) // blocks]
+
+    def make(shift: float) -> dict[str, Tensor]:
+        masks = {}
+        for site in sites:
+            position = (torch.arange(site.units) + 0.5) / site.units
+            masks[site.name] = (position < share(site.name, site.block) + shift).float()
+        return masks
+
+    return masks_at_sparsity(make, gated.budget, target, -1.0, 1.0)[0]

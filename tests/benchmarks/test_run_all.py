@@ -1,0 +1,69 @@
+"""The benchmarks' one command, with tiny models: what it writes and what it counts."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def benchmarks(repository, monkeypatch):
+    """The folder's modules can be imported."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+
+
+@pytest.mark.timeout(400)  # all parts, an export among them: 20 s alone, more on a busy machine
+def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
+    import run_all
+
+    assert run_all.main(["--quick", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert set(run_all.PARTS) < set(record)
+    assert (record["threads"], record["batch"]) == (1, 1)
+    assert set(record["machine"]) == {"cpu", "cores", "torch"}
+    printed = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in printed and "1 thread, batch 1" in printed
+    assert all(f"== {name}" in printed for name in run_all.PARTS)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"grid.png", "size.png", "length.png"}
+    rows = record["grid"]["rows"]
+    assert len(rows) == 4  # two shapes by two measures, at one sparsity
+    for row in rows:
+        ours, dense = row["seconds"]["ours"], row["dense_seconds"]["ours"]
+        assert row["speedup"] == pytest.approx(dense / ours)
+        assert row["realised_over_predicted"] == pytest.approx(row["speedup"] / row["predicted"])
+        assert row["predicted"] > 1 and 0 < row["kept_parameters"] < 1
+    assert {row["seconds"] for row in record["length"]["rows"]} == set(run_all.QUICK.lengths)
+    assert set(record["joint"]["speedup"]) == {
+        f"{model}, {whose}" for model in ("dense", "cut") for whose in ("ours", "stock")
+    }
+    assert len(record["int8"]["speedup"]) == 5
+
+
+@pytest.mark.parametrize("shape", ["uniform", "learned"])
+@pytest.mark.parametrize("measure", ["parameters", "macs"])
+def test_structures_hit_their_size_and_macs_are_those_that_run(benchmarks, shape, measure):
+    import structures
+    from torch.utils.flop_counter import FlopCounterMode
+
+    dense = structures.dense_encoder(64, 3, kernel=7)
+    made = structures.cut_encoder(dense, shape, 0.5, measure, 2.0)
+    counted = []
+    for encoder in (dense, made.encoder):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            encoder(*structures.features(2.0))
+        counted.append(counter.get_total_flops() // 2)
+    assert counted == [structures.dense_macs(dense, 2.0), made.macs]
+    whole = sum(p.numel() for p in dense.parameters())
+    size = made.parameters / whole if measure == "parameters" else made.macs / counted[0]
+    assert size == pytest.approx(0.5, abs=0.02)
+    aligned = structures.cut_encoder(dense, shape, 0.5, measure, 2.0, align=8)
+    channels = [layer.conv_module.depthwise_conv.out_channels for layer in aligned.encoder.encoders]
+    assert all(number % 8 == 0 for number in channels)
+
+
+def test_an_unknown_part_is_refused(benchmarks, tmp_path, capsys):
+    import run_all
+
+    with pytest.raises(SystemExit):
+        run_all.main(["--out", str(tmp_path), "--parts", "gird"])
+    assert "gird" in capsys.readouterr().err
