@@ -5,6 +5,7 @@ import csv
 import importlib
 import json
 import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from espnet_prune.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 SYSTEMS = """\
 systems:
   l0:
@@ -110,6 +111,19 @@ def test_killed_at_the_rung_and_later_it_goes_on_bit_equal(unbroken, tmp_path):
         mini_recipe.run_and_kill(folder, "prune", partial(Path.exists, training / name))
     run(folder, "prune")
     check_same_as(unbroken, folder)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_keeps_the_rung_and_one_takes_it(unbroken, tmp_path):
+    folder = mini_recipe.copy_without(unbroken, tmp_path / "two", ["exp/l0"])
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for system in ("l0", "l0_20"):
+        python, *words = mini_recipe.command("prune", system)
+        environment = mini_recipe.environment()
+        subprocess.run([python, *two, *words], cwd=folder, env=environment, check=True)
+    run(folder, "cut", "l0_20")
+    assert int(weights(folder / "exp/l0/prune/ladder/1.pth")["gated.updates"]) == 8
+    assert record_of(folder / "exp/l0_20")["shared"]["updates"] == 8
 
 
 @pytest.fixture(scope="module")
