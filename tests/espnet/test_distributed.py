@@ -10,7 +10,7 @@ import pytest
 import torch
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-MEANS = """\
+TOGETHER = """\
 import sys, torch
 from torch import distributed
 from espnet_prune.espnet.distributed import is_first, leave, mean_over_processes, process_rank
@@ -19,6 +19,34 @@ rank = process_rank()
 means = mean_over_processes({"loss": 1.0 + rank, "acc": 0.5}, weight=1.0 + 2 * rank)
 assert means == {"loss": (1 * 1 + 2 * 3) / 4, "acc": 0.5}, means
 assert is_first() == (rank == 0)
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from espnet_prune.espnet.within_epoch import VARIABLE, Trained, WithinEpoch
+os.environ[VARIABLE] = "0" if rank == 0 else "1000"  # the first one's clock decides
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+def epoch():
+    recorder = SimpleNamespace(rows=[], batches=0)
+    reporter = SimpleNamespace(epoch=1, stats={}, total_count=0, count=0, start_time=0.0)
+    trained = Trained(model, [optimizer], [None])
+    return WithinEpoch(Path("."), trained, reporter, recorder, 1)
+
+torch.manual_seed(rank)
+first = epoch()
+for item in first.batches(range(3)):
+    if item == 2:
+        break
+expected = torch.rand(4)  # each process draws its own
+distributed.barrier()  # the first one has written
+torch.manual_seed(7)
+second = epoch()
+second.resume()
+left = iter(second.batches(range(3)))
+assert next(left) == 2 and second.done == 2
+assert torch.equal(torch.rand(4), expected)
 leave()
 assert process_rank() == rank
 """
@@ -44,8 +72,9 @@ def without_python(command: list[str]) -> list[str]:
     return command[1:]  # -m module ...
 
 
-def test_means_are_weighted_by_the_processes_batches(tmp_path):
-    (tmp_path / "means.py").write_text(MEANS)
+@pytest.mark.timeout(300)
+def test_means_are_weighted_and_each_process_s_draws_are_saved_within_an_epoch(tmp_path):
+    (tmp_path / "means.py").write_text(TOGETHER)
     run_two(tmp_path, ["means.py"])
 
 
