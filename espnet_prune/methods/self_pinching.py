@@ -119,7 +119,7 @@ class SelfPinching(LearningMethod):
         logger.warning(
             "the thresholds reached a sparsity of %.2f%%, %.2f points from the target; the cut "
             "closes that without training. If it is much, train longer, or raise "
-            "pinching.learning_rate or pinching.controller.band_strength",
+            "pinching.learning_rate, or pinching.controller.band_strength or band_growth",
             100 * learned,
             100 * gap,
         )
