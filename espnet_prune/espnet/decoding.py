@@ -25,7 +25,6 @@ from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.export.int8 import INT8_MODES, base_mode, by_onnx
-from espnet_prune.export.recogniser import OnnxRecogniser
 from espnet_prune.hf import WHISPER
 from espnet_prune.io_atomic import read_json
 from espnet_prune.provenance import file_digest
@@ -246,9 +245,7 @@ def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> T
     if not is_whisper_folder(folder):
         return Recogniser(folder, config, int8)
     if int8:
-        raise ModelError(
-            f"{folder}: int8 of a Whisper in torch isn't offered; see export_onnx --int8"
-        )
+        raise ModelError(f"{folder}: no int8 of a Whisper in torch; see export_onnx --int8")
     from espnet_prune.espnet.whisper_decoding import WhisperRecogniser
 
     return WhisperRecogniser(folder, config.segment_seconds)
@@ -276,11 +273,6 @@ def _recogniser(model: Path, digest: str, config: DecodeConfig, int8: bool) -> T
     return open_recogniser(model, config, int8)
 
 
-@functools.lru_cache(maxsize=1)
-def _onnx_recogniser(model: Path, segment_seconds: float) -> OnnxRecogniser:
-    return OnnxRecogniser(model, segment_seconds)
-
-
 def _decode_part(part: _Part) -> None:
     """Decodes one part in this process and writes its texts."""
     import torch
@@ -295,7 +287,9 @@ def _decode_part(part: _Part) -> None:
 
 def _transcribe(part: _Part, samples: numpy.ndarray, utterance: str) -> str:
     if by_onnx(part.mode):
-        return _onnx_recogniser(part.model, part.config.segment_seconds).transcribe(samples)
+        from espnet_prune.espnet.int8 import onnx_recogniser
+
+        return onnx_recogniser(part.model, part.config.segment_seconds).transcribe(samples)
     mode = base_mode(part.mode)
     recogniser = _recogniser(part.model, part.digest, part.config, mode != part.mode)
     return recogniser.transcribe(samples, mode, utterance)

@@ -6,6 +6,7 @@ torch has no dynamic int8 of them.
 """
 
 import contextlib
+import functools
 import io
 import tempfile
 import warnings
@@ -17,6 +18,7 @@ from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export.onnx import export_onnx
+from espnet_prune.export.recogniser import OnnxRecogniser
 from espnet_prune.surgery import load
 
 POSITIONS = "linear_pos"
@@ -69,3 +71,9 @@ def exported(model: Path, int8: bool) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(load(model), Path(folder) / "onnx", int8)
         yield Path(folder) / "onnx"
+
+
+@functools.lru_cache(maxsize=1)
+def onnx_recogniser(folder: Path, segment_seconds: float) -> OnnxRecogniser:
+    """What decodes with such a folder, loaded once a process."""
+    return OnnxRecogniser(folder, segment_seconds)

@@ -107,6 +107,7 @@ def _system(folder: Path) -> dict:
         "rtf": profile.get("rtf"),
         "speedup": profile.get("speedup"),
         "machine": profile.get("machine"),
+        "int8": profile.get("int8"),
         "wer": {
             f"{score.parent.parent.name}/{score.parent.name}": _score(score)
             for score in sorted(folder.glob("decode/*/*/score.json"))

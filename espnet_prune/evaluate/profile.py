@@ -56,6 +56,7 @@ class ProfileConfig:
             small.
         beam_size: of the joint search.
         ctc_weight: of CTC in it.
+        int8: whether the system is measured in dynamic int8 too.
     """
 
     reference_seconds: float = 10.0
@@ -67,6 +68,7 @@ class ProfileConfig:
     least_seconds: float = 2.0
     beam_size: int = 10
     ctc_weight: float = 0.3
+    int8: bool = False
 
     def __post_init__(self) -> None:
         check_range("reference_seconds", self.reference_seconds, LEAST_SECONDS, 600)
@@ -109,6 +111,8 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
     """
     import torch
 
+    from espnet_prune.evaluate.profile_int8 import profile_int8
+
     torch.set_num_threads(config.threads)
     search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
     pair = [open_recogniser(folder / "model", search) for folder in (teacher, system)]
@@ -136,6 +140,7 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
         "measured_seconds_of_speech": seconds,
         "beam_size": config.beam_size,
         "machine": machine(),
+        **({"int8": profile_int8(system, pair[0], data, config)} if config.int8 else {}),
     }
 
 
@@ -235,7 +240,7 @@ def _times(
     seconds = dict.fromkeys(best, config.reference_seconds)
 
     def measure(mode: str, number: int, repeats: int) -> tuple[float, list[float]]:
-        chosen = _spread(speech, number)
+        chosen = spread(speech, number)
         spoken = sum(len(samples) for samples in chosen) / SAMPLE_RATE
         actions = [_transcriber(r, chosen, mode) for r in pair]
         return spoken, interleaved(actions, repeats, config.least_seconds)
@@ -256,7 +261,7 @@ def read_speech(data: Path, number: int) -> list[numpy.ndarray]:
     entries = list(read_data(data).recordings.items())
     read = (
         read_audio(entry, where(data, name), SAMPLE_RATE)[0]
-        for name, entry in _spread(entries, number)
+        for name, entry in spread(entries, number)
     )
     speech = [samples for samples in read if len(samples) >= LEAST_SECONDS * SAMPLE_RATE]
     if not speech:
@@ -266,7 +271,7 @@ def read_speech(data: Path, number: int) -> list[numpy.ndarray]:
     return speech
 
 
-def _spread(items: Sequence, number: int) -> list:
+def spread(items: Sequence, number: int) -> list:
     """``number`` items at equal distances, so that not one speaker is all."""
     number = min(number, len(items))
     return [items[index * len(items) // number] for index in range(number)]
@@ -276,24 +281,26 @@ def _time_encoders(
     pair: Sequence[Transcriber], speech: Sequence[numpy.ndarray], config: ProfileConfig
 ) -> dict[str, list[float]]:
     """Least seconds of the encoders as they decode, and by ESPnet's own forward if that differs."""
-    import torch
-
-    needed = round(config.reference_seconds * SAMPLE_RATE)
-    samples = numpy.resize(numpy.concatenate(speech), needed)  # repeats what is too short
-    waves = torch.from_numpy(samples.astype(numpy.float32) / FULL_SCALE)[None]
-    actions = []
-    for recogniser in pair:
-        model = recogniser.model
-        with torch.no_grad():
-            feats, lengths = model._extract_feats(waves, torch.tensor([needed]))
-            if model.normalize is not None:
-                feats, lengths = model.normalize(feats, lengths)
-        actions.append(encoder_run(model.encoder, feats, lengths))
+    actions = [time_encoder(r.model, speech, config.reference_seconds) for r in pair]
     if not all(is_fast(recogniser.model.encoder) for recogniser in pair):
         return {"encoder": interleaved(actions, config.repeats, config.least_seconds)}
     stock = [_as_espnet(r.model.encoder, run) for r, run in zip(pair, actions, strict=True)]
     best = interleaved([*actions, *stock], config.repeats, config.least_seconds)
     return {"encoder": best[:2], "encoder_espnet": best[2:]}
+
+
+def time_encoder(model, speech: Sequence[numpy.ndarray], seconds: float) -> Callable[[], object]:
+    """One pass of a model's encoder over recordings joined to so many seconds, to be timed."""
+    import torch
+
+    needed = round(seconds * SAMPLE_RATE)
+    samples = numpy.resize(numpy.concatenate(speech), needed)  # repeats what is too short
+    waves = torch.from_numpy(samples.astype(numpy.float32) / FULL_SCALE)[None]
+    with torch.no_grad():
+        feats, lengths = model._extract_feats(waves, torch.tensor([needed]))
+        if model.normalize is not None:
+            feats, lengths = model.normalize(feats, lengths)
+    return encoder_run(model.encoder, feats, lengths)
 
 
 def encoder_run(encoder, feats, lengths) -> Callable[[], object]:

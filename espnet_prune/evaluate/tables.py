@@ -1,6 +1,7 @@
 """The tables of a report, for the terminal, for RESULTS.md and for the page.
 
-Three tables, because one would not fit a terminal: sizes, speeds, word error rates.
+Several tables, because one would not fit a terminal: sizes, speeds, int8 where it was measured,
+word error rates.
 """
 
 import json
@@ -62,8 +63,10 @@ def tables(reports: Sequence[dict], exact: bool = True) -> list[Table]:
         reports: what ``collect`` made.
         exact: every digit of the sizes, or as short as a terminal needs.
     """
+    from espnet_prune.evaluate.tables_int8 import int8_table
+
     lines = named_systems(reports)
-    return [_sizes(lines, exact), _speeds(lines), _errors(reports, lines)]
+    return [_sizes(lines, exact), _speeds(lines), *int8_table(lines), _errors(reports, lines)]
 
 
 def _exact(number: int) -> str:
@@ -77,7 +80,8 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _bytes(number: int) -> str:
+def in_bytes(number: int) -> str:
+    """A size with its unit: ``4.2 MB``."""
     for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= scale:
             return f"{number / scale:.1f} {unit}"
@@ -98,7 +102,7 @@ def _sizes(lines: Sequence[Line], exact: bool) -> Table:
         if prunes_single_weights(system):
             parts = [part if part == NOT_RUN else f"{part} *" for part in parts]
         size = system["weights_bytes"]
-        file = _part(system, size, _bytes) if size else NOT_RUN
+        file = _part(system, size, in_bytes) if size else NOT_RUN
         rows.append([name, *parts, file, _sparsity(system), _seconds(system)])
     notes = {
         ZEROS_NOTE: any(prunes_single_weights(system) for _, system in lines),
@@ -149,14 +153,12 @@ def _speeds(lines: Sequence[Line]) -> Table:
         else:
             cells += [NOT_RUN] * 3
         modes = ("encoder", "ctc_greedy", "joint")
-        cells += [_rtf(rtf, speedup or {}, mode) for mode in modes] if rtf else [NOT_RUN] * 3
+        cells += [rtf_cell(rtf, speedup or {}, mode) for mode in modes] if rtf else [NOT_RUN] * 3
         rows.append([name, *cells])
-    return Table(
-        f"Speed of the encoder, and real-time factors ({_conditions(lines)})", header, rows
-    )
+    return Table(f"Speed of the encoder, and real-time factors ({conditions(lines)})", header, rows)
 
 
-def _rtf(rtf: dict, speedup: dict, mode: str) -> str:
+def rtf_cell(rtf: dict, speedup: dict, mode: str) -> str:
     """``0.0436 (1.08x)``; the encoder's speed-up has columns of its own."""
     if mode not in rtf:
         return NOT_APPLICABLE  # CTC alone, without a decoder
@@ -164,7 +166,8 @@ def _rtf(rtf: dict, speedup: dict, mode: str) -> str:
     return text if mode == "encoder" or mode not in speedup else f"{text} ({speedup[mode]:.2f}x)"
 
 
-def _conditions(lines: Sequence[Line]) -> str:
+def conditions(lines: Sequence[Line]) -> str:
+    """Threads and batch of the systems' times."""
     found = [
         f"{system['rtf']['threads']} thread, batch {system['rtf']['batch']}"
         for _, system in lines

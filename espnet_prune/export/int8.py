@@ -19,6 +19,7 @@ INT8_MODES = {
     "joint_int8": ("joint", False),
     "greedy_onnx_int8": ("greedy", True),
 }
+TORCH, ONNX, ONNX_INT8 = "torch_int8", "onnx", "onnx_int8"  # in a profile
 QUANTISED = ("MatMul", "Gemm")
 FILTER_BANK = "features."  # where SpeechGraph holds it
 

@@ -19,6 +19,7 @@ from espnet_prune.export.folder import (
 )
 from espnet_prune.export.graphs import EncoderGraph, Output, SpeechGraph, SslGraph
 from espnet_prune.export.whisper_graph import WhisperGraph
+from espnet_prune.sites import is_transformer_decoder
 
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported
 CHECKED_TOKENS = (5, 3, 12)
@@ -28,7 +29,6 @@ SSL_CHECKED = (5, 1, 17)  # frames more than one
 SSL_SAMPLES, SSL_FRAME = (4000, 9001, 800), 320  # of the published models; the shortest last
 TRANSFORMERS_ENCODERS = ("Wav2Vec2ForCTC", "Wav2Vec2Model", "HubertForCTC", "HubertModel")
 TRANSFORMERS_WHISPER = "WhisperForConditionalGeneration"
-TRANSFORMER_DECODER = "TransformerDecoder"
 Inputs = tuple[Tensor, ...]
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def parts_of(model: nn.Module) -> list[Part]:
     if hasattr(model, "whisper"):
         return [whisper_encoder(model), whisper_step(model.whisper)]
     parts = [speech_with_ctc(model)]
-    if type(model.decoder).__name__ == TRANSFORMER_DECODER:
+    if is_transformer_decoder(model.decoder):
         parts.append(decoder_step(model))
     elif model.decoder is not None:
         kind = type(model.decoder).__name__

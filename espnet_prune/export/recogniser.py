@@ -113,6 +113,7 @@ class OnnxRecogniser(GreedyRecogniser):
     Args:
         folder: with ``model.onnx``, ``model.json`` and the tokens.
         segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+        threads: of ONNX Runtime, by default as ``open_session`` has them.
 
     Raises:
         DataError: the description is missing.
@@ -120,11 +121,16 @@ class OnnxRecogniser(GreedyRecogniser):
         EnvironmentProblem: onnxruntime is missing.
     """
 
-    def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        segment_seconds: float = SEGMENT_SECONDS,
+        threads: int | None = None,
+    ) -> None:
         folder = Path(folder)
         about = read_description(folder, (SPEECH,))
         super().__init__(about, read_tokens(folder), folder / BPE, segment_seconds)
-        self.session = open_session(folder / GRAPH)
+        self.session = open_session(folder / GRAPH, threads)
         outputs = {output.name: output.shape[-1] for output in self.session.get_outputs()}
         if outputs.get("log_probs") != len(self.tokens):
             raise ModelError(

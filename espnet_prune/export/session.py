@@ -6,8 +6,12 @@ from pathlib import Path
 from espnet_prune.errors import EnvironmentProblem, ModelError
 
 
-def open_session(path: Path):
-    """Opens a graph; its threads are those of ``OMP_NUM_THREADS``, as torch's are, or all cores.
+def open_session(path: Path, threads: int | None = None):
+    """Opens a graph.
+
+    Args:
+        path: the graph's file.
+        threads: by default those of ``OMP_NUM_THREADS``, as torch's are, or all cores.
 
     Raises:
         EnvironmentProblem: onnxruntime is missing.
@@ -20,8 +24,8 @@ def open_session(path: Path):
             "onnxruntime is missing; install the extra: pip install 'espnet_prune[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = threads or (int(named) if named.isdecimal() else 0)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, all from Exception

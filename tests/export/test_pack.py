@@ -6,51 +6,13 @@ import numpy
 import pytest
 import torch
 import yaml
-from models import ENCODER
 
 from espnet_prune.bin import run_main
 from espnet_prune.bin.pack import main as pack_main
-from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
-from espnet_prune.espnet.system import update_record, write_cut
 from espnet_prune.export.pack import pack_for_espnet
-from espnet_prune.methods import MethodConfig, make_method
-from espnet_prune.surgery import cut, inject, load
-
-TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory):
-    """Folder of a cut system with random weights, BPE tokens and global_mvn."""
-    folder = tmp_path_factory.mktemp("exp") / "half"
-    (folder / "data").mkdir(parents=True)
-    text = folder / "data/text"
-    text.write_text("".join(f"u{i} {t}\n" for i, t in enumerate(TEXTS)))
-    torch.manual_seed(0)
-    model = build_asr_model(
-        {
-            "token_list": make_tokens(text, folder / "data/tokens", "bpe", 16),
-            "token_type": "bpe",
-            "bpemodel": str(folder / "data/tokens/bpe.model"),
-            "frontend_conf": {"n_mels": 20, "hop_length": 160, "win_length": 400},
-            "normalize": "global_mvn",
-            "encoder": "conformer",
-            "encoder_conf": ENCODER,
-            "decoder": "transformer",
-            "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
-        }
-    ).eval()
-    torch.nn.init.normal_(model.ctc.ctc_lo.weight, 0.0, 3.0)
-    model.normalize.mean.uniform_(-3, 3)
-    model.normalize.std.uniform_(0.5, 2)
-    method = make_method("uniform_magnitude", target=0.5, config=MethodConfig(), updates=4)
-    gated = inject(model, method).eval()
-    write_cut(folder, cut(gated, method.masks(gated)), "model")
-    update_record(folder, method="uniform_magnitude", target=0.5, seed=0)
-    return folder
+from espnet_prune.surgery import load
 
 
 @pytest.fixture(scope="module")

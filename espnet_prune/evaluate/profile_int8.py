@@ -1,0 +1,114 @@
+"""What a system costs in dynamic int8, by torch and ONNX Runtime, beside the dense model in fp32.
+
+As in ``profile``: least of interleaved repeats, one utterance at a time. ONNX Runtime is timed from
+samples to text by greedy CTC only, as its graph is one of samples to log-probabilities.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+
+from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Transcriber, open_recogniser
+from espnet_prune.espnet.int8 import exported, stored_bytes
+from espnet_prune.evaluate.profile import (
+    ProfileConfig,
+    interleaved,
+    read_speech,
+    spread,
+    time_encoder,
+)
+from espnet_prune.export.folder import GRAPH
+from espnet_prune.export.int8 import ONNX, ONNX_INT8, TORCH
+from espnet_prune.export.recogniser import OnnxRecogniser
+
+
+def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileConfig) -> dict:
+    """Profiles a system's int8 versions.
+
+    Args:
+        system: the system's folder.
+        dense: the uncompressed model in floating point, which each is timed beside.
+        data: a dump folder, for real speech.
+        config: what and how often.
+
+    Returns:
+        For ``torch_int8``, ``onnx`` (fp32) and ``onnx_int8``: ``bytes`` of the file, ``rtf`` and
+        ``speedup`` by measurement, as in a profile. ONNX's files hold encoder and CTC alone.
+
+    Raises:
+        ModelError: the model can't be quantised or exported.
+    """
+    folder = system / "model"
+    search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
+    speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances))
+    small = open_recogniser(folder, search, int8=True)
+    made = {TORCH: {"bytes": stored_bytes(small.model), **_torch(small, dense, speech, config)}}
+    for name, int8 in ((ONNX, False), (ONNX_INT8, True)):
+        with exported(folder, int8) as export:
+            recogniser = OnnxRecogniser(export, threads=config.threads)
+            size = sum(path.stat().st_size for path in export.glob(f"{GRAPH}*"))
+        made[name] = {"bytes": size, **_onnx(recogniser, dense, speech, config)}
+    return made
+
+
+def _torch(small: Transcriber, dense: Transcriber, speech: Sequence, config: ProfileConfig) -> dict:
+    measured = [_encoder(small, dense, speech, config)]
+    greedy, joint = (
+        spread(speech, config.greedy_utterances),
+        spread(speech, config.joint_utterances),
+    )
+    measured.append(_decoding("ctc_greedy", small, dense, greedy, config.repeats, config))
+    if "joint" in small.modes:
+        measured.append(_decoding("joint", small, dense, joint, config.joint_repeats, config))
+    return _ratios(measured)
+
+
+def _onnx(
+    small: OnnxRecogniser, dense: Transcriber, speech: Sequence, config: ProfileConfig
+) -> dict:
+    chosen = spread(speech, config.greedy_utterances)
+
+    def run() -> object:
+        return [small.transcribe(samples) for samples in chosen]
+
+    actions = [_texts(dense, chosen, "greedy"), run]
+    best = interleaved(actions, config.repeats, config.least_seconds)
+    return _ratios([("ctc_greedy", _seconds(chosen), best)])
+
+
+def _encoder(
+    small: Transcriber, dense: Transcriber, speech: Sequence, config: ProfileConfig
+) -> tuple[str, float, list[float]]:
+    seconds = config.reference_seconds
+    actions = [time_encoder(r.model, speech, seconds) for r in (dense, small)]
+    return "encoder", seconds, interleaved(actions, config.repeats, config.least_seconds)
+
+
+def _decoding(
+    name: str,
+    small: Transcriber,
+    dense: Transcriber,
+    chosen: Sequence[numpy.ndarray],
+    repeats: int,
+    config: ProfileConfig,
+) -> tuple[str, float, list[float]]:
+    mode = name.removeprefix("ctc_")
+    actions = [_texts(recogniser, chosen, mode) for recogniser in (dense, small)]
+    return name, _seconds(chosen), interleaved(actions, repeats, config.least_seconds)
+
+
+def _texts(recogniser: Transcriber, chosen: Sequence, mode: str) -> Callable[[], object]:
+    return lambda: [recogniser.transcribe(samples, mode) for samples in chosen]
+
+
+def _seconds(chosen: Sequence[numpy.ndarray]) -> float:
+    return sum(map(len, chosen)) / SAMPLE_RATE
+
+
+def _ratios(measured: Sequence[tuple[str, float, list[float]]]) -> dict[str, dict[str, float]]:
+    """Real-time factors, and speed-ups over the dense model, by measurement."""
+    return {
+        "rtf": {name: best[1] / seconds for name, seconds, best in measured},
+        "speedup": {name: best[0] / best[1] for name, _, best in measured},
+    }
