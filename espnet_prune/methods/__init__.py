@@ -6,6 +6,7 @@ from espnet_prune.config import check_choice
 from espnet_prune.methods.base import Method, MethodConfig
 from espnet_prune.methods.fisher import FisherMask
 from espnet_prune.methods.folding import Folding
+from espnet_prune.methods.importance import Importance
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.layer_drop import LayerDrop
 from espnet_prune.methods.magnitude import (
@@ -31,6 +32,7 @@ METHODS: Mapping[str, type[Method]] = {
     "magnitude": Magnitude,
     "uniform_magnitude": UniformMagnitude,
     "uniform_magnitude_weights": UniformMagnitudeWeights,
+    "importance": Importance,
     "module_error": ModuleError,
     "random": RandomUnits,
     "self_pinching": SelfPinching,
@@ -55,6 +57,7 @@ __all__ = [
     "METHODS",
     "FisherMask",
     "Folding",
+    "Importance",
     "L0Distill",
     "LayerDrop",
     "Magnitude",

@@ -21,6 +21,7 @@ from espnet_prune.gates import (
 from espnet_prune.methods.options import (
     CalibrationConfig,
     FisherConfig,
+    ImportanceConfig,
     LayerDropConfig,
     ModuleErrorConfig,
 )
@@ -129,6 +130,7 @@ class MethodConfig:
         calibration: of the methods that look at data.
         fisher: of the Fisher mask search.
         layer_drop: of layer dropping.
+        importance: of scores from a file, which alone need it.
         module_error: of the module-wise pruning error, which alone needs it.
     """
 
@@ -146,6 +148,7 @@ class MethodConfig:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     fisher: FisherConfig = field(default_factory=FisherConfig)
     layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)
+    importance: ImportanceConfig | None = None
     module_error: ModuleErrorConfig | None = None
 
     def __post_init__(self) -> None:

@@ -62,6 +62,18 @@ class LayerDropConfig:
 
 
 @dataclass(frozen=True)
+class ImportanceConfig:
+    """Options of scores from a file alone.
+
+    Attributes:
+        file: .safetensors with a tensor (units,) by name of site, as seen from where the stages
+            run, the folder that holds ``exp``.
+    """
+
+    file: str
+
+
+@dataclass(frozen=True)
 class ModuleErrorConfig:
     """Options of the module-wise pruning error alone.
 
