@@ -10,6 +10,8 @@ from espnet_prune.budget import Budget
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.espnet.build import build_asr_model, load_trained, write_espnet_folder
 from espnet_prune.espnet.fast_decoder import CachedDecoder, speed_up
+from espnet_prune.export.onnx import export_onnx
+from espnet_prune.export.parts import parts_of
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.sites import DecoderConfig
 from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save, sites_of
@@ -255,6 +257,26 @@ def test_stock_espnet_decodes_it_and_so_does_the_fast_search(small, tmp_path):
     assert [hypothesis[2] for hypothesis in fast] == [hypothesis[2] for hypothesis in stock]
     scores = [[float(hypothesis[3].score) for hypothesis in found] for found in (fast, stock)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_its_step_is_exported_beside_the_encoder(small):
+    parts = {part.file: part for part in parts_of(small)}
+    assert set(parts) == {"model.onnx", "decoder.onnx"}
+    step = parts["decoder.onnx"]
+    for length in step.tried:
+        inputs = step.example(length)
+        with torch.no_grad():
+            found, expected = step.graph(*inputs), step.expected(*inputs)[0]
+        assert float((found - expected).abs().max()) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_onnx_runs_a_step_without_some_branches(tmp_path):
+    gone = [f"decoder.block.{name}" for name in ("0.attention", "1.cross_attention")]
+    gated = gated_with(lambda site: random_mask(site, True) * float(site.name not in gone))
+    differences = export_onnx(cut(gated).eval(), tmp_path / "onnx")
+    assert (tmp_path / "onnx/decoder.onnx").exists() and len(differences) == 6
+    assert max(differences.values()) < 1e-4
 
 
 def test_a_plan_rebuilds_the_shape(small):
