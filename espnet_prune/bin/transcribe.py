@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -42,14 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--timestamps is of greedy CTC; a beam search has no frames")
     files = _files(args.inputs)
     failed, total = 0, 0
-    recogniser, rate = _load(args)
-    for path in files:
-        total += 1
-        try:
-            _transcribe(recogniser, rate, path, args)
-        except DataError as error:
-            failed += 1
-            logger.error("%s", error)
+    with tempfile.TemporaryDirectory() as folder:
+        recogniser, rate = _load(args, Path(folder))
+        for path in files:
+            total += 1
+            try:
+                _transcribe(recogniser, rate, path, args)
+            except DataError as error:
+                failed += 1
+                logger.error("%s", error)
     if not total:
         raise DataError("-: no recording is listed on stdin; give one path a line")
     if failed:
@@ -69,8 +71,8 @@ def _transcribe(recogniser, rate: int, path: Path, args: argparse.Namespace) -> 
     print(f"{path}\t{recogniser.transcribe(samples, *mode)}", flush=True)
 
 
-def _load(args: argparse.Namespace) -> tuple:
-    """The recogniser and its sampling rate in Hz."""
+def _load(args: argparse.Namespace, folder: Path) -> tuple:
+    """The recogniser and its sampling rate in Hz; it may read an empty folder that stays."""
     if args.onnx or args.timestamps:
         if args.onnx:
             from espnet_prune.export.exported import open_exported
@@ -83,7 +85,20 @@ def _load(args: argparse.Namespace) -> tuple:
         return recogniser, recogniser.rate
     from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, open_recogniser
 
-    return open_recogniser(args.model, DecodeConfig()), SAMPLE_RATE
+    return open_recogniser(_for_espnet(args.model, folder), DecodeConfig()), SAMPLE_RATE
+
+
+def _for_espnet(model: Path, folder: Path) -> Path:
+    """The model's folder; another of it where the files of ESPnet weren't carried along."""
+    from espnet_prune.espnet.build import ESPNET_FOLDER
+    from espnet_prune.espnet.decoding import is_whisper_folder
+    from espnet_prune.espnet.system import write_model
+    from espnet_prune.surgery import load
+
+    if (model / ESPNET_FOLDER).exists() or is_whisper_folder(model):
+        return model
+    write_model(load(model), folder)
+    return folder
 
 
 def _files(inputs: Sequence[str]) -> Iterator[Path]:

@@ -65,7 +65,7 @@ def collect(experiment: Path, corpus: str) -> dict:
     if not folders:
         raise DataError(f"{experiment}: no <system>/system.json; run the stages before the report")
     folders.sort(key=lambda folder: (folder.name != TEACHER, folder.name))
-    systems = [_system(folder) for folder in folders]
+    systems = [system_entry(folder) for folder in folders]
     return {"schema": SCHEMA, "corpus": corpus, "experiment": experiment.name, "systems": systems}
 
 
@@ -85,7 +85,15 @@ def read_result(path: Path, keys: Sequence[str] = ()) -> dict:
     return value
 
 
-def _system(folder: Path) -> dict:
+def system_entry(folder: Path) -> dict:
+    """What report.json says of one system.
+
+    Args:
+        folder: ``exp/<tag>/<system>``.
+
+    Raises:
+        DataError: a file isn't what its stage writes; names it.
+    """
     record = read_result(folder / "system.json", ("name",))
     path = folder / "profile.json"
     keys = ("macs_per_second", "rtf", "speedup")
@@ -160,19 +168,24 @@ def kept_widths(experiment: Path) -> dict[str, list[SiteWidth]]:
     Raises:
         DataError: a plan is damaged; names it.
     """
-    widths = {}
-    for path in sorted(experiment.glob("*/plan.json")):
-        sites = read_result(path, ("sites",))["sites"]
-        try:
-            widths[path.parent.name] = [
-                SiteWidth(name, site["kind"], site["block"], len(site["kept"]), site["units"])
-                for name, site in sites.items()
-            ]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: a site is malformed ({error!r}); cut the system again") from (
-                error
-            )
-    return widths
+    return {p.parent.name: plan_widths(p) for p in sorted(experiment.glob("*/plan.json"))}
+
+
+def plan_widths(path: Path) -> list[SiteWidth]:
+    """What a plan keeps of each site.
+
+    Raises:
+        DataError: it is damaged; names it.
+    """
+    sites = read_result(path, ("sites",))["sites"]
+    try:
+        return [
+            SiteWidth(name, site["kind"], site["block"], len(site["kept"]), site["units"])
+            for name, site in sites.items()
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        problem = f"{path}: a site is malformed ({error!r}); cut the system again"
+        raise DataError(problem) from error
 
 
 def progress_curves(experiment: Path) -> dict[str, Mapping[str, list[float]]]:

@@ -1,0 +1,67 @@
+"""A folder for Hugging Face's hub: a system's model, its plan and numbers, and a filled card."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from espnet_prune.errors import DataError
+from espnet_prune.evaluate import plots
+from espnet_prune.evaluate.collect import TEACHER, plan_widths, read_result, system_entry
+from espnet_prune.evaluate.report import REPORT_FILE, REPORT_FOLDER
+from espnet_prune.export.card import CardOptions, model_card
+from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+
+DESCRIPTION = "model.json"
+MODEL_FILES = ("model.safetensors", "bpe.model")
+PLAN, RESULTS, CARD, PICTURE = "plan.json", "results.json", "README.md", "structure.png"
+
+
+def write_hub_folder(system: Path, out: Path, options: CardOptions) -> Path:
+    """Writes the folder, which ``espnet_prune.load`` takes as it is.
+
+    Args:
+        system: ``exp/<tag>/<system>``, finished; its numbers are those of the stages so far.
+        out: made if missing; files of these names are replaced, others stay.
+        options: what no stage knows.
+
+    Returns:
+        The card.
+
+    Raises:
+        DataError: the system has no final model yet, or a record is damaged.
+    """
+    model = system / "model"
+    if not (model / DESCRIPTION).exists():
+        raise DataError(f"{model}: no model there; run stages 8 to 10 for this system first")
+    entry = system_entry(system)
+    description = read_json(model / DESCRIPTION)
+    config = description.get("config") or {}
+    (config.get("normalize_conf") or {}).pop("stats_file", None)  # of this machine; in the weights
+    out.mkdir(parents=True, exist_ok=True)
+    for path in [*(model / name for name in MODEL_FILES), system / PLAN]:
+        if path.exists():
+            with atomic_path(out / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+    write_json(out / DESCRIPTION, description)
+    pictures = []
+    if (system / PLAN).exists():
+        plots.plot_widths(options.name or entry["name"], plan_widths(system / PLAN), out / PICTURE)
+        pictures.append(PICTURE)
+    write_json(out / RESULTS, {"schema": 1, **entry})
+    options = replace(options, corpus=options.corpus or _corpus(system))
+    text = model_card(entry, _dense(system), config.get("encoder", ""), options, pictures)
+    write_text(out / CARD, text)
+    return out / CARD
+
+
+def _dense(system: Path) -> dict | None:
+    teacher = system.parent / TEACHER
+    known = (teacher / "system.json").exists() and teacher.resolve() != system.resolve()
+    return system_entry(teacher) if known else None
+
+
+def _corpus(system: Path) -> str | None:
+    """The corpus by the experiment's report, where there is one."""
+    path = system.parent / REPORT_FOLDER / REPORT_FILE
+    corpus = read_result(path).get("corpus") if path.exists() else None
+    return None if corpus == "unnamed" else corpus
