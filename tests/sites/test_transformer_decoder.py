@@ -310,6 +310,14 @@ def test_the_encoder_by_itself_has_no_decoder():
         inject(dense().encoder, WithDecoder())
 
 
+def test_whispers_decoder_needs_no_key():
+    pytest.importorskip("transformers")
+    from tiny_whisper import whisper
+
+    with pytest.raises(ModelError, match="Whisper's is always pruned.*leave the method's key"):
+        sites_of(whisper(), SECONDS, DECODING)
+
+
 @pytest.mark.parametrize("name", ["uniform_magnitude_weights", "self_pinching_weights"])
 def test_single_weights_of_a_decoder_are_refused(name):
     method = make_method(name, config=MethodConfig(decoder=DECODING))
