@@ -1,10 +1,11 @@
 """Saves a training within its epochs, so that what ends it without a word costs minutes.
 
-ESPnet saves at the end of an epoch, which for a large corpus is hours away. Between two updates, at
-most every ``SAVE_SECONDS``, this keeps beside its checkpoint: the states of weights, optimisers,
-schedules and gradient scaler, of every random generator, and what the epoch has reported so far.
-The same command passes over the batches that are done, so that workers draw what they would have
-drawn, and goes on: bit-equal to a training that was never ended.
+ESPnet saves at the end of an epoch, which for a large corpus is hours away. Between two updates,
+at most every ``SAVE_SECONDS`` and once when the job is asked to stop, this keeps beside its
+checkpoint: the states of weights, optimisers, schedules and gradient scaler, of every random
+generator, and what the epoch has reported so far. The same command passes over the batches that
+are done, so that workers draw what they would have drawn, and goes on: bit-equal to a training that
+was never ended.
 """
 
 import logging
@@ -25,10 +26,11 @@ from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.distributed import is_first, mean_over_processes, process_rank, processes
 from espnet_prune.espnet.training import WITHIN
 from espnet_prune.io_torch import read_torch, write_torch
-from espnet_prune.job_control import check_is_writer
+from espnet_prune.job_control import check_is_writer, stop_requested
 
 logger = logging.getLogger(__name__)
 SAVE_SECONDS = 900.0
+LOOK_SECONDS = 5.0  # between two looks for a request to stop
 VARIABLE = "ESPNET_PRUNE_SAVE_SECONDS"
 
 
@@ -87,7 +89,8 @@ class WithinEpoch:
         self.pause = save_seconds()
         self.done = 0
         self.random: Mapping | None = None
-        self.began = self.saved = time.perf_counter()
+        self.began = self.saved = self.looked = time.perf_counter()
+        self.asked_to_stop = False
 
     def resume(self) -> float:
         """Takes back what was saved of this very epoch, if anything was.
@@ -131,9 +134,20 @@ class WithinEpoch:
         return Batches(self, iterator)
 
     def is_due(self) -> bool:
-        """Whether to save; the first process's clock decides."""
-        due = is_first() and time.perf_counter() - self.saved >= self.pause
+        """Whether to save; the first process decides."""
+        due = is_first() and (self._is_time() or self._is_asked())
         return mean_over_processes({"due": float(due)}, 1.0)["due"] > 0
+
+    def _is_time(self) -> bool:
+        return time.perf_counter() - self.saved >= self.pause
+
+    def _is_asked(self) -> bool:
+        """Whether the job is about to end, for the first time: its epoch may not end in time."""
+        if self.asked_to_stop or time.perf_counter() - self.looked < LOOK_SECONDS:
+            return False
+        self.looked = time.perf_counter()
+        self.asked_to_stop = stop_requested()
+        return self.asked_to_stop
 
     def save(self, batches: int) -> None:
         """Writes the state after so many batches."""

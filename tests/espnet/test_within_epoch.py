@@ -5,6 +5,7 @@ import csv
 import importlib
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import mini_recipe
 import numpy
@@ -13,14 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_prune.errors import ConfigError
+from espnet_prune.espnet import within_epoch
 from espnet_prune.espnet.registry import WHISPER  # noqa: F401  (stubs before ESPnet)
 from espnet_prune.espnet.within_epoch import (
     VARIABLE,
+    Trained,
     WithinEpoch,
     random_state,
     save_seconds,
     set_random_state,
 )
+from espnet_prune.job_control import TASK
 
 pytestmark = pytest.mark.timeout(600)
 EACH_ONCE = [(epoch, update) for epoch in (1, 2, 3) for update in (1, 2, 3, 4)]
@@ -138,20 +142,34 @@ def test_a_wrong_pause_is_named(monkeypatch, value):
         save_seconds()
 
 
-def test_whole_updates_are_saved_and_one_is_left_for_the_rest(tmp_path, monkeypatch):
+@pytest.fixture
+def saves(tmp_path, monkeypatch):
+    """Runs an epoch of seven batches, two an update; after which of them it saved."""
+
+    def call(pause: str) -> list[int]:
+        saved = []
+        monkeypatch.setenv(VARIABLE, pause)
+        monkeypatch.setattr(WithinEpoch, "save", lambda self, batches: saved.append(batches))
+        model = torch.nn.Linear(1, 1)
+        trained = Trained(model, [torch.optim.SGD(model.parameters(), lr=0.1)], [None])
+        reporter = SimpleNamespace(epoch=1, stats={})
+        recorder = SimpleNamespace(rows=[], batches=0)
+        epoch = WithinEpoch(tmp_path, trained, reporter, recorder, 2)
+        assert epoch.resume() == 0
+        assert list(epoch.batches(range(7))) == list(range(7))
+        return saved
+
+    return call
+
+
+def test_whole_updates_are_saved_and_one_is_left_for_the_rest(saves):
     """As batches of an update are summed into gradients that nobody saves."""
-    from types import SimpleNamespace
+    assert saves("0") == [2, 4]
 
-    from espnet_prune.espnet.within_epoch import Trained
 
-    monkeypatch.setenv(VARIABLE, "0")
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    saved = []
-    monkeypatch.setattr(WithinEpoch, "save", lambda self, batches: saved.append(batches))
-    recorder = SimpleNamespace(rows=[], batches=0)
-    reporter = SimpleNamespace(epoch=1, stats={})
-    epoch = WithinEpoch(tmp_path, Trained(model, [optimizer], [None]), reporter, recorder, 2)
-    assert epoch.resume() == 0
-    assert list(epoch.batches(range(7))) == list(range(7))
-    assert saved == [2, 4]
+def test_a_job_asked_to_stop_saves_once_at_once(saves, tmp_path, monkeypatch):
+    monkeypatch.setattr(within_epoch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setenv(TASK, str(tmp_path / "0"))
+    assert saves("1000") == []
+    (tmp_path / "0.stop").touch()
+    assert saves("1000") == [2]
