@@ -20,7 +20,7 @@ from espnet_prune.budget import fill_to_target, keep_highest, resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.methods.base import Method, unit_scores
-from espnet_prune.sites import Site
+from espnet_prune.sites import DECODER, Site
 from espnet_prune.surgery import GatedModel
 
 COMMAND = "python -m espnet_prune.bin.sensitivity"
@@ -124,9 +124,10 @@ def _saved(gated: GatedModel, name: str, gone: Tensor) -> int:
 def _checked(measured: Mapping | None, site: Site, path: Path) -> Sequence[Mapping]:
     """A site's removals, if they are of this model's site and end with all of its units."""
     if measured is None:
+        also = " and with --decoder" if site.name.startswith(DECODER) else ""
         raise ConfigError(
             f"{path}: nothing was measured of '{site.name}'; repeat `{COMMAND}` with "
-            f"`{site.kind}` among its --sites"
+            f"`{site.kind}` among its --sites{also}"
         )
     here = float(site.magnitudes().mean())
     there = measured["mean_magnitude"]

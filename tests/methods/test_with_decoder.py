@@ -1,6 +1,7 @@
 """Every method that prunes units does so in encoder and decoder together, or says why not."""
 
 import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import json
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.distilled_model import DistilledModel
 from espnet_prune.methods import METHODS, MethodConfig, make_method
+from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 
@@ -103,6 +105,26 @@ def test_the_same_share_of_the_decoder_goes_by_uniform_magnitude():
     units = {n: m for n, m in masks.items() if n.startswith("decoder.") and n.endswith("units")}
     assert len(units) == 2
     assert all(0.3 < float(mask.mean()) < 0.7 for mask in units.values())
+
+
+@pytest.mark.parametrize("decoder_measured", [True, False])
+def test_module_error_needs_errors_of_the_decoder_too(decoder_measured, tmp_path):
+    path = tmp_path / "sensitivity.json"
+    method = method_of("module_error", module_error={"file": str(path)}, budget={"tolerance": 0.01})
+    gated = inject(dense(), method).eval()
+    sites = {}
+    for site in gated.site_map.of_kinds(UNIT_KINDS):
+        if decoder_measured or not site.name.startswith("decoder."):
+            removals = [{"removed": site.units, "loss_change": 1.0}]
+            mean = float(site.magnitudes().mean())
+            sites[site.name] = {"units": site.units, "mean_magnitude": mean, "removals": removals}
+    path.write_text(json.dumps({"schema": 1, "sites": sites}))
+    if decoder_measured:
+        reached = float(gated.budget.sparsity(gated.budget.hard(method.masks(gated))))
+        assert reached == pytest.approx(0.5, abs=0.01)
+    else:
+        with pytest.raises(ConfigError, match="'decoder.*among its --sites and with --decoder"):
+            method.masks(gated)
 
 
 def test_even_spaces_over_two_stacks_are_refused():
