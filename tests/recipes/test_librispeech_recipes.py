@@ -119,11 +119,11 @@ def test_debug_runs_every_stage(tmp_path, warm):
     assert entry.endswith(".flac") and "dump" not in entry  # kept where the corpus has it
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("recipe", PINCH_RECIPES)
-def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, recipe):
-    done = run(recipe, "--debug", "--work_dir", str(tmp_path), "--nj", "2")
+def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, warm, recipe):
+    options = ["--debug", "--work_dir", str(tmp_path), "--nj", "2"]
+    done = run(recipe, *options, **warm.environment(mini_recipe.environment()))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     base = tmp_path / "exp/base"
     systems = {
@@ -140,11 +140,10 @@ def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, recipe):
             assert size["kept"] < 0.9 * size["dense"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_debug_of_whisper_runs_every_stage(tmp_path):
-    options = ["--whisper", "random", "--work_dir", str(tmp_path), "--nj", "2"]
-    done = run(WHISPER_RECIPE, "--debug", *options)
+def test_debug_of_whisper_runs_every_stage(tmp_path, warm):
+    options = ["--debug", "--whisper", "random", "--work_dir", str(tmp_path), "--nj", "2"]
+    done = run(WHISPER_RECIPE, *options, **warm.environment(mini_recipe.environment()))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     report = json.loads((tmp_path / "exp/base/report/report.json").read_text())
     systems = {s["name"]: s for s in report["systems"]}
