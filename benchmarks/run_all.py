@@ -36,7 +36,7 @@ class Sizes:
     size: int = 512
     blocks: int = 12
     seconds: float = 15.0
-    repeats: int = 5
+    repeats: int = 4
     targets: tuple[float, ...] = (0.3, 0.5, 0.7)
     sizes: tuple[int, ...] = (128, 256, 384, 512)
     length_size: int = 256

@@ -40,7 +40,8 @@ from torch.nn import functional as F
 from espnet_prune.espnet.onednn import apply, convolve, linear
 from espnet_prune.sites.base import GoneBranch
 
-FRONT_END_FRAMES = 32  # after subsampling, taken at once
+FRONT_END_FRAMES = 32  # after subsampling, through the convolutions at once
+PROJECTED_FRAMES = 512  # then through the last layer, whose weights fit no cache
 QUERIES = 96  # taken at once: 8 heads by 96 by 374 (15 s) float32 are 1.1 MB
 LONGEST_KEPT = 1024  # frames: positions of longer recordings are projected anew (40 s are 1000)
 SUBSAMPLING, REACH = 4, 7  # an output frame of Conv2dSubsampling reads 7 frames, the next 4 later
@@ -131,25 +132,34 @@ def _embed(embed: Conv2dSubsampling, feats: Tensor) -> tuple[Tensor, Tensor]:
         frames = (feats.shape[1] - REACH) // SUBSAMPLING + 1
         # `contiguous` would leave a size of 1 its strides, by which convolutions choose the order
         weights = [embed.conv[i].weight.to(memory_format=torch.channels_last) for i in (0, 2)]
-        pieces = []
-        for first in range(0, frames, FRONT_END_FRAMES):
-            last = min(first + FRONT_END_FRAMES, frames)
-            begin, end = SUBSAMPLING * first, SUBSAMPLING * (last - 1) + REACH
-            pieces.append(_piece(embed, weights, feats[:, None, begin:end]))
-        x = torch.cat(pieces)
-        x, table = embed.pos_enc(x[None])
+        parts = []
+        for first in range(0, frames, PROJECTED_FRAMES):
+            last = min(first + PROJECTED_FRAMES, frames)
+            pieces = [
+                _piece(embed, weights, feats, begin, min(begin + FRONT_END_FRAMES, last))
+                for begin in range(first, last, FRONT_END_FRAMES)
+            ]
+            parts.append(apply(embed.out, torch.cat(pieces)))
+        x, table = embed.pos_enc(torch.cat(parts)[None])
     else:
         (x, table), _ = embed(feats, None)
     return x[0], table[0]
 
 
-def _piece(embed: Conv2dSubsampling, weights: list[Tensor], x: Tensor) -> Tensor:
-    """Some frames (1, 1, T, F) -> (T', D), with the two convolutions' weights, channels last."""
-    x = x.to(memory_format=torch.channels_last)
+def _piece(
+    embed: Conv2dSubsampling, weights: list[Tensor], feats: Tensor, first: int, last: int
+) -> Tensor:
+    """Both convolutions, whose weights have channels last, for some output frames.
+
+    Returns:
+        (last - first, C F''), each channel's frequencies together.
+    """
+    begin, end = SUBSAMPLING * first, SUBSAMPLING * (last - 1) + REACH
+    x = feats[:, None, begin:end].to(memory_format=torch.channels_last)
     for index, weight in zip((0, 2), weights, strict=True):
         convolution, activation = embed.conv[index], embed.conv[index + 1]
         x = convolve(x, weight, convolution.bias, activation, convolution.stride)
-    return apply(embed.out, x.permute(0, 2, 1, 3).reshape(x.shape[2], -1))
+    return x.permute(0, 2, 1, 3).reshape(last - first, -1)
 
 
 def _block(layer: EncoderLayer, x: Tensor, positions: Callable[[], Tensor]) -> Tensor:

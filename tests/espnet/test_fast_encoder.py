@@ -84,6 +84,15 @@ def test_the_numbers_are_espnets_at_all_lengths_in_any_order(shape, taken):
     assert list(fast.state_dict()) == list(stock.state_dict())
 
 
+def test_long_recordings_are_projected_in_parts(monkeypatch, taken):
+    monkeypatch.setattr(fast_encoder, "PROJECTED_FRAMES", 40)  # no multiple of a piece
+    stock = encoder()
+    fast = copy.deepcopy(stock)
+    assert speed_up(fast)
+    compare(stock, fast, 603)
+    assert taken
+
+
 def test_without_onednn_too(monkeypatch, taken):
     stock = encoder()
     fast = copy.deepcopy(stock)
