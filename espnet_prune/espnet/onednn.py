@@ -2,8 +2,8 @@
 
 torch multiplies float32 matrices by MKL. On an AMD EPYC of Zen 5, one thread, that reaches 100
 GFLOP/s, and oneDNN 200 to 240, for whatever widths; on other processors they may be equal. torch
-leaves oneDNN out of small convolutions, too. The operators called here are the ones that torch's own
-compiler emits on a CPU; the numbers are the same up to float rounding.
+leaves oneDNN out of small convolutions, too. The operators called here are the ones that torch's
+own compiler emits on a CPU; the numbers are the same up to float rounding.
 """
 
 import torch
