@@ -11,7 +11,7 @@ case ${cmd_backend:-local} in
         gpu=" --num-threads ${nj:-1}"
         if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
         if ((${nodes:-1} > 1)); then gpu+=" --nodes $nodes"; fi
-        # A training saves at the end of an epoch: ask for it as long before the time limit as an epoch takes.
+        # A training is asked to stop so long before its time limit; it saves, and goes on until its epoch ends or this is over.
         gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
 esac
 export train_cmd=${train_cmd:-$submit$many} # data, tokens, statistics, cutting, profiling, reports
