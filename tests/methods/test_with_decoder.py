@@ -19,7 +19,13 @@ from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 
 SAMPLES = 9600
-OTHERS = {"module_error", "unpruned", "uniform_magnitude_weights", "self_pinching_weights"}
+OTHERS = {
+    "importance",
+    "module_error",
+    "unpruned",
+    "uniform_magnitude_weights",
+    "self_pinching_weights",
+}
 TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 
 
