@@ -30,12 +30,16 @@ class HardConcreteConfig:
     Attributes:
         initial_drop_rate: P(a gate's concrete variable is below one half) at the start, in
             (0, 1); 0.01 (CoFi's code) gives log_alpha 4.595 and P(z != 0) = 0.998.
+        settle_fraction: share of the updates at the end in which log_alpha stays and the masks are
+            the deterministic ones, so that the weights learn without noise (ours; the sources: 0).
     """
 
     initial_drop_rate: float = 0.01
+    settle_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.0101 - 1e-4, 0.99)
+        check_range("gate: settle_fraction", self.settle_fraction, 0, 0.99)
 
 
 class HardConcreteGate(Gate):
@@ -46,6 +50,7 @@ class HardConcreteGate(Gate):
         config: its options.
         binary: for a site of one unit whose soft value can't be folded into a weight (a whole
             block): the deterministic mask is then exactly 0 or 1.
+        updates: of the whole run, for settling.
 
     Example:
         >>> gate = HardConcreteGate(4).eval()
@@ -54,17 +59,36 @@ class HardConcreteGate(Gate):
     """
 
     def __init__(
-        self, units: int, config: HardConcreteConfig | None = None, binary: bool = False
+        self,
+        units: int,
+        config: HardConcreteConfig | None = None,
+        binary: bool = False,
+        updates: int = 1,
     ) -> None:
         super().__init__(units)
         config = config or HardConcreteConfig()
         self.binary = binary
         rate = config.initial_drop_rate
         self.log_alpha = nn.Parameter(torch.full((units,), math.log((1 - rate) / rate)))
+        self.settle_after = round((1 - config.settle_fraction) * updates)
+        if config.settle_fraction:
+            self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
         self.project()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether masks are no longer drawn and log_alpha stays."""
+        return bool(getattr(self, "settled", False))
+
+    def advance(self, updates: int) -> None:
+        """Settles when it is time."""
+        if updates >= self.settle_after and hasattr(self, "settled"):
+            self.settled.fill_(True)
 
     def sample(self, noise: Tensor) -> Tensor:
         """Equation 10-11: a stretched and rectified binary concrete variable, (units,)."""
+        if self.is_settled:
+            return self.deterministic()
         noise = noise.to(self.log_alpha).clamp(EPSILON, 1 - EPSILON)
         logit = torch.log(noise) - torch.log1p(-noise)
         concrete = torch.sigmoid((logit + self.log_alpha) / BETA)
@@ -72,7 +96,8 @@ class HardConcreteGate(Gate):
 
     def probabilities(self) -> Tensor:
         """Equation 12: P(z != 0) = sigmoid(log_alpha - beta log(-gamma / zeta)), (units,)."""
-        return torch.sigmoid(self.log_alpha - BETA * math.log(-GAMMA / ZETA))
+        log_alpha = self.log_alpha.detach() if self.is_settled else self.log_alpha
+        return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
     @torch.no_grad()
     def deterministic(self, shift: float = 0.0) -> Tensor:

@@ -33,7 +33,8 @@ class L0Distill(LearningMethod):
             updates of that rung are made, with the weights and gates of that moment.
 
     Raises:
-        ConfigError: the ladder doesn't rise to the target, or the method takes none.
+        ConfigError: the ladder doesn't rise to the target, the method takes none, or its gates
+            are to settle.
 
     Example:
         method = L0Distill(target=0.5, updates=2000)
@@ -57,13 +58,19 @@ class L0Distill(LearningMethod):
             raise ConfigError(
                 f"ladder: a run of {type(self).__name__} gives one size; leave it out"
             )
+        if ladder and self.config.gate.settle_fraction:
+            raise ConfigError(
+                f"gate: settle_fraction: {self.config.gate.settle_fraction}: gates that settle "
+                "stay as they are, a ladder's go on; set it to 0, or leave the ladder out"
+            )
         rungs = (*ladder, Rung(target, updates))
         self.ladder = tuple(ladder)
         self.schedule = LadderSchedule(rungs, self.config.warmup_fraction)
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""
-        return HardConcreteGate(site.units, self.config.gate, binary=site.kind == "block")
+        block = site.kind == "block"
+        return HardConcreteGate(site.units, self.config.gate, block, self.updates)
 
     def make_controller(self) -> Controller:
         """The Lagrangian, or the projected constraint, by config."""

@@ -84,3 +84,20 @@ def test_fixed_gate_keeps_its_mask():
     gate.set(torch.tensor([1.0, 0.0, 0.5]))
     assert gate().tolist() == [1.0, 0.0, 0.5]
     assert gate.probabilities().tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_settled_gate_draws_nothing_and_stays():
+    config = HardConcreteConfig(settle_fraction=0.4)
+    gate = HardConcreteGate(8, config, updates=10)
+    with torch.no_grad():
+        gate.log_alpha.copy_(torch.linspace(-4, 4, 8))
+    gate.advance(5)
+    gate.sample(torch.linspace(0.2, 0.8, 8)).sum().backward()
+    assert gate.log_alpha.grad.abs().sum() > 0
+    gate.advance(6)
+    first, second = gate.sample(torch.rand(8)), gate.sample(torch.rand(8))
+    assert torch.equal(first, second) and torch.equal(first, gate.deterministic())
+    assert not first.requires_grad and not gate.probabilities().requires_grad
+    restored = HardConcreteGate(8, config, updates=10)
+    restored.load_state_dict(gate.state_dict())
+    assert torch.equal(restored.sample(torch.rand(8)), first)

@@ -8,6 +8,7 @@ from models import encoder, features
 
 from espnet_prune.budget import ControllerConfig, Rung, even_rungs
 from espnet_prune.errors import ConfigError
+from espnet_prune.gates import HardConcreteConfig
 from espnet_prune.methods import METHODS, L0Distill, MethodConfig, make_method
 from espnet_prune.surgery import cut, inject
 
@@ -46,6 +47,12 @@ def test_every_size_is_cut_from_the_state_of_its_own_update():
 def test_a_rung_beyond_the_target_or_the_updates_is_refused(ladder, message):
     with pytest.raises(ConfigError, match=message):
         L0Distill(target=0.5, updates=100, ladder=ladder)
+
+
+def test_gates_that_settle_give_one_size():
+    config = MethodConfig(gate=HardConcreteConfig(settle_fraction=0.4))
+    with pytest.raises(ConfigError, match=r"settle_fraction: 0\.4: .*a ladder's go on"):
+        make_method("l0", target=0.5, updates=10, config=config, ladder=(Rung(0.3, 5),))
 
 
 def test_a_method_whose_run_gives_one_size_says_so():
