@@ -16,7 +16,8 @@ from espnet_prune.espnet.system import write_model
 from espnet_prune.espnet.training import token_options
 from espnet_prune.export.exported import open_exported
 from espnet_prune.export.folder import DECODER, GRAPH, read_description
-from espnet_prune.export.onnx import TOLERANCE, export_onnx
+from espnet_prune.export.onnx import export_onnx
+from espnet_prune.export.parts import TOLERANCE
 from espnet_prune.export.saved import SavedRecogniser
 from espnet_prune.export.session import open_session
 from espnet_prune.export.whisper_graph import first_tokens
