@@ -63,7 +63,7 @@ def test_a_rung_has_all_but_its_size_from_the_run(tmp_path):
             "{taken_from: l0_70, target: 0.3, seed: 1}",
             "seed: a system that is taken.*leave the key",
         ),
-        ("{taken_from: l0_70, target: 0.3, metod: l0}", "metod: .*keys of its own are"),
+        ("{taken_from: l0_70, target: 0.3, meth: l0}", "meth: .*keys of its own are"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_row_and_remedy(tmp_path, row, message):
