@@ -13,7 +13,13 @@ from espnet_prune.methods.base import ALIGNED_KINDS
 from espnet_prune.surgery import cut, inject, plan_of
 
 WIDE = {"output_size": 48, "linear_units": 200}
-NOT_ALIGNED = {"module_error", "unpruned", "self_pinching_weights", "uniform_magnitude_weights"}
+NOT_ALIGNED = {
+    "importance",
+    "module_error",
+    "unpruned",
+    "self_pinching_weights",
+    "uniform_magnitude_weights",
+}
 
 
 def config(align: int, measure: str = "parameters", **budget) -> MethodConfig:

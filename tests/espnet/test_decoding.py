@@ -368,8 +368,8 @@ def test_a_missing_model_says_what_to_do(data, tmp_path):
         ({"beam_size": 0}, "beam_size: 0 is out of range"),
         ({"ctc_weight": 1.5}, "ctc_weight: 1.5 is out of range"),
         ({"modes": ["gready"]}, "choose one of"),
-        ({"modes": []}, "at most once"),
-        ({"modes": ["joint", "joint"]}, "at most once"),
+        ({"modes": []}, "each once"),
+        ({"modes": ["joint", "joint"]}, "each once"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, capsys, values, named):
