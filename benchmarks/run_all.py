@@ -1,7 +1,8 @@
 """All benchmarks in one run: ratios of the least times of interleaved repeats.
 
-Random weights; speed doesn't depend on them. Prints a table a part, and writes benchmarks.json and
-plots to a folder. Measure on an otherwise idle machine.
+Random weights; speed doesn't depend on them. Prints a table a part, and writes benchmarks.json,
+RESULTS.md and plots to a folder, where other parts that were measured alike stay. Measure on an
+otherwise idle machine.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 SCHEMA = 1
 RECORD = "benchmarks.json"
+PAGE = "RESULTS.md"
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,35 @@ PARTS = {
 }
 
 
+def _conditions(record: dict) -> str:
+    about = record["machine"]
+    return (
+        f"{about['cpu']}, {about['cores']} cores; {record['threads']} thread, batch "
+        f"{record['batch']}, torch {about['torch']}; ratios of the least of {record['repeats']} "
+        "interleaved repeats"
+    )
+
+
+def _measured_before(path: Path, now: dict) -> dict:
+    """The parts that a former run left, if it was on the same machine with the same settings."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    same = all(before.get(key) == value for key, value in now.items())
+    return before if same else {}
+
+
+def page(record: dict) -> str:
+    """Every measured part as a page of text."""
+    command = "python benchmarks/run_all.py --out DIR"
+    lines = ["# Results of the benchmarks", "", f"Made by `{command}`; don't edit."]
+    lines += [f"{_conditions(record)}.", ""]
+    for name in PARTS:
+        if name in record:
+            lines += [f"## {name}", "", "```", *PARTS[name].lines(record[name]), "```", ""]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, writes."""
     import torch
@@ -215,11 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = QUICK if args.quick else FULL
     record = {"schema": SCHEMA, "machine": machine(), "threads": args.threads, "batch": 1}
     record["repeats"] = sizes.repeats
-    about = record["machine"]
-    print(
-        f"{about['cpu']}, {about['cores']} cores; {args.threads} thread, batch 1, torch "
-        f"{about['torch']}; ratios of the least of {sizes.repeats} interleaved repeats"
-    )
+    record = {**_measured_before(args.out / RECORD, record), **record}
+    print(_conditions(record))
     for name in args.parts:
         part = PARTS[name]
         aligned = (args.align,) if name == "aligned_grid" else ()
@@ -228,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     from plots import plot_all
 
-    written = [args.out / RECORD, *plot_all(record, args.out)]
+    (args.out / PAGE).write_text(page(record))
+    written = [args.out / RECORD, args.out / PAGE, *plot_all(record, args.out)]
     print("", *(f"wrote {path}" for path in written), sep="\n")
     return 0
 

@@ -37,6 +37,12 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
         f"{model}, {whose}" for model in ("dense", "cut") for whose in ("ours", "stock")
     }
     assert len(record["int8"]["speedup"]) == 5
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page == run_all.page(record) and all(f"## {name}" in page for name in run_all.PARTS)
+    capsys.readouterr()
+    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
+    again = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert again["grid"] == record["grid"] and "== grid" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shape", ["uniform", "learned"])
