@@ -62,6 +62,34 @@ def passes_of(gated, utterances: int = 6) -> list:
     return [partial(run, feats[None, : FRAMES - 8 * i]) for i, feats in enumerate(noise)]
 
 
+def random_mask(site, soft: bool, branch: float = 1.0, first_stays: bool = False) -> torch.Tensor:
+    """A site's mask (units,), six of ten units open, the same one for each name.
+
+    Args:
+        site: the site.
+        soft: whether open units have values from 0.2 to 1.
+        branch: the soft value of a site of one unit.
+        first_stays: whether the first unit is open in any case.
+    """
+    if site.units == 1:
+        return torch.full((1,), branch if soft else 1.0)
+    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
+    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
+    if first_stays:
+        mask[0] = 1.0
+    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
+
+
+def saturate(gated) -> None:
+    """Opens seven of ten learned gates and closes the others, all for certain."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name in gated.gate_names():
+            gate = gated.gate(name)
+            is_open = torch.rand(gate.units, generator=generator) < 0.7
+            gate.log_alpha.copy_(torch.where(is_open, 60.0, -60.0))
+
+
 class AllSites:
     """A method of tests: a gate on every site of the given kinds."""
 

@@ -1,7 +1,7 @@
 """Tiny wav2vec 2.0 and HuBERT models with random weights, and what every test of them checks."""
 
+import models
 import torch
-from models import AllSites
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
@@ -11,17 +11,24 @@ SECONDS = 0.2
 KINDS = ("head", "feed_forward_unit", "branch")
 ALL_KINDS = (*KINDS, "front_end_channel")
 MODELS = ["wav2vec2", "wav2vec2_stable", "hubert", "hubert_stable"]
-SIZES = {
+TRANSFORMER = {
     "hidden_size": 16,
     "num_attention_heads": 4,
     "intermediate_size": 24,
     "num_hidden_layers": 2,
+    "conv_dim": [8, 8],
+    "conv_kernel": [10, 3],
+    "conv_stride": [5, 4],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+SIZES = {
+    **TRANSFORMER,
     "conv_dim": [8, 6, 8],
     "conv_kernel": [10, 3, 2],
     "conv_stride": [5, 2, 2],
     "num_feat_extract_layers": 3,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
     "vocab_size": 12,
     "layerdrop": 0.0,
     "hidden_dropout": 0.0,
@@ -69,7 +76,7 @@ def logits(model) -> torch.Tensor:
         return model(**batch()).logits
 
 
-class Ssl(AllSites):
+class Ssl(models.AllSites):
     reference_seconds = SECONDS
 
 
@@ -81,11 +88,7 @@ def gated_with(name: str, setter, kinds=KINDS, **options):
 
 
 def random_mask(site, soft: bool):
-    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
-    if site.units == 1:
-        return torch.full((1,), 0.7 if soft else 1.0)
-    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
-    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
+    return models.random_mask(site, soft, branch=0.7)
 
 
 def check(gated) -> torch.nn.Module:

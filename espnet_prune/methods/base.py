@@ -192,6 +192,11 @@ class Method(ABC):
         self.seed = seed
         self.config = config or MethodConfig()
         self.updates = updates
+        self.check()
+
+    def check(self) -> None:
+        """ConfigError where options don't go together; called by the constructor."""
+        return
 
     @property
     def site_kinds(self) -> Sequence[str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from espnet_prune.budget import BLOCK, fill_to_target, keep_highest, resolve
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.methods.base import DataMethod, MethodConfig, Pass, unit_scores
+from espnet_prune.methods.base import DataMethod, Pass, unit_scores
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
@@ -36,14 +36,8 @@ class LayerDrop(DataMethod):
         ConfigError: even spaces over encoder and decoder, which are no one depth.
     """
 
-    def __init__(
-        self,
-        target: float = 0.5,
-        seed: int = 0,
-        config: MethodConfig | None = None,
-        updates: int = 1000,
-    ) -> None:
-        super().__init__(target, seed, config, updates)
+    def check(self) -> None:
+        """ConfigError for even spaces over two stacks."""
         if self.decoder is not None and self.config.layer_drop.order == "spaced":
             raise ConfigError(
                 "layer_drop: order: spaced is for one stack of blocks, but decoder asks for two; "

@@ -29,7 +29,7 @@ from espnet_prune.budget import (
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
-from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
+from espnet_prune.methods.base import LearningMethod, PinchingConfig, labels_only, learned_groups
 from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -52,18 +52,12 @@ class SelfPinching(LearningMethod):
 
     band_strength: ClassVar[float] = BAND_STRENGTH_UNITS
 
-    def __init__(
-        self,
-        target: float = 0.5,
-        seed: int = 0,
-        config: MethodConfig | None = None,
-        updates: int = 1000,
-    ) -> None:
-        super().__init__(target, seed, config, updates)
-        self.options = self.config.pinching
-        self.check_budget()
+    @property
+    def options(self) -> PinchingConfig:
+        """Those of the self-pinching methods alone."""
+        return self.config.pinching
 
-    def check_budget(self) -> None:
+    def check(self) -> None:
         """ConfigError where the budget's measure doesn't go with the rest."""
         if self.options.controller.kind == "band" and self.measure != "parameters":
             raise ConfigError(

@@ -29,7 +29,7 @@ class SelfPinchingWeights(SelfPinching):
 
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
 
-    def check_budget(self) -> None:
+    def check(self) -> None:
         """ConfigError for MACs."""
         if self.measure != "parameters":
             raise ConfigError(

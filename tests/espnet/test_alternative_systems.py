@@ -1,5 +1,6 @@
 """The shared file of systems side by side: read strictly, pairs of targets, defaults as it says."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_every_method_is_there_at_both_targets():
     methods = {system.method for system in systems}
     assert {(s.method, s.target) for s in systems} == {(m, t) for m in methods for t in (0.5, 0.7)}
     assert methods >= {"l0_distill", "fisher", "layer_drop", "folding", "nas"}
+
+
+def test_each_step_of_l0_adds_one_option_and_the_last_is_the_row_beside_the_alternatives():
+    path = FOLDER / "l0_steps.yaml"
+    steps = [read_system(path, name) for name in load_yaml(path)["systems"]]
+    assert [len(step.options) for step in steps] == [0, 1, 2, 3]
+    for before, after in itertools.pairwise(steps):
+        assert before.options.items() <= after.options.items()
+    assert steps[0] == read_system(FILE, "l0_70")
+    assert steps[-1] == read_system(FILE, "l0_units_70")
 
 
 @pytest.mark.parametrize("name", load_yaml(WITH_DECODER)["systems"])

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from tiny_ssl import TRANSFORMER
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ModelError
@@ -13,18 +14,6 @@ from espnet_prune.espnet.stages import _drawn_anew
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
-TRANSFORMER = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 SECONDS = 0.3
 
 

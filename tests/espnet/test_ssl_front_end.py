@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_ssl import TRANSFORMER
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.espnet.build import build_asr_model
@@ -9,18 +10,7 @@ from espnet_prune.espnet.encoder_input import random_input
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
-TRANSFORMER = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "conv_dim": [8, 6],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
+FRONT = {**TRANSFORMER, "num_hidden_layers": 1, "conv_dim": [8, 6]}
 NORMS = [
     ("Wav2Vec2Model", {}),
     ("HubertModel", {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
@@ -39,7 +29,7 @@ def test_a_cut_front_end_is_saved_and_loaded(tmp_path, class_name, norm):
             "normalize": None,
             "specaug": None,
             "encoder": "ssl",
-            "encoder_conf": {"model": {**TRANSFORMER, **norm}, "class_name": class_name},
+            "encoder_conf": {"model": {**FRONT, **norm}, "class_name": class_name},
             "decoder": None,
             "model_conf": {"ctc_weight": 1.0},
         }

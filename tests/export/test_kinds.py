@@ -4,6 +4,7 @@ import numpy
 import pytest
 import soundfile
 import torch
+from tiny_ssl import TRANSFORMER
 from tiny_whisper import whisper
 
 from espnet_prune.bin import get_whisper, run_main
@@ -27,18 +28,6 @@ from espnet_prune.surgery import cut, inject, load, plan_of
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
-SSL = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 
 
@@ -69,7 +58,7 @@ def ssl(request, tmp_path_factory):
             "normalize": None,
             "specaug": None,
             "encoder": "ssl",
-            "encoder_conf": {"model": {**SSL, **request.param}, "class_name": name},
+            "encoder_conf": {"model": {**TRANSFORMER, **request.param}, "class_name": name},
             "decoder": None,
             "model_conf": {"ctc_weight": 1.0},
         }
@@ -164,7 +153,7 @@ def test_what_a_transcript_begins_with():
 @pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "HubertModel"])
 def test_models_of_transformers_by_their_own_input(name, tmp_path):
     torch.manual_seed(0)
-    model = half_of(from_config(name, {**SSL, "vocab_size": 12}))
+    model = half_of(from_config(name, {**TRANSFORMER, "vocab_size": 12}))
     export_onnx(model, tmp_path / "onnx")
     values = torch.randn(1, 5000)
     found = open_session(tmp_path / "onnx" / GRAPH).run(None, {"input_values": values.numpy()})[0]

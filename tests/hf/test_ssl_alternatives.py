@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_ssl import TRANSFORMER
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.methods import MethodConfig, make_method
@@ -9,20 +10,7 @@ from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.fold import clusters_of, fold
 from espnet_prune.surgery.holding import holding
 
-SIZES = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "conv_dim": [8, 8],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 12,
-    "mask_time_prob": 0.0,
-}
+SIZES = {**TRANSFORMER, "intermediate_size": 96, "vocab_size": 12, "mask_time_prob": 0.0}
 
 
 def ssl_model(family: str = "Wav2Vec2") -> torch.nn.Module:

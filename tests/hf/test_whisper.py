@@ -3,9 +3,9 @@
 import copy
 import json
 
+import models
 import pytest
 import torch
-from models import AllSites
 from tiny_whisper import batch, logits, whisper
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,7 +37,7 @@ def tokens(model, **options) -> list[list[int]]:
     return model.generate(features, **length, **options).tolist()
 
 
-class Whisper(AllSites):
+class Whisper(models.AllSites):
     reference_seconds = SECONDS
 
 
@@ -49,12 +49,7 @@ def gated_with(setter, **options):
 
 
 def random_mask(site, soft: bool):
-    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
-    if site.units == 1:
-        return torch.full((1,), 0.7 if soft else 1.0)
-    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
-    mask[0] = 1.0
-    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
+    return models.random_mask(site, soft, branch=0.7, first_stays=True)
 
 
 def without(*groups: str):

@@ -3,7 +3,7 @@
 import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
 import pytest
 import torch
-from models import AllSites, randomise
+from models import AllSites, random_mask, randomise, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
@@ -89,14 +89,6 @@ def gated_with(setter, kinds=(*UNITS, "branch", "block")):
     return gated
 
 
-def random_mask(site, soft: bool) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
-    if site.units == 1:
-        return torch.ones(1)
-    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
-    return mask * (torch.rand(site.units, generator=generator) * 0.8 + 0.2) if soft else mask
-
-
 def closing(group: str):
     return lambda site: torch.full((site.units,), float(site.name != group))
 
@@ -174,12 +166,8 @@ def test_encoder_and_decoder_are_cut_together():
 
 def test_expected_size_equals_hard_size_when_gates_saturate():
     gated = inject(dense(), WithDecoder()).eval()
-    generator = torch.Generator().manual_seed(3)
+    saturate(gated)
     with torch.no_grad():
-        for name in gated.gate_names():
-            gate = gated.gate(name)
-            is_open = torch.rand(gate.units, generator=generator) < 0.7
-            gate.log_alpha.copy_(torch.where(is_open, 60.0, -60.0))
         assert float(gated.expected_sparsity()) == pytest.approx(gated.hard_sparsity(), abs=1e-9)
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import AllSites, encoder, features
+from models import AllSites, encoder, features, random_mask, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
@@ -34,15 +34,6 @@ def gated_with(setter, kinds=KINDS):
     for name in gated.gate_names():
         gated.gate(name).set(setter(gated.site_map.sites[name]))
     return gated
-
-
-def random_mask(site, soft: bool):
-    generator = torch.Generator().manual_seed(sum(map(ord, site.name)))
-    mask = (torch.rand(site.units, generator=generator) < 0.6).float()
-    if site.units == 1:
-        return torch.ones(1)
-    values = torch.rand(site.units, generator=generator) * 0.8 + 0.2
-    return mask * values if soft else mask
 
 
 def check(gated) -> torch.nn.Module:
@@ -120,12 +111,8 @@ def test_a_branch_without_units_equals_a_branch_that_is_gone():
 
 def test_expected_size_equals_hard_size_when_gates_saturate():
     gated = inject(encoder(), AllSites()).eval()
-    generator = torch.Generator().manual_seed(3)
+    saturate(gated)
     with torch.no_grad():
-        for name in gated.gate_names():
-            gate = gated.gate(name)
-            open_units = torch.rand(gate.units, generator=generator) < 0.7
-            gate.log_alpha.copy_(torch.where(open_units, 60.0, -60.0))
         assert float(gated.expected_sparsity()) == pytest.approx(gated.hard_sparsity(), abs=1e-9)
     assert 0.2 < gated.hard_sparsity() < 1
 
