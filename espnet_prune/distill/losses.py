@@ -20,7 +20,7 @@ def layer_loss(kind: str, student: Tensor, teacher: Tensor, valid: Tensor) -> Te
         teacher: (B, T, D).
         valid: (B, T), True on real frames.
     """
-    student, teacher = student[valid], teacher[valid]
+    student, teacher = _precise(student[valid]), _precise(teacher[valid])
     if kind == "mse":
         return F.mse_loss(student, teacher)
     return F.l1_loss(student, teacher) + 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
@@ -35,9 +35,14 @@ def kl_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, tempe
         valid: (B, L), True on real frames or tokens.
         temperature: softens both distributions.
     """
-    student = F.log_softmax(student_logits[valid] / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_logits[valid] / temperature, dim=-1)
+    student = F.log_softmax(_precise(student_logits[valid]) / temperature, dim=-1)
+    teacher = F.log_softmax(_precise(teacher_logits[valid]) / temperature, dim=-1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Float32 where mixed precision gave less; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:

@@ -12,6 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from espnet_prune.errors import EnvironmentProblem
 from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.precision import bfloat16_passes, cpu_has_bfloat16
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.espnet.stages import Recipe, method_config
 from espnet_prune.espnet.teacher_task import TeacherTask
@@ -97,9 +99,14 @@ class StepTimer:
     def _measure(self, model: nn.Module, optimizers: list, config: Mapping) -> Step:
         model.to(self.device).train()
         batch = self._batch(_vocabulary(model), config["batch_bins"])
-        amp = contextlib.nullcontext
-        if config.get("use_amp") and self.device.type == "cuda":
-            amp = lambda: torch.autocast("cuda", dtype=torch.bfloat16)  # noqa: E731
+        mixed = config.get("use_amp")
+        with contextlib.ExitStack() as stack:
+            if mixed and self.device.type == "cpu" and cpu_has_bfloat16():
+                stack.enter_context(bfloat16_passes(model))
+            return self._timed(model, optimizers, batch, mixed and self.device.type == "cuda")
+
+    def _timed(self, model: nn.Module, optimizers: list, batch: dict, on_cuda: bool) -> Step:
+        amp = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=bool(on_cuda))
 
         def backward() -> None:
             with amp():

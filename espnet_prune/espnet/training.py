@@ -11,7 +11,7 @@ from espnet_prune.config import dump_yaml
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import DataError
-from espnet_prune.espnet import archives, distributed
+from espnet_prune.espnet import archives, distributed, precision
 from espnet_prune.io_atomic import read_json, write_text
 from espnet_prune.stage import BEGUN, check_same, mark_begun
 
@@ -136,9 +136,9 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     made_by = _movable(plain, out.resolve())
-    if plain.get("use_amp") and not ngpu:  # ESPnet's is CUDA's alone, and warns at every batch
-        logger.info("use_amp: true is for GPUs; on the CPU this trains in float32")
-        plain["use_amp"] = False
+    if plain.get("use_amp") and not ngpu:
+        task = _mixed_on_cpu(task)
+        plain["use_amp"] = False  # ESPnet's is CUDA's alone, and warns at every batch
     if (out / CHECKPOINT).exists() or (out / WITHIN).exists():
         check_same(out, made_by, BEGUN)
     archives.register()
@@ -152,6 +152,14 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
         stack.callback(distributed.leave)
         command = ["--config", str(resolved), "--output_dir", str(out), "--ngpu", str(ngpu)]
         task.main(cmd=command)
+
+
+def _mixed_on_cpu(task: type) -> type:
+    if not precision.cpu_has_bfloat16():
+        logger.info("use_amp: this CPU has no bfloat16 of its own, so this trains in float32")
+        return task
+    logger.info("use_amp: on this CPU's bfloat16")
+    return precision.in_bfloat16(task)
 
 
 def _movable(value: object, out: Path) -> object:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.espnet import precision
 from espnet_prune.espnet.training import run_training
 
 
@@ -15,6 +16,7 @@ class Task:
     """Stands for an ESPnet task; leaves a checkpoint, as one that was killed later does."""
 
     commands: list = []
+    trainer = object
 
     @classmethod
     def main(cls, cmd):
@@ -55,11 +57,16 @@ def test_the_resolved_configuration_holds_everything(folder):
     assert Task.commands[-1]["--ngpu"] == "0"
 
 
-def test_mixed_precision_is_left_to_gpus(folder, caplog):
-    """And a training begun on either goes on on the other."""
+@pytest.mark.parametrize(
+    ("has_it", "said"),
+    [(True, "use_amp: on this CPU's bfloat16"), (False, "bfloat16 of its own, so this trains in")],
+)
+def test_mixed_precision_on_the_cpu(folder, caplog, monkeypatch, has_it, said):
+    """ESPnet's own is not asked for; a training begun on a GPU goes on on a CPU."""
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has_it)
     with caplog.at_level("INFO"):
         assert train(folder, use_amp=True)["use_amp"] is False
-    assert "use_amp: true is for GPUs; on the CPU this trains in float32" in caplog.text
+    assert said in caplog.text
     assert json.loads((folder / "exp/l0/prune/.begun.json").read_text())["config"]["use_amp"]
 
 

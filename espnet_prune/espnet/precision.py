@@ -1,0 +1,79 @@
+"""Mixed precision on the CPU: products in bfloat16 where the processor multiplies it itself.
+
+ESPnet's ``use_amp`` knows CUDA alone. Weights, gradients, optimiser, gates and losses stay float32,
+and so do the features, whose products would lose what decoding has.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from espnet2.asr.ctc import CTC
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import LabelSmoothingLoss
+from torch import nn
+
+IN_FLOAT32 = (AbsFrontend, CTC, LabelSmoothingLoss)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor has AVX-512 BF16 or AMX; others emulate it, slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def in_bfloat16(task: type) -> type:
+    """The same ESPnet task, whose training and validation passes are in mixed precision.
+
+    Args:
+        task: with a ``trainer``, ESPnet's or one derived from it.
+    """
+
+    class Bfloat16Trainer(task.trainer):
+        """Enters ``bfloat16_passes`` around the training."""
+
+        @classmethod
+        def run(cls, model: nn.Module, **keywords) -> None:
+            with bfloat16_passes(model):
+                super().run(model=model, **keywords)
+
+    return type(task.__name__, (task,), {"trainer": Bfloat16Trainer})
+
+
+@contextlib.contextmanager
+def bfloat16_passes(model: nn.Module) -> Iterator[None]:
+    """Within it, the model's forward passes on the CPU multiply in bfloat16.
+
+    Args:
+        model: each call of it is one; its ``IN_FLOAT32`` modules take and give float32.
+    """
+    handles = _around(model, enabled=True)
+    for module in model.modules():
+        if isinstance(module, IN_FLOAT32):
+            handles += _around(module, enabled=False)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _around(module: nn.Module, enabled: bool) -> list:
+    entered: list[torch.autocast] = []
+
+    def enter(_module: nn.Module, inputs: tuple) -> tuple | None:
+        context = torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+        context.__enter__()
+        entered.append(context)
+        return None if enabled else tuple(_float32(value) for value in inputs)
+
+    def leave(_module: nn.Module, inputs: tuple, output: object) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    before: Callable = module.register_forward_pre_hook
+    return [before(enter), module.register_forward_hook(leave, always_call=True)]
+
+
+def _float32(value: object) -> object:
+    is_half = isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16
+    return value.float() if is_half else value
