@@ -75,6 +75,7 @@ def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
 
 # Without what sees only a process's share of the batch (norm statistics) or draws by process.
 PLAIN = """\
+use_amp: false
 specaug: null
 encoder_conf:
   {output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, use_cnn_module: false,
