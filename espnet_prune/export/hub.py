@@ -12,7 +12,7 @@ from espnet_prune.export.card import CardOptions, model_card
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 
 DESCRIPTION = "model.json"
-MODEL_FILES = ("model.safetensors", "bpe.model")
+MODEL_FILES = ("model.safetensors", "bpe.model", DESCRIPTION)
 PLAN, RESULTS, CARD, PICTURE = "plan.json", "results.json", "README.md", "structure.png"
 
 
@@ -34,22 +34,19 @@ def write_hub_folder(system: Path, out: Path, options: CardOptions) -> Path:
     if not (model / DESCRIPTION).exists():
         raise DataError(f"{model}: no model there; run stages 8 to 10 for this system first")
     entry = system_entry(system)
-    description = read_json(model / DESCRIPTION)
-    config = description.get("config") or {}
-    (config.get("normalize_conf") or {}).pop("stats_file", None)  # of this machine; in the weights
+    encoder = (read_json(model / DESCRIPTION).get("config") or {}).get("encoder", "")
     out.mkdir(parents=True, exist_ok=True)
     for path in [*(model / name for name in MODEL_FILES), system / PLAN]:
         if path.exists():
             with atomic_path(out / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-    write_json(out / DESCRIPTION, description)
     pictures = []
     if (system / PLAN).exists():
         plots.plot_widths(options.name or entry["name"], plan_widths(system / PLAN), out / PICTURE)
         pictures.append(PICTURE)
     write_json(out / RESULTS, {"schema": 1, **entry})
     options = replace(options, corpus=options.corpus or _corpus(system))
-    text = model_card(entry, _dense(system), config.get("encoder", ""), options, pictures)
+    text = model_card(entry, _dense(system), encoder, options, pictures)
     write_text(out / CARD, text)
     return out / CARD
 

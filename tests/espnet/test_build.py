@@ -100,6 +100,15 @@ def test_saved_and_loaded_is_equal(model, tmp_path):
     assert plan_of(again) == plan_of(model)
 
 
+def test_nothing_saved_names_a_file_of_the_training(model, tmp_path):
+    """The statistics are in the weights, and loading needs no file of them."""
+    model.espnet_prune_config["normalize_conf"] = {"stats_file": "/gone/stats.npz", "eps": 1e-10}
+    save(model, tmp_path)
+    text = (tmp_path / "model.json").read_text()
+    assert "gone" not in text and "eps" in text
+    assert same(outputs(load(tmp_path)), outputs(model))
+
+
 def test_saved_loaded_and_saved_is_the_same_file(model, tmp_path):
     save(model, tmp_path / "one")
     save(load(tmp_path / "one"), tmp_path / "two")

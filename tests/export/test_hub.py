@@ -24,9 +24,6 @@ def measured(system, tmp_path):
     """A copy of the system in an experiment, with scores, a profile, a teacher and a report."""
     experiment = tmp_path / "exp/base"
     shutil.copytree(system, experiment / "half")
-    model = read_json(experiment / "half/model/model.json")
-    model["config"]["normalize_conf"] = {"stats_file": str(tmp_path / "stats.npz")}
-    write_json(experiment / "half/model/model.json", model)
     record = read_json(experiment / "half/system.json")
     sparsity = {"value": 0.5, "kept": 500, "total": 1000, "measure": "parameters"}
     params = {"encoder": {"kept": 510, "dense": 1010}, "total": {"kept": 700, "dense": 1200}}
