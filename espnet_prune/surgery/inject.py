@@ -10,7 +10,6 @@ from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.gates import Gate
 from espnet_prune.sites import (
-    DECODER,
     FRAMES_PER_SECOND,
     KINDS,
     WEIGHT,
@@ -111,13 +110,15 @@ def _encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
-def _refuse_cut_decoder(model: nn.Module, decoder: DecoderConfig | None) -> None:
-    """ModelError where a decoder that lost blocks, but is whole otherwise, would be gated."""
+def _refuse_cut(model: nn.Module) -> None:
+    """ModelError for a model that was cut, whose next plan would count the wrong units."""
     from espnet_prune.surgery.cut import plan_of  # which imports this module
 
-    plan = plan_of(model)
-    if decoder is not None and plan is not None and plan.part(DECODER) is not None:
-        raise ModelError("decoder: a model that is already cut can't be gated; prune the dense one")
+    if plan_of(model) is not None:
+        raise ModelError(
+            f"{type(model).__name__}: a model that is already cut can't be gated; prune the "
+            "dense one"
+        )
 
 
 def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
@@ -131,10 +132,11 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         The gated model; train it, then ``cut`` it.
 
     Raises:
-        ModelError: no rules are known for this model.
+        ModelError: no rules are known for this model, or it is already cut.
         ConfigError: an unknown kind of site or measure, or a decoder whose single weights should
             be pruned.
     """
+    _refuse_cut(model)
     decoder = getattr(method, "decoder", None)
     if tuple(method.site_kinds) == (WEIGHT,):
         if decoder is not None:
@@ -147,7 +149,6 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         for kind in method.site_kinds:
             check_choice("sites", kind, KINDS)
         site_map = sites_of(model, method.reference_seconds, decoder)
-        _refuse_cut_decoder(model, decoder)
     gated = site_map.of_kinds(method.site_kinds)
     gates = {site.name: method.make_gate(site) for site in gated}
     if not gates:
