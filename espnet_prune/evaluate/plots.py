@@ -151,6 +151,8 @@ def _line(axes, columns: Mapping, key: str, style: str = "-", color: str | None 
 def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: Path) -> Path | None:
     """WER with its interval against the encoder's parameters, a colour a method.
 
+    Where any system's decoder was pruned too, against those of the whole model.
+
     Args:
         systems: names and entries of the reports.
         key: ``<set>/<mode>``.
@@ -164,7 +166,8 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
         return None
     figure, axes = subplots(1, 8, 4.5)
     methods = list(dict.fromkeys(system["method"] for system in shown))
-    sizes = [system["params"]["encoder"]["kept"] / 1e6 for system in shown]
+    part, name = _part_that_differs(shown)
+    sizes = [system["params"][part]["kept"] / 1e6 for system in shown]
     for index, (system, size) in enumerate(zip(shown, _side_by_side(sizes), strict=True)):
         score, method = system["wer"][key], system["method"]
         first = all(other["method"] != method for other in shown[:index])
@@ -181,12 +184,19 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
         if method == TEACHER:
             axes.axhline(score["wer"], color="gray", linewidth=0.8, linestyle=":")
     counted = "millions, zeros left out" if any(map(prunes_single_weights, shown)) else "millions"
-    axes.set_xlabel(f"encoder parameters ({counted}); equal sizes are drawn side by side")
+    axes.set_xlabel(f"{name} parameters ({counted}); equal sizes are drawn side by side")
     axes.set_ylabel(f"WER % on {key}, 95% interval")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     return save(figure, path)
+
+
+def _part_that_differs(systems: Sequence[dict]) -> tuple[str, str]:
+    """The part of the model whose size tells these systems apart, and its name on an axis."""
+    decoders = [system["params"].get("decoder") for system in systems]
+    pruned = any(decoder and decoder["kept"] < decoder["dense"] for decoder in decoders)
+    return ("total", "model") if pruned else ("encoder", "encoder")
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:

@@ -1,7 +1,10 @@
-"""The table of sizes has a column of the decoder where a system's decoder is smaller."""
+"""Tables and plots of sizes know of the decoder where a system's decoder is smaller."""
 
 from collections import defaultdict
 
+import pytest
+
+from espnet_prune.evaluate import plots
 from espnet_prune.evaluate.tables import tables
 
 
@@ -38,3 +41,18 @@ def test_a_smaller_decoder_has_one_with_its_own_denominator():
     column = header.index("decoder params")
     assert header[column - 1 : column + 2] == ["encoder params", "decoder params", "model params"]
     assert [row[column] for row in rows] == ["300 of 300", "-", "120 of 300"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "label", "size"),
+    [(300, "encoder parameters", 700e-6), (120, "model parameters", 1100e-6)],
+)
+def test_wer_is_drawn_against_the_part_that_differs(monkeypatch, tmp_path, kept, label, size):
+    shown = system("a", "magnitude", {"kept": kept, "dense": 300})
+    shown["wer"] = {"test/greedy": {"wer": 5.0, "ci95": [4.0, 6.0]}}
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure) or path)
+    plots.plot_wer_against_size([("a", shown)], "test/greedy", tmp_path / "plot.png")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel().startswith(label)
+    assert list(axes.lines[0].get_xdata()) == pytest.approx([size])
