@@ -24,6 +24,8 @@ class SavedRecogniser(GreedyRecogniser):
     """
 
     def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
+        from espnet_prune.espnet.fast_encoder import speed_up
+
         model = load(folder)
         if getattr(model, "ctc", None) is None:
             raise ModelError(
@@ -32,6 +34,7 @@ class SavedRecogniser(GreedyRecogniser):
         config = model.espnet_prune_config
         bpe_model = Path(config.get("bpemodel") or "")
         super().__init__(describe(model), config["token_list"], bpe_model, segment_seconds)
+        speed_up(model.encoder)
         self.model = model
 
     @torch.no_grad()

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 GENERATION = "transformers.generation.utils"
-# Whisper's own ``generate`` gives suppress_tokens twice and is warned by the ``generate`` below it.
-ITS_OWN = "Passing `generation_config` together with generation-related arguments"
+# Whisper's own ``generate`` gives suppress_tokens twice, and a default length beside the one that
+# it was given, and is warned by the ``generate`` below it.
+ITS_OWN = (
+    "Passing `generation_config` together with generation-related arguments",
+    "Both `max_new_tokens`",
+)
 
 
 @contextmanager
