@@ -8,7 +8,7 @@ from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, SystemConfig
 from espnet_prune.espnet.stages import read_recipe
 from espnet_prune.espnet.systems import read_system
 
-KINDS = ("ladder", "single")
+KINDS = ("ladder", "l0")
 WHOLE = """\
 systems:
   l0_70:
@@ -91,8 +91,8 @@ def test_the_shared_file_has_a_run_of_its_own_beside_every_rung(repository):
     path = repository / "conf/systems/ladder.yaml"
     systems = {name: read_system(path, name) for name in load_yaml(path)["systems"]}
     sizes = {kind: {s.target for n, s in systems.items() if n.startswith(kind)} for kind in KINDS}
-    assert sizes["ladder"] == sizes["single"] == {*systems["ladder_70"].ladder, 0.7}
+    assert sizes["ladder"] == sizes["l0"] == {*systems["ladder_70"].ladder, 0.7}
     for name, system in systems.items():
         assert name.endswith(f"_{100 * system.target:.0f}")
-        assert (system.taken_from is None) == (name == "ladder_70" or name.startswith("single"))
+        assert (system.taken_from is None) == (name == "ladder_70" or name.startswith("l0"))
         assert (system.method, system.seed) == ("l0_distill", 0)
