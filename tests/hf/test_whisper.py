@@ -285,7 +285,7 @@ def test_half_precision_is_refused(method):
 
 def test_a_cut_model_is_not_gated_again():
     for setter in (lambda s: random_mask(s, False), without("decoder.block.1.cross_attention")):
-        with pytest.raises(ModelError, match="block.*already cut"):
+        with pytest.raises(ModelError, match="already cut"):
             inject(cut(gated_with(setter)), Whisper(KINDS))
 
 
