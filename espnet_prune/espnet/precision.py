@@ -5,7 +5,7 @@ and so do the features, whose products would lose what decoding has.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from espnet2.asr.ctc import CTC
@@ -70,8 +70,10 @@ def _around(module: nn.Module, enabled: bool) -> list:
     def leave(_module: nn.Module, inputs: tuple, output: object) -> None:
         entered.pop().__exit__(None, None, None)
 
-    before: Callable = module.register_forward_pre_hook
-    return [before(enter), module.register_forward_hook(leave, always_call=True)]
+    return [
+        module.register_forward_pre_hook(enter),
+        module.register_forward_hook(leave, always_call=True),
+    ]
 
 
 def _float32(value: object) -> object:

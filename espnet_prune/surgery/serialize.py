@@ -176,11 +176,9 @@ def espnet_config(model: nn.Module) -> dict:
             "ESPnet config.yaml"
         )
     config = {key: config[key] for key in MODEL_KEYS if key in config}
-    if "stats_file" in (
-        config.get("normalize_conf") or {}
-    ):  # a file of the training; in the weights
-        rest = {k: v for k, v in config["normalize_conf"].items() if k != "stats_file"}
-        config["normalize_conf"] = rest
+    if config.get("normalize_conf"):  # the weights have the statistics; the file is the training's
+        own = {k: v for k, v in config["normalize_conf"].items() if k != "stats_file"}
+        config["normalize_conf"] = own
     plan = plan_of(model)
     rebuilt = getattr(model.encoder, "saved_conf", None)
     if rebuilt is not None:  # a pretrained encoder, whose configuration named where it came from
