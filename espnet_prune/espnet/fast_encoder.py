@@ -10,7 +10,8 @@ What a cut leaves of ESPnet's encoder spends much of its time on what no cut mak
 - a piece of attention looks at the positions that it needs, half of all, and the shift of relative
   positions is a view, no copy; there is no padding to fill in;
 - projections of positions are kept from one recording to the next;
-- the depthwise convolution's norm is folded into its weights.
+- the depthwise convolution's norm is folded into its weights;
+- a branch's input is added while its last product is written.
 
 Nothing is copied of the weights. Batches, training and gradients go ESPnet's own way.
 """
@@ -37,7 +38,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_prune.espnet.onednn import apply, convolve, linear
+from espnet_prune.espnet.onednn import add, apply, convolve, linear
 from espnet_prune.sites.base import GoneBranch
 
 FRONT_END_FRAMES = 32  # after subsampling, through the convolutions at once
@@ -168,9 +169,9 @@ def _block(layer: EncoderLayer, x: Tensor, positions: Callable[[], Tensor]) -> T
         y = _feed_forward(layer.feed_forward_macaron, layer.norm_ff_macaron(x))
         x = x.add_(y, alpha=layer.ff_scale)
     if not isinstance(layer.self_attn, GoneBranch):
-        x = x.add_(_attention(layer.self_attn, layer.norm_mha(x), positions()))
+        x = _attention(layer.self_attn, layer.norm_mha(x), positions(), x)
     if not isinstance(layer.conv_module, GoneBranch):
-        x = x.add_(_convolution(layer.conv_module, layer.norm_conv(x)))
+        x = _convolution(layer.conv_module, layer.norm_conv(x), x)
     if not isinstance(layer.feed_forward, GoneBranch):
         y = _feed_forward(layer.feed_forward, layer.norm_ff(x))
         x = x.add_(y, alpha=layer.ff_scale)
@@ -181,8 +182,8 @@ def _feed_forward(module: PositionwiseFeedForward, x: Tensor) -> Tensor:
     return apply(module.w_2, apply(module.w_1, x, module.activation))
 
 
-def _convolution(module: ConvolutionModule, x: Tensor) -> Tensor:
-    """(T, D) -> (T, D); the depthwise convolution is one over an image of height 1."""
+def _convolution(module: ConvolutionModule, x: Tensor, residual: Tensor) -> Tensor:
+    """(T, D) -> (T, D), plus ``residual``; the depthwise one is over an image of height 1."""
     x = F.glu(apply(module.pointwise_conv1, x), dim=-1)
     depthwise, norm = module.depthwise_conv, module.norm
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -194,7 +195,7 @@ def _convolution(module: ConvolutionModule, x: Tensor) -> Tensor:
     options = {"padding": padding, "groups": len(weight)}
     image = convolve(image, weight[:, :, None], bias, module.activation, **options)
     x = image.permute(0, 2, 3, 1).reshape(len(x), -1)
-    return apply(module.pointwise_conv2, x)
+    return add(module.pointwise_conv2, x, residual)
 
 
 class _Positions:
@@ -224,8 +225,10 @@ class _Positions:
         return made_by is weight and version == weight._version
 
 
-def _attention(attention: RelPositionMultiHeadedAttention, x: Tensor, positions: Tensor) -> Tensor:
-    """Self-attention of (T, D) with the projected positions (H, d_k, 2 T - 1): (T, D)."""
+def _attention(
+    attention: RelPositionMultiHeadedAttention, x: Tensor, positions: Tensor, residual: Tensor
+) -> Tensor:
+    """Self-attention of (T, D), projected positions (H, d_k, 2 T - 1), plus ``residual``."""
     frames = len(x)
     shape = (frames, attention.h, attention.d_k)
     scale = attention.d_k**-0.5
@@ -242,7 +245,7 @@ def _attention(attention: RelPositionMultiHeadedAttention, x: Tensor, positions:
         scores += _shifted(torch.bmm(by_position[:, first:last], needed), frames)
         weights = torch.softmax(scores, dim=-1)
         out[first:last] = torch.bmm(weights, values).transpose(0, 1)
-    return apply(attention.linear_out, out.view(frames, -1))
+    return add(attention.linear_out, out.view(frames, -1), residual)
 
 
 def _shifted(scores: Tensor, frames: int) -> Tensor:

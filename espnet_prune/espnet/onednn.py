@@ -39,7 +39,7 @@ def linear(
     Returns:
         (T, outputs).
     """
-    if not ONEDNN or not weight.numel():
+    if not _multiplies(weight):
         return _activated(F.linear(x, weight, bias), activation)
     fused, left = _split(activation)
     y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], "")
@@ -51,6 +51,14 @@ def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> T
     if not isinstance(layer.weight, Tensor):  # int8, whose weights are packed
         return _activated(layer(x), activation)
     return linear(x, layer.weight.flatten(1), layer.bias, activation)
+
+
+def add(layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+    """``apply``, added to ``residual`` (T, outputs) as oneDNN writes it: no pass of its own."""
+    if not isinstance(layer.weight, Tensor) or not _multiplies(layer.weight):
+        return residual + apply(layer, x)
+    weight = layer.weight.flatten(1)
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, layer.bias, "add")
 
 
 def convolve(
@@ -84,6 +92,11 @@ def convolve(
         image, weight, bias, padding, stride, (1, 1), groups, fused, [], ""
     )
     return _activated(y, left)
+
+
+def _multiplies(weight: Tensor) -> bool:
+    """Whether oneDNN takes this product; it takes none with empty weights."""
+    return ONEDNN and weight.numel() > 0
 
 
 def _split(activation: nn.Module | None) -> tuple[str, nn.Module | None]:
