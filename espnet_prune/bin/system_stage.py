@@ -39,15 +39,16 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
         return 0
     from espnet_prune.espnet import stages
     from espnet_prune.espnet.distributed import is_first
+    from espnet_prune.espnet.recipe import for_system, read_recipe
     from espnet_prune.espnet.systems import read_system
 
     stage, task = {
         "prune": (stages.prune, stages.PruneTask),
         "finetune": (stages.finetune, stages.FinetuneTask),
     }[name]
-    recipe = stages.read_recipe(args.config, task)
+    recipe = read_recipe(args.config, task)
     system = read_system(args.systems, args.system)
-    recipe = stages.for_system(recipe, system, task)
+    recipe = for_system(recipe, system, task)
     if source is not None and name == "prune":
         check_same(source[0] / name, source[1])
     folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)

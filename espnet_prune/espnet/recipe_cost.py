@@ -8,7 +8,7 @@ from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.espnet.stages import Recipe, method_config, read_recipe
+from espnet_prune.espnet.recipe import Recipe, method_config, read_recipe
 from espnet_prune.espnet.step_time import StepTimer, teacher_config
 from espnet_prune.espnet.systems import read_system
 from espnet_prune.espnet.teacher_task import TeacherTask

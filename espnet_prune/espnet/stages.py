@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from espnet_prune.budget import Budget, even_rungs
-from espnet_prune.config import load_yaml, merge, to_dataclass
-from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
+from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.encoder_input import random_outputs
-from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
+from espnet_prune.espnet.recipe import Recipe, finetuning_epochs, method_config, schedule_from
 from espnet_prune.espnet.rungs import take_rung
 from espnet_prune.espnet.system import (
     add_command,
@@ -31,15 +31,12 @@ from espnet_prune.espnet.system import (
 )
 from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
-from espnet_prune.methods import MethodConfig
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
 from espnet_prune.surgery.sparse import count_zeroed
 
 logger = logging.getLogger(__name__)
-METHOD_KEY = "method"
-UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
 CHECK_SECONDS = 2.0
 CUT_TOLERANCE = 1e-4  # of outputs of the order of 1: float32 sums in another order
 
@@ -52,76 +49,6 @@ class Folders:
     valid: Path
     tokens: Path
     stats: Path
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training configuration with the method's options beside it.
-
-    Attributes:
-        path: the file.
-        training: ESPnet's part, checked.
-        method: the method's part.
-    """
-
-    path: Path
-    training: dict
-    method: dict
-
-    @property
-    def updates_an_epoch(self) -> int:
-        """Updates that an epoch makes, which schedules and budgets are counted by.
-
-        Batches short of an ``accum_grad`` at its end make none.
-        """
-        value = self.training.get("num_iters_per_epoch")
-        if not value:
-            raise ConfigError(
-                f"{self.path}: num_iters_per_epoch is missing; schedules and the equal budget of "
-                "updates are counted by it"
-            )
-        return max(1, value // (self.training.get("accum_grad") or 1))
-
-    @property
-    def updates(self) -> int:
-        """Number of updates of the whole training."""
-        if "max_epoch" not in self.training:
-            raise ConfigError(f"{self.path}: max_epoch is missing")
-        return self.updates_an_epoch * self.training["max_epoch"]
-
-
-def read_recipe(path: Path, task: type) -> Recipe:
-    """Reads prune.yaml or finetune.yaml.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type.
-    """
-    config = load_yaml(path)
-    method = config.pop(METHOD_KEY, {})
-    return Recipe(path, check_training_config(task, config, str(path)), method)
-
-
-def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
-    """The recipe with the system's own training keys in it.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a key that would change the number of
-            updates, which is the same for all systems.
-    """
-    where = f"{recipe.path} with the system's training keys"
-    for key in UPDATE_KEYS & set(system.training):
-        raise ConfigError(
-            f"training: {key}: every system gets the same number of updates; set it in "
-            f"{recipe.path} for all of them"
-        )
-    training = check_training_config(task, merge(recipe.training, system.training), where)
-    return replace(recipe, training=training)
-
-
-def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
-    """The method's options: the recipe's, overridden by the system's own."""
-    options = merge(recipe.method, system.options)
-    return to_dataclass(MethodConfig, options, f"{recipe.path}: {METHOD_KEY}")
 
 
 def prune(
@@ -297,9 +224,11 @@ def finetune(
     extra = {
         "prune_conf": _plain(asdict(conf)),
         "seed": system.seed,
-        "max_epoch": _finetuning_epochs(recipe, record["saved_updates"]),
+        "max_epoch": finetuning_epochs(recipe, record["saved_updates"]),
         "grad_clip": float("inf"),
     }
+    if conf.method.continue_schedule:
+        extra.update(schedule_from(recipe, record["updates"]["prune"]))
     training = out / "finetune"
     if extra["max_epoch"]:
         run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
@@ -319,24 +248,6 @@ def finetune(
         weights=weights,
     )
     add_command(out, _plain(asdict(conf)), system.seed)
-
-
-def _finetuning_epochs(recipe: Recipe, saved_updates: int) -> int:
-    """Epochs of finetuning; ``saved_updates`` is below 0 where the pruning stage took some over."""
-    more, rest = divmod(saved_updates, recipe.updates_an_epoch)
-    if rest:
-        raise ConfigError(
-            f"{recipe.path}: num_iters_per_epoch {recipe.updates_an_epoch} doesn't divide the "
-            f"{abs(saved_updates)} updates that the pruning stage left or took over; use the same "
-            "in both files"
-        )
-    epochs = recipe.updates // recipe.updates_an_epoch
-    if epochs + more < 0:
-        raise ConfigError(
-            f"{recipe.path}: max_epoch {epochs} is less than the {-more} epochs that the pruning "
-            "stage took over (pinching: epochs_from_finetuning); raise it to that"
-        )
-    return epochs + more
 
 
 def _paths(folders: Folders) -> tuple[Path, Path, Path, Path]:

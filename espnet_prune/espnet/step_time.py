@@ -22,7 +22,7 @@ from espnet_prune.errors import EnvironmentProblem
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.precision import bfloat16_passes, cpu_has_bfloat16
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.espnet.stages import Recipe, method_config
+from espnet_prune.espnet.recipe import Recipe, method_config
 from espnet_prune.espnet.teacher_task import TeacherTask
 from espnet_prune.evaluate.run_cost import SAMPLE_RATE, Corpus, Step
 from espnet_prune.methods import make_method

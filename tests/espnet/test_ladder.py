@@ -5,7 +5,7 @@ import pytest
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, SystemConfig
-from espnet_prune.espnet.stages import read_recipe
+from espnet_prune.espnet.recipe import read_recipe
 from espnet_prune.espnet.systems import read_system
 
 KINDS = ("ladder", "l0")

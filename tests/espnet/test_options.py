@@ -30,19 +30,20 @@ def test_every_recipe_is_right(task, repository):
 
 
 def test_every_recipe_of_pruning_and_finetuning_is_right(repository):
-    from espnet_prune.espnet import stages
+    from espnet_prune.espnet.prune_task import FinetuneTask, PruneTask
+    from espnet_prune.espnet.recipe import method_config, read_recipe
     from espnet_prune.espnet.systems import read_system
 
-    tasks = {"prune": stages.PruneTask, "finetune": stages.FinetuneTask}
+    tasks = {"prune": PruneTask, "finetune": FinetuneTask}
     for name, task in tasks.items():
         paths = sorted((repository / "egs").glob(f"*/*/conf/{name}*.yaml"))
         assert paths
         for path in paths:
-            recipe = stages.read_recipe(path, task)
+            recipe = read_recipe(path, task)
             systems = load_yaml(path.parent / "systems.yaml")["systems"]
             for system in systems:
                 row = read_system(path.parent / "systems.yaml", system)
-                stages.method_config(recipe, row)
+                method_config(recipe, row)
 
 
 WRONG = [
@@ -128,15 +129,16 @@ def test_other_strings_stay(text):
 
 @pytest.mark.parametrize("path", ["prune", "finetune"])
 def test_a_system_can_set_an_option_but_no_unknown_one(repository, path):
-    from espnet_prune.espnet import stages
+    from espnet_prune.espnet.prune_task import PruneTask, SystemConfig
+    from espnet_prune.espnet.recipe import method_config, read_recipe
 
     conf = repository / "egs/an4/l0_conformer1/conf"
-    recipe = stages.read_recipe(conf / f"{path}.yaml", stages.PruneTask)
-    system = stages.SystemConfig("l0_distill", options={"distillation": {"layer_weight": 0.0}})
-    assert stages.method_config(recipe, system).distillation.layer_weight == 0.0
-    wrong = stages.SystemConfig("l0_distill", options={"distilation": {}})
+    recipe = read_recipe(conf / f"{path}.yaml", PruneTask)
+    system = SystemConfig("l0_distill", options={"distillation": {"layer_weight": 0.0}})
+    assert method_config(recipe, system).distillation.layer_weight == 0.0
+    wrong = SystemConfig("l0_distill", options={"distilation": {}})
     with pytest.raises(ConfigError, match="'distilation' .did you mean 'distillation'"):
-        stages.method_config(recipe, wrong)
+        method_config(recipe, wrong)
 
 
 def test_an_unknown_system_or_method_is_named(tmp_path):
@@ -154,11 +156,12 @@ def test_an_unknown_system_or_method_is_named(tmp_path):
 
 @pytest.mark.parametrize("missing", ["max_epoch", "num_iters_per_epoch"])
 def test_what_schedules_are_counted_by_must_be_there(tmp_path, missing):
-    from espnet_prune.espnet import stages
+    from espnet_prune.espnet.prune_task import PruneTask
+    from espnet_prune.espnet.recipe import read_recipe
 
     values = {"max_epoch": 3, "num_iters_per_epoch": 4}
     del values[missing]
     path = tmp_path / "prune.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
     with pytest.raises(ConfigError, match=f"{missing} is missing"):
-        _ = stages.read_recipe(path, stages.PruneTask).updates
+        _ = read_recipe(path, PruneTask).updates

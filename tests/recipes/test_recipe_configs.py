@@ -37,7 +37,7 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
     from espnet_prune.espnet.decoding import DecodeConfig
     from espnet_prune.espnet.options import check_training_config
     from espnet_prune.espnet.prune_task import FinetuneTask, PruneTask
-    from espnet_prune.espnet.stages import for_system, method_config, read_recipe
+    from espnet_prune.espnet.recipe import for_system, method_config, read_recipe
     from espnet_prune.espnet.systems import read_system
     from espnet_prune.espnet.teacher_task import TeacherTask
 

@@ -1,0 +1,116 @@
+"""What stages 8 and 10 read: prune.yaml or finetune.yaml, and one system's own keys in it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from espnet_prune.config import load_yaml, merge, to_dataclass
+from espnet_prune.errors import ConfigError
+from espnet_prune.espnet.options import check_training_config
+from espnet_prune.espnet.prune_task import SystemConfig
+from espnet_prune.methods import MethodConfig
+
+METHOD_KEY = "method"
+UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
+CONTINUABLE = ("warmuplr", "noamlr")  # schedulers that can begin within their schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training configuration with the method's options beside it.
+
+    Attributes:
+        path: the file.
+        training: ESPnet's part, checked.
+        method: the method's part.
+    """
+
+    path: Path
+    training: dict
+    method: dict
+
+    @property
+    def updates_an_epoch(self) -> int:
+        """Updates that an epoch makes, which schedules and budgets are counted by.
+
+        Batches short of an ``accum_grad`` at its end make none.
+        """
+        value = self.training.get("num_iters_per_epoch")
+        if not value:
+            raise ConfigError(
+                f"{self.path}: num_iters_per_epoch is missing; schedules and the equal budget of "
+                "updates are counted by it"
+            )
+        return max(1, value // (self.training.get("accum_grad") or 1))
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of the whole training."""
+        if "max_epoch" not in self.training:
+            raise ConfigError(f"{self.path}: max_epoch is missing")
+        return self.updates_an_epoch * self.training["max_epoch"]
+
+
+def read_recipe(path: Path, task: type) -> Recipe:
+    """Reads prune.yaml or finetune.yaml.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type.
+    """
+    config = load_yaml(path)
+    method = config.pop(METHOD_KEY, {})
+    return Recipe(path, check_training_config(task, config, str(path)), method)
+
+
+def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
+    """The recipe with the system's own training keys in it.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a key that would change the number of
+            updates, which is the same for all systems.
+    """
+    where = f"{recipe.path} with the system's training keys"
+    for key in UPDATE_KEYS & set(system.training):
+        raise ConfigError(
+            f"training: {key}: every system gets the same number of updates; set it in "
+            f"{recipe.path} for all of them"
+        )
+    training = check_training_config(task, merge(recipe.training, system.training), where)
+    return replace(recipe, training=training)
+
+
+def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
+    """The method's options: the recipe's, overridden by the system's own."""
+    options = merge(recipe.method, system.options)
+    return to_dataclass(MethodConfig, options, f"{recipe.path}: {METHOD_KEY}")
+
+
+def schedule_from(recipe: Recipe, updates: int) -> dict:
+    """Options for a scheduler that begins after ``updates``, none if there were none."""
+    name = recipe.training.get("scheduler")
+    if updates and name not in CONTINUABLE:
+        raise ConfigError(
+            f"{recipe.path}: {METHOD_KEY}: continue_schedule: scheduler {name} can't begin within "
+            f"its schedule; use one of {', '.join(CONTINUABLE)}, or leave continue_schedule out"
+        )
+    if not updates:
+        return {}
+    begin = {"last_epoch": updates - 1}  # torch's name; such a scheduler counts updates
+    return {"scheduler_conf": merge(recipe.training.get("scheduler_conf") or {}, begin)}
+
+
+def finetuning_epochs(recipe: Recipe, saved_updates: int) -> int:
+    """Epochs of finetuning; ``saved_updates`` is below 0 where the pruning stage took some over."""
+    more, rest = divmod(saved_updates, recipe.updates_an_epoch)
+    if rest:
+        raise ConfigError(
+            f"{recipe.path}: num_iters_per_epoch {recipe.updates_an_epoch} doesn't divide the "
+            f"{abs(saved_updates)} updates that the pruning stage left or took over; use the same "
+            "in both files"
+        )
+    epochs = recipe.updates // recipe.updates_an_epoch
+    if epochs + more < 0:
+        raise ConfigError(
+            f"{recipe.path}: max_epoch {epochs} is less than the {-more} epochs that the pruning "
+            "stage took over (pinching: epochs_from_finetuning); raise it to that"
+        )
+    return epochs + more
