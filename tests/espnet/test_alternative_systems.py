@@ -37,11 +37,15 @@ def test_every_method_is_there_at_both_targets():
 def test_each_step_of_l0_adds_one_option_and_the_last_is_the_row_beside_the_alternatives():
     path = FOLDER / "l0_steps.yaml"
     steps = [read_system(path, name) for name in load_yaml(path)["systems"]]
+    steps, no_better = steps[:4], steps[4:]
     assert [len(step.options) for step in steps] == [0, 1, 2, 3]
     for before, after in itertools.pairwise(steps):
         assert before.options.items() <= after.options.items()
     assert steps[0] == read_system(FILE, "l0_70")
     assert steps[-1] == read_system(FILE, "l0_units_70")
+    for row in no_better:
+        changed = {**row.options, "gate_learning_rate": 0.1, "controller": {"learning_rate": 4.0}}
+        assert steps[-1].options.items() <= changed.items()
 
 
 @pytest.mark.parametrize("name", load_yaml(WITH_DECODER)["systems"])
