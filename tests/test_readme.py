@@ -1,22 +1,43 @@
 """The README's Python quick start works as printed."""
 
 import re
+import textwrap
 
 import torch
 from models import encoder, features
 
+import espnet_prune
 
-def test_quick_start_runs_as_printed(repository, tmp_path, monkeypatch):
+
+def printed(repository, number: int) -> str:
+    """A block of code of the section From Python."""
     text = (repository / "README.md").read_text()
     section = text.split("## From Python")[1].split("\n## ")[0]
-    code = "\n".join(m.group(1) for m in re.finditer(r"^    (.*)$", section, re.MULTILINE))
-    assert "espnet_prune.inject" in code
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", section, re.MULTILINE)
+    return textwrap.dedent([block for block in blocks if block.strip()][number])
+
+
+def test_quick_start_runs_as_printed(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = {"conformer": encoder().train(), "batches": [features()] * 3}
-    exec(compile(code, "README.md", "exec"), scope)
+    conformer = encoder().eval()
+    espnet_prune.save(conformer, tmp_path / "exp/base/teacher/model")
+    scope = {}
+    exec(compile(printed(repository, 0), "README.md", "exec"), scope)
+    assert 0.45 < count(scope["small"]) / count(conformer) < 0.6
     with torch.no_grad():
-        loaded = scope["model"](*features())[0]
+        loaded = espnet_prune.load(tmp_path / "small")(*features())[0]
         assert torch.equal(loaded, scope["small"].eval()(*features())[0])
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_learned_masks_run_as_printed(repository):
+    conformer = encoder().train()
+    scope = {"conformer": conformer, "batches": [features()] * 3}
+    exec(compile(printed(repository, 1), "README.md", "exec"), scope)
+    assert count(scope["small"]) < count(conformer)
 
 
 def test_support_matrix_names_the_methods(repository):
