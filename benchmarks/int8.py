@@ -3,7 +3,6 @@
 import copy
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 
 import structures
@@ -17,18 +16,20 @@ def measure(size: int, blocks: int, seconds: float, repeats: int, target: float 
     """Seconds, speed-ups over the dense encoder in torch, and sizes of the files' weights.
 
     Linear layers alone have 8 bits in torch (pointwise convolutions are none of them there), matrix
-    products in ONNX Runtime. Random weights: what 8 bits do to the WER is for a recipe to say.
+    products in ONNX Runtime; all of torch's go by the pass that decoding takes. Random weights:
+    what 8 bits do to the WER is for a recipe to say.
     """
     from espnet_prune.espnet.fast_encoder import speed_up
+    from espnet_prune.espnet.int8 import quantise_linear
     from espnet_prune.evaluate.profile import encoder_run, interleaved
 
     dense = structures.dense_encoder(size, blocks)
     cut = structures.cut_encoder(dense, structures.UNIFORM, target, "parameters", seconds).encoder
-    quantised = _in_torch(cut)
+    quantised = quantise_linear(copy.deepcopy(cut))
     inputs = structures.features(seconds)
     with tempfile.TemporaryDirectory() as folder:
         sessions = _in_onnx_runtime(cut, Path(folder))
-    for encoder in (dense, cut):
+    for encoder in (dense, cut, quantised):
         speed_up(encoder)
     actions = {
         DENSE: encoder_run(dense, *inputs),
@@ -41,15 +42,6 @@ def measure(size: int, blocks: int, seconds: float, repeats: int, target: float 
     found = interleaved([*actions.values()], repeats)
     best = dict(zip(actions, found, strict=True))
     return {"seconds": best, "speedup": {name: best[DENSE] / value for name, value in best.items()}}
-
-
-def _in_torch(encoder: nn.Module) -> nn.Module:
-    """The encoder by ESPnet's own forward, its linear layers in 8 bits."""
-    with warnings.catch_warnings():  # torch means to move this function to another package
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(
-            copy.deepcopy(encoder), {nn.Linear}, dtype=torch.qint8
-        ).eval()
 
 
 def _in_onnx_runtime(encoder: nn.Module, folder: Path) -> dict:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD = "benchmarks.json"
 PAGE = "RESULTS.md"
 
@@ -229,7 +229,8 @@ def page(record: dict) -> str:
     lines += [f"{_conditions(record)}.", ""]
     for name in PARTS:
         if name in record:
-            lines += [f"## {name}", "", "```", *PARTS[name].lines(record[name]), "```", ""]
+            lines += [f"## {name} (commit {record['commits'][name]})", ""]
+            lines += ["```", *PARTS[name].lines(record[name]), "```", ""]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -238,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from espnet_prune.evaluate.profile import machine
+    from espnet_prune.provenance import git_commit
 
     args = get_parser().parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -246,12 +248,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = QUICK if args.quick else FULL
     record = {"schema": SCHEMA, "machine": machine(), "threads": args.threads, "batch": 1}
     record["repeats"] = sizes.repeats
-    record = {**_measured_before(args.out / RECORD, record), **record}
+    record = {"commits": {}, **_measured_before(args.out / RECORD, record), **record}
     print(_conditions(record))
     for name in args.parts:
         part = PARTS[name]
         aligned = (args.align,) if name == "aligned_grid" else ()
         record[name] = part.measure(sizes, *aligned)
+        record["commits"][name] = git_commit()
         print("", f"== {name}", *part.lines(record[name]), sep="\n", flush=True)
         (args.out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     from plots import plot_all

@@ -67,21 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     reference = _normalised(read_map(args.data / "text"), args.normalise)
     folder = args.system / "decode" / args.set
+    given = {"teacher": args.teacher, "compare_with": args.compare_with}
+    others = {role: other for role, other in given.items() if other is not None}
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
     for path in hypotheses:
         theirs = {}
-        for role in ("teacher", "compare_with"):
-            other = getattr(args, role)
-            if other is not None:
-                found = other / "decode" / args.set / base_mode(path.parent.name) / "hyp"
+        for role, other in others.items():
+            found = other / "decode" / args.set / base_mode(path.parent.name) / "hyp"
+            if not found.exists() or not found.samefile(path):  # of itself p says nothing
                 theirs[role] = _hypotheses(found, reference, args.normalise)
         own = _hypotheses(path, reference, args.normalise)
         result = score(reference, own, theirs.get("teacher"))
         record = {**result.to_json(), "normalisation": _normalisation(args.normalise)}
-        p_values = [f"p {result.p_vs_teacher:.3g} against the teacher"] if args.teacher else []
-        if args.compare_with is not None:
+        p_values = []
+        if "teacher" in theirs:
+            p_values.append(f"p {result.p_vs_teacher:.3g} against the teacher")
+        if "compare_with" in theirs:
             p_value = score(reference, own, theirs["compare_with"]).p_vs_teacher
             record["p_vs"] = {args.compare_with.name: p_value}
             p_values.append(f"p {p_value:.3g} against {args.compare_with.name}")

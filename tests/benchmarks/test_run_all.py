@@ -20,6 +20,7 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
     record = json.loads((tmp_path / "benchmarks.json").read_text())
     assert set(run_all.PARTS) < set(record)
     assert (record["threads"], record["batch"]) == (1, 1)
+    assert set(record["commits"]) == set(run_all.PARTS)
     assert set(record["machine"]) == {"cpu", "cores", "torch"}
     printed = capsys.readouterr().out
     assert f"torch {torch.__version__}" in printed and "1 thread, batch 1" in printed

@@ -8,6 +8,7 @@ from models import ENCODER, AllSites, encoder
 
 from espnet_prune.espnet import fast_encoder, onednn
 from espnet_prune.espnet.fast_encoder import as_espnet, is_fast, speed_up
+from espnet_prune.espnet.int8 import quantise_linear
 from espnet_prune.surgery import cut, inject
 
 TOLERANCE = 1e-5
@@ -46,6 +47,7 @@ SHAPES = {
     "no block": lambda: without("block.0"),
     "no first channels": lambda: without("front_end.0"),
     "no last channels": lambda: without("front_end.0", "front_end.1"),
+    "int8": lambda: quantise_linear(without()),
 }
 
 

@@ -167,6 +167,13 @@ def test_main_without_teacher_has_no_p(experiment):
     assert result["p_vs_teacher"] is None and result["test"] is None
 
 
+@pytest.mark.parametrize("other, compared", [("teacher", {"teacher": 1.0}), ("small", None)])
+def test_main_compares_with_another_system_but_not_with_itself(experiment, other, compared):
+    assert score_main(experiment, "--compare_with", str(experiment / other)) == 0
+    result = read_json(experiment / "small" / "decode" / "test" / "joint" / "score.json")
+    assert result.get("p_vs") == compared
+
+
 def test_main_names_the_hypotheses_at_fault(experiment, capsys):
     path = experiment / "teacher" / "decode" / "test" / "joint" / "hyp"
     path.write_text("a ONE TWO\n")
