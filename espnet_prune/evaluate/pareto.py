@@ -2,7 +2,8 @@
 
 A system is on the Pareto front of a chart if no other one is at least as good in both and better
 in one. The fronts are those of the measured values; that intervals overlap is seen in the figure
-only, so a neighbour of the front may be as good.
+only, so a neighbour of the front may be as good. WER of an int8 mode is drawn against times of int8
+alone, by the runtime that decoded; where they weren't measured, there is no chart of them.
 """
 
 import json
@@ -16,9 +17,11 @@ from espnet_prune.errors import DataError
 from espnet_prune.evaluate.collect import TEACHER, collect
 from espnet_prune.evaluate.report import UNNAMED, distinguishing_names
 from espnet_prune.evaluate.tables import Line, named_systems, wer_keys
+from espnet_prune.export.int8 import INT8_MODES, ONNX_INT8, TORCH, base_mode, by_onnx
 
-# the measured mode whose time belongs to a decoding mode's WER; the encoder's alone for the others
+# the measurement that belongs to a search's WER; the encoder's alone for the others
 TIMED_MODES = {"greedy": "ctc_greedy", "joint": "joint"}
+ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -27,42 +30,75 @@ class Axis:
 
     Attributes:
         name: in JSON.
-        label: in the figure.
+        label: in the figure, by decoding mode.
         more_is_better: as of a speed-up.
         value: of a report's system and a decoding mode; None where it wasn't measured.
         of_one_machine: whether values of two machines can't be compared.
     """
 
     name: str
-    label: str
+    label: Callable[[str], str]
     more_is_better: bool
     value: Callable[[dict, str], float | None]
     of_one_machine: bool = False
 
 
 def _kept(system: dict, mode: str) -> float | None:
+    """A number, not bytes: int8 changes none of it."""
     return system["params"] and system["params"]["total"]["kept"] / 1e6
 
 
-def _speedup(system: dict, mode: str) -> float | None:
-    return system["speedup"] and system["speedup"]["encoder"]
+def _kept_label(mode: str) -> str:
+    return "parameters of the model, millions"
+
+
+def _speedups(system: dict, mode: str) -> Mapping[str, float]:
+    """Over the dense model in fp32, in the mode's own precision and runtime; by measurement."""
+    part = system
+    if mode in INT8_MODES:
+        part = (system["int8"] or {}).get(ONNX_INT8 if by_onnx(mode) else TORCH) or {}
+    return part.get("speedup") or {}
+
+
+def _encoder_speedup(system: dict, mode: str) -> float | None:
+    return _speedups(system, mode).get(ENCODER)
+
+
+def _encoder_speedup_label(mode: str) -> str:
+    label = "speed-up of the encoder"
+    return f"{label} in int8 over\nthe dense model's in fp32" if mode in INT8_MODES else label
+
+
+def _timed(mode: str) -> str:
+    return TIMED_MODES.get(base_mode(mode), ENCODER)
 
 
 def _rtf(system: dict, mode: str) -> float | None:
     """The dense model's own, over the speed-up, which was measured beside it in one run.
 
-    Real-time factors of two runs differ by more than two sizes do.
+    Real-time factors of two runs differ by more than two sizes do. Also of int8 the dense model in
+    fp32 is what was measured beside it, so the teacher in int8 has a speed-up too.
     """
-    timed = TIMED_MODES.get(mode, "encoder")
-    dense = (system["dense_rtf"] or {}).get(timed)
-    speedup = 1.0 if system["method"] == TEACHER else (system["speedup"] or {}).get(timed)
+    dense = (system["dense_rtf"] or {}).get(_timed(mode))
+    itself = system["method"] == TEACHER and mode not in INT8_MODES
+    speedup = 1.0 if itself else _speedups(system, mode).get(_timed(mode))
     return dense and speedup and dense / speedup
 
 
+def _rtf_label(mode: str) -> str:
+    label = "real-time factor"
+    if _timed(mode) == ENCODER:
+        label += " of the encoder"
+    if mode not in INT8_MODES:
+        return f"{label}:\nthe dense model's, over the speed-up"
+    runtime = "ONNX Runtime" if by_onnx(mode) else "torch"
+    return f"{label} in int8 by {runtime}:\nthe dense model's in fp32, over the speed-up"
+
+
 AXES = (
-    Axis("parameters_millions", "parameters of the model, millions", False, _kept),
-    Axis("encoder_speedup", "speed-up of the encoder", True, _speedup),
-    Axis("rtf", "real-time factor: the dense model's, over the speed-up", False, _rtf, True),
+    Axis("parameters_millions", _kept_label, False, _kept),
+    Axis("encoder_speedup", _encoder_speedup_label, True, _encoder_speedup),
+    Axis("rtf", _rtf_label, False, _rtf, True),
 )
 
 
@@ -111,9 +147,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Chart:
-    """All systems of one set and decoding mode against one axis."""
+    """All systems of one set and decoding mode against one axis.
+
+    Attributes:
+        axis: what WER is drawn against.
+        label: the axis's, in this mode.
+        points: the systems.
+    """
 
     axis: Axis
+    label: str
     points: tuple[Point, ...]
 
 
@@ -179,6 +222,7 @@ def _chart(axis: Axis, key: str, lines: Sequence[Line], labels: Mapping[str, str
         front = pareto_front([(x, s["wer"][key]["wer"]) for _, s, x in shown], axis.more_is_better)
     return Chart(
         axis,
+        axis.label(mode),
         tuple(
             Point(
                 system=name,

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from espnet_prune.evaluate.collect import TEACHER
@@ -19,7 +19,30 @@ HEIGHT_INCHES = 4.8
 LEGEND_INCHES = 0.22  # a row of it
 # The WER axis ends at so many times the highest interval of the fronts; others are named there.
 TOP_OF_FRONTS = 2.0
+BELOW_TOP_POINTS = 4.0
+NAME_POINTS = 8.0
+ROW_POINTS = 10.0
+NEAR = 0.1  # of a panel's width: names that are closer stand below each other
+# matplotlib's own cycle, then ten that are farther from these, each other, black and white than its
+# two nearest are from each other (27.7 in CIELAB).
+COLOURS = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
+    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
+    *("#0000ff", "#ff22ff", "#334400", "#6600aa", "#00ddaa"),
+    *("#ff0077", "#eebb88", "#00dd00", "#996600", "#0066ff"),
+)
+TEACHER_COLOUR = "black"
+MARKERS = "o^vDPX*<>"  # the next one when all colours are used
+TEACHER_MARKERS = "s" + MARKERS
 RING = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": "black", "zorder": 4}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a curve is drawn."""
+
+    colour: str
+    marker: str
 
 
 def write_pareto(
@@ -49,6 +72,7 @@ def write_pareto(
             {
                 "wer": key,
                 "against": chart.axis.name,
+                "label": " ".join(chart.label.split()),
                 "better": "more" if chart.axis.more_is_better else "less",
                 "front": [point.system for point in front(chart)],
                 "points": [asdict(point) for point in chart.points],
@@ -67,26 +91,38 @@ def front(chart: Chart) -> list[Point]:
     return sorted((p for p in chart.points if p.on_front), key=lambda point: point.x)
 
 
+def styles(curves: Sequence[Curve]) -> dict[str, Style]:
+    """By label, no two alike: the teachers are black, the methods have the colours in turn."""
+    teachers = [curve.label for curve in curves if curve.method == TEACHER]
+    methods = [curve.label for curve in curves if curve.method != TEACHER]
+    found = {
+        label: Style(TEACHER_COLOUR, TEACHER_MARKERS[index % len(TEACHER_MARKERS)])
+        for index, label in enumerate(teachers)
+    }
+    for index, label in enumerate(methods):
+        turn, colour = divmod(index, len(COLOURS))
+        found[label] = Style(COLOURS[colour], MARKERS[turn % len(MARKERS)])
+    return found
+
+
 def draw(key: str, charts: Sequence[Chart], curves: Sequence[Curve], paths: Sequence[Path]) -> None:
     """One figure: a panel for each axis.
 
     Args:
         key: ``<set>/<mode>``.
         charts: one or more of it.
-        curves: give the colours.
+        curves: give colours and markers.
         paths: the files to write, by their endings.
     """
     shown = {point.curve for chart in charts for point in chart.points}
-    labels = [curve.label for curve in curves if curve.label in shown]
-    teachers = {curve.label for curve in curves if curve.method == TEACHER}
-    colours = {label: f"C{index % 10}" for index, label in enumerate(labels)}
-    height = HEIGHT_INCHES + LEGEND_INCHES * (1 + len(labels) // 3)
+    drawn = styles([curve for curve in curves if curve.label in shown])
+    height = HEIGHT_INCHES + LEGEND_INCHES * (1 + len(drawn) // 3)
     width = PANEL_INCHES * max(2, len(charts))
     figure, panels = subplots(1, width, height, len(charts), sharey=True, squeeze=False)
     for panel, chart in zip(panels[0], charts, strict=True):
-        _panel(panel, chart, colours, teachers)
+        _panel(panel, chart, drawn)
     panels[0, 0].set_ylabel(f"WER % on {key}, 95% interval")
-    panels[0, 0].set_ylim(0, _name_those_above(panels[0], charts, colours))
+    panels[0, 0].set_ylim(0, _name_those_above(panels[0], charts, drawn))
     handles = dict(
         pair
         for panel in panels[0]
@@ -97,7 +133,7 @@ def draw(key: str, charts: Sequence[Chart], curves: Sequence[Curve], paths: Sequ
 
 
 def _name_those_above(
-    panels: Sequence, charts: Sequence[Chart], colours: Mapping[str, str]
+    panels: Sequence, charts: Sequence[Chart], drawn: Mapping[str, Style]
 ) -> float | None:
     """The end of the WER axis, None for where the points end; one failed system hides no others."""
     tops = [point.ci95[1] for chart in charts for point in front(chart)]
@@ -106,15 +142,32 @@ def _name_those_above(
     if not top or all(point.ci95[1] <= top for point in points):
         return None
     for axes, chart in zip(panels, charts, strict=True):
-        for point in chart.points:
-            if point.wer > top:
-                colour = colours[point.curve]
-                text = f"{point.wer:.0f} ↑"
-                axes.text(point.x, top, text, color=colour, ha="center", va="top", fontsize=8)
+        above = sorted((p for p in chart.points if p.wer > top), key=lambda p: (p.x, -p.wer))
+        _write_names(axes, above, top, drawn)
     return top
 
 
-def _panel(axes, chart: Chart, colours: Mapping[str, str], teachers: set[str]) -> None:
+def _write_names(axes, above: Sequence[Point], top: float, drawn: Mapping[str, Style]) -> None:
+    """Of points above the axis, by x; inside the panel, in rows where they are near."""
+    left, right = axes.get_xlim()
+    placed: list[tuple[float, int]] = []
+    for point in above:
+        taken = {row for x, row in placed if abs(point.x - x) < NEAR * (right - left)}
+        row = next(row for row in range(len(taken) + 1) if row not in taken)
+        placed.append((point.x, row))
+        axes.annotate(
+            f"{point.wer:.0f} ↑",
+            (point.x, top),
+            (0, -BELOW_TOP_POINTS - ROW_POINTS * row),
+            textcoords="offset points",
+            color=drawn[point.curve].colour,
+            ha="center",
+            va="top",
+            fontsize=NAME_POINTS,
+        )
+
+
+def _panel(axes, chart: Chart, drawn: Mapping[str, Style]) -> None:
     lines: dict[tuple, list[Point]] = defaultdict(list)
     for point in sorted(chart.points, key=lambda point: point.x):
         lines[point.curve, point.seed].append(point)
@@ -126,8 +179,8 @@ def _panel(axes, chart: Chart, colours: Mapping[str, str], teachers: set[str]) -
                 [point.wer - point.ci95[0] for point in points],
                 [point.ci95[1] - point.wer for point in points],
             ],
-            fmt="s-" if curve in teachers else "o-",
-            color=colours[curve],
+            fmt=f"{drawn[curve].marker}-",
+            color=drawn[curve].colour,
             label=curve,
             capsize=2,
             linewidth=1,
@@ -142,5 +195,5 @@ def _panel(axes, chart: Chart, colours: Mapping[str, str], teachers: set[str]) -
         axes.plot(xs, ys, "o", label="Pareto front of the measured values", **RING)
     if any(point.on_front is None for point in chart.points):
         axes.set_title("measured on several machines: no front", fontsize=9)
-    axes.set_xlabel(chart.axis.label)
+    axes.set_xlabel(chart.label)
     axes.grid(alpha=0.3)
