@@ -1,10 +1,12 @@
 """Files are whole or absent; stages know what made them."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
-from espnet_prune.bin import run_main
+from espnet_prune.bin import BROKEN_PIPE_EXIT, run_main
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.stage import finished, mark_finished
@@ -53,3 +55,27 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
 
     assert run_main(main) == 2
     assert capsys.readouterr().err.strip().endswith("error: x: broken; mend it")
+
+
+@pytest.mark.parametrize("options", [["-u"], []], ids=["unbuffered", "buffered"])
+@pytest.mark.parametrize("flush", [True, False])
+def test_output_that_nobody_reads_ends_a_program_quietly(options, flush):
+    code = (
+        "import sys; from espnet_prune.bin import run_main\n"
+        f"def main(argv): sys.stdin.read(); print('a line', flush={flush}); return 0\n"
+        "sys.exit(run_main(main))"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, *options, "-c", code], **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()  # only now does it print
+        assert process.stderr.read() == b""
+    assert process.returncode == BROKEN_PIPE_EXIT
+
+
+def test_a_broken_pipe_that_is_not_stdout_is_no_quiet_end():
+    def main(argv):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_main(main)

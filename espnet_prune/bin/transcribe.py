@@ -9,10 +9,16 @@ from itertools import chain
 from pathlib import Path
 
 from espnet_prune.bin import run_main
-from espnet_prune.errors import DataError
+from espnet_prune.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".sph")
+# what each option's folder holds, and what to give, as users know it
+HOLDS = {"--model": ("model.json", "model.safetensors"), "--onnx": ("model.json", "model.onnx")}
+GIVE = {
+    "--model": "a system's model folder",
+    "--onnx": "a folder that `python -m espnet_prune.bin.export_onnx` made",
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
     parser.add_argument(
-        "inputs", nargs="+", help="audio files, folders, or - for a list of files on stdin"
+        "inputs", nargs="+", help="audio files, folders, or - for a list of them on stdin"
     )
     return parser
 
@@ -42,16 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.timestamps and args.mode in ("ctc_prefix", "joint"):
         parser.error("--timestamps is of greedy CTC; a beam search has no frames")
     files = _files(args.inputs)
-    failed, total = 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        recogniser, rate = _load(args, Path(folder))
-        for path in files:
-            total += 1
-            try:
-                _transcribe(recogniser, rate, path, args)
-            except DataError as error:
-                failed += 1
-                logger.error("%s", error)
+        total, failed = _transcribe_all(*_load(args, Path(folder)), files, args)
     if not total:
         raise DataError("-: no recording is listed on stdin; give one path a line")
     if failed:
@@ -59,20 +57,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _transcribe(recogniser, rate: int, path: Path, args: argparse.Namespace) -> None:
+def _transcribe_all(
+    recogniser, rate: int, files: Iterable[Path | DataError], args: argparse.Namespace
+) -> tuple[int, int]:
+    """Prints the text of each; returns how many there were and how many couldn't be read."""
     from espnet_prune.data.audio_io import read_speech
 
-    samples = read_speech(str(path), str(path), rate)
+    total, failed, averaged = 0, 0, False
+    for path in files:
+        total += 1
+        try:
+            if isinstance(path, DataError):
+                raise path
+            samples, channels = read_speech(str(path), rate)
+            if channels > 1 and not averaged:
+                averaged = True
+                said = "'%s': its %d channels are averaged, and so are those of other recordings"
+                logger.info(said, path, channels)
+            _print(recogniser, samples, path, args)
+        except DataError as error:
+            failed += 1
+            logger.error("%s", error)
+    return total, failed
+
+
+def _print(recogniser, samples, path: Path, args: argparse.Namespace) -> None:
+    """Prints what is said in int16 samples (samples,) at the recogniser's rate."""
     if args.timestamps:
-        for word in recogniser.words(samples):
+        for word in recogniser.words(samples, str(path)):
             print(f"{path}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
         return
-    mode = () if args.onnx else (args.mode or recogniser.modes[-1], str(path))
-    print(f"{path}\t{recogniser.transcribe(samples, *mode)}", flush=True)
+    mode = () if args.onnx else (args.mode or recogniser.modes[-1],)
+    print(f"{path}\t{recogniser.transcribe(samples, *mode, name=str(path))}", flush=True)
 
 
 def _load(args: argparse.Namespace, folder: Path) -> tuple:
     """The recogniser and its sampling rate in Hz; it may read an empty folder that stays."""
+    _check_folder(*(("--onnx", args.onnx) if args.onnx else ("--model", args.model)))
     if args.onnx or args.timestamps:
         if args.onnx:
             from espnet_prune.export.exported import open_exported
@@ -88,6 +109,23 @@ def _load(args: argparse.Namespace, folder: Path) -> tuple:
     return open_recogniser(_for_espnet(args.model, folder), DecodeConfig()), SAMPLE_RATE
 
 
+def _check_folder(option: str, folder: Path) -> None:
+    """ConfigError where a folder isn't what its option takes; names one nearby that would do."""
+    lacks = _lacks(option, folder)
+    if not lacks:
+        return
+    nearby = (folder, folder / "model", folder.parent, folder.parent / "model")
+    options = sorted(HOLDS, key=lambda name: name != option)
+    found = [f"{name} {path}" for name in options for path in nearby if not _lacks(name, path)]
+    what = f"no {lacks[0]} in it" if folder.is_dir() else "there is no such folder"
+    hint = f"; did you mean {found[0]}?" if found else ""
+    raise ConfigError(f"{option} {folder}: {what}; give {GIVE[option]}{hint}")
+
+
+def _lacks(option: str, folder: Path) -> list[str]:
+    return [name for name in HOLDS[option] if not (folder / name).is_file()]
+
+
 def _for_espnet(model: Path, folder: Path) -> Path:
     """The model's folder; another of it where the files of ESPnet weren't carried along."""
     from espnet_prune.espnet.build import ESPNET_FOLDER
@@ -101,11 +139,12 @@ def _for_espnet(model: Path, folder: Path) -> Path:
     return folder
 
 
-def _files(inputs: Sequence[str]) -> Iterator[Path]:
+def _files(inputs: Sequence[str]) -> Iterator[Path | DataError]:
     """The recordings in their order; those of a folder sorted.
 
     What is named on the command line is looked up at once, before a model is loaded; a list on
-    stdin is read line by line, while the recordings are transcribed.
+    stdin is read line by line, while the recordings are transcribed, and an error about one of
+    its folders stands in that folder's place.
 
     Raises:
         DataError: a file or folder is missing, or a folder holds no recording; ``-`` twice.
@@ -115,15 +154,24 @@ def _files(inputs: Sequence[str]) -> Iterator[Path]:
     return chain.from_iterable([_listed() if name == "-" else _found(name) for name in inputs])
 
 
-def _listed() -> Iterator[Path]:
-    """Files named on stdin; one that is missing is an error where it is read."""
-    return (Path(line.strip()) for line in sys.stdin if line.strip())
+def _listed() -> Iterator[Path | DataError]:
+    """Recordings named on stdin; a file that is missing is an error where it is read."""
+    for line in filter(None, map(str.strip, sys.stdin)):
+        try:
+            yield from _recordings(Path(line))
+        except DataError as error:
+            yield error
 
 
-def _found(name: str) -> Iterable[Path]:
+def _found(name: str) -> list[Path]:
     path = Path(name)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
+    return _recordings(path)
+
+
+def _recordings(path: Path) -> list[Path]:
+    """Those of a folder, sorted; what is no folder itself."""
     if not path.is_dir():
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)

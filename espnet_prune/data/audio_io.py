@@ -41,12 +41,18 @@ def check_entry(entry: str, where: str) -> None:
     """DataError if a wav.scp entry is a pipe or names no file."""
     if entry.rstrip().endswith("|") or entry.lstrip().startswith("|"):
         raise DataError(
-            f"{where}: '{entry}' is a pipe, which would run a command; convert the recording once "
-            "(format_audio reads anything that libsndfile does) and give its path"
+            f"{_named(entry, where)} is a pipe, which would run a command; convert the recording "
+            "once (format_audio reads anything that libsndfile does) and give its path"
         )
     path = entry_path(entry)
     if not Path(path).is_file():
-        raise DataError(f"{where}: there is no file '{path}'; correct the path or drop the entry")
+        place = f"{where}: " if where else ""
+        raise DataError(f"{place}there is no file '{path}'; correct the path or leave it out")
+
+
+def _named(entry: str, where: str) -> str:
+    """How an error begins: by the place and its entry, or by a path that was given itself."""
+    return f"{where}: '{entry}'" if where else f"'{entry}'"
 
 
 def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[numpy.ndarray, int]:
@@ -63,6 +69,40 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
     Raises:
         DataError: a pipe, a missing or damaged file, no samples, several channels, another rate.
     """
+    samples, rate = _read(entry, where)
+    _check_mono(1 if samples.ndim == 1 else samples.shape[1], entry, where)
+    if sample_rate is not None and rate != sample_rate:
+        raise DataError(
+            f"{_named(entry, where)} is sampled at {rate} Hz, {sample_rate} Hz was expected; "
+            "resample it, or give the right --sample_rate"
+        )
+    return samples, rate
+
+
+def read_speech(entry: str, sample_rate: int) -> tuple[numpy.ndarray, int]:
+    """Reads one recording of whatever rate and channels, which are averaged.
+
+    Args:
+        entry: a path, or a wav.scp entry.
+        sample_rate: of the result, in Hz.
+
+    Returns:
+        Samples (samples,) as int16, and how many channels the recording has.
+
+    Raises:
+        DataError: a pipe, a missing or damaged file, no samples.
+    """
+    samples, rate = _read(entry, where="")
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    if samples.ndim > 1:
+        samples = numpy.rint(samples.mean(axis=1, dtype=numpy.float32)).astype(numpy.int16)
+    if rate != sample_rate:
+        samples = soxr.resample(samples, rate, sample_rate)
+    return samples, channels
+
+
+def _read(entry: str, where: str) -> tuple[numpy.ndarray, int]:
+    """Samples, (samples,) or (samples, channels), not none, as int16, and the rate in Hz."""
     check_entry(entry, where)
     try:
         if ARCHIVE_ENTRY.match(entry):
@@ -72,26 +112,8 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
             rate, samples = _read_file(entry)
     except (soundfile.SoundFileError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise _unreadable(entry, where, error) from error
-    if samples.ndim != 1:
-        raise DataError(f"{where}: '{entry}' has {samples.shape[1]} channels, 1 was expected")
-    if len(samples) == 0:
-        raise DataError(f"{where}: '{entry}' holds no samples; drop the utterance")
-    if sample_rate is not None and rate != sample_rate:
-        raise DataError(
-            f"{where}: '{entry}' is sampled at {rate} Hz, {sample_rate} Hz was expected; "
-            "resample it, or give the right --sample_rate"
-        )
+    _check_samples(len(samples), entry, where)
     return samples, int(rate)
-
-
-def read_speech(entry: str, where: str, sample_rate: int) -> numpy.ndarray:
-    """Reads one recording of whatever rate; returns (samples,) int16 at ``sample_rate`` in Hz.
-
-    Raises:
-        DataError: as ``read_audio``.
-    """
-    samples, rate = read_audio(entry, where)
-    return samples if rate == sample_rate else soxr.resample(samples, rate, sample_rate)
 
 
 def audio_info(entry: str, where: str) -> tuple[int, int]:
@@ -109,17 +131,29 @@ def audio_info(entry: str, where: str) -> tuple[int, int]:
         info = soundfile.info(entry)
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise _unreadable(entry, where, error) from error
-    if info.frames == 0:
-        raise DataError(f"{where}: '{entry}' holds no samples; drop the utterance")
-    if info.channels != 1:
-        raise DataError(f"{where}: '{entry}' has {info.channels} channels, 1 was expected")
+    _check_samples(info.frames, entry, where)
+    _check_mono(info.channels, entry, where)
     return info.frames, info.samplerate
 
 
+def _check_samples(samples: int, entry: str, where: str) -> None:
+    if samples == 0:
+        raise DataError(f"{_named(entry, where)} holds no samples; leave it out")
+
+
+def _check_mono(channels: int, entry: str, where: str) -> None:
+    if channels != 1:
+        raise DataError(
+            f"{_named(entry, where)} has {channels} channels, 1 was expected; write it anew with "
+            "one, as by `sox OLD NEW remix -`, which averages them, or leave it out"
+        )
+
+
 def _unreadable(entry: str, where: str, error: Exception) -> DataError:
+    reason = str(getattr(error, "error_string", error)).rstrip(".")  # libsndfile's has no path
     return DataError(
-        f"{where}: '{entry}' can't be read as audio ({error}); it is damaged or of a format that "
-        "libsndfile doesn't know: fetch or convert it again, or drop the utterance"
+        f"{_named(entry, where)} can't be read as audio ({reason}); it is damaged or of a format "
+        "that libsndfile doesn't know: fetch or convert it again, or leave it out"
     )
 
 

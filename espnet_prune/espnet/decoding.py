@@ -289,7 +289,8 @@ def _transcribe(part: _Part, samples: numpy.ndarray, utterance: str) -> str:
     if by_onnx(part.mode):
         from espnet_prune.espnet.int8 import onnx_recogniser
 
-        return onnx_recogniser(part.model, part.config.segment_seconds).transcribe(samples)
+        recogniser = onnx_recogniser(part.model, part.config.segment_seconds)
+        return recogniser.transcribe(samples, utterance)
     mode = base_mode(part.mode)
     recogniser = _recogniser(part.model, part.digest, part.config, mode != part.mode)
     return recogniser.transcribe(samples, mode, utterance)

@@ -1,5 +1,6 @@
 """Greedy CTC by ONNX Runtime: samples to words with times; imports neither torch nor ESPnet."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import BPE, GRAPH, SPEECH, TOKENS, read_description, read_tokens
 from espnet_prune.export.session import open_session
 
+logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # of int16
 SEGMENT_SECONDS = 40.0  # as DecodeConfig has it
 WORD_START, SPACE = "▁", "<space>"  # in sentencepiece's pieces, in lists of characters
@@ -62,20 +64,37 @@ class GreedyRecogniser(ABC):
     def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
         """CTC's log-probabilities (T, V) of samples (samples,) within -1 to 1, float32."""
 
-    def transcribe(self, samples: numpy.ndarray) -> str:
-        """Recognised text of int16 samples (samples,) at ``rate``."""
-        return " ".join(word.text for word in self.words(samples))
+    def transcribe(self, samples: numpy.ndarray, name: str = "") -> str:
+        """Recognised text of int16 samples (samples,) at ``rate``; ``name`` as in ``words``."""
+        return " ".join(word.text for word in self.words(samples, name))
 
-    def words(self, samples: numpy.ndarray) -> list[Word]:
-        """Recognised words with their times, of int16 samples (samples,) at ``rate``."""
+    def words(self, samples: numpy.ndarray, name: str = "") -> list[Word]:
+        """Recognised words with their times.
+
+        Args:
+            samples: int16 (samples,) at ``rate``.
+            name: of the utterance, for the warning.
+
+        Returns:
+            The words; none if the recording is too short for the model, with a warning.
+        """
         words, start = [], 0
         for piece in split_at_pauses(samples, self.rate, self.segment_seconds):
-            if len(piece) >= self.about["least_samples"]:
-                words += self._piece(piece, start / self.rate)
+            words += self._piece(piece, start / self.rate, name)
             start += len(piece)
         return words
 
-    def _piece(self, samples: numpy.ndarray, offset: float) -> list[Word]:
+    def _piece(self, samples: numpy.ndarray, offset: float, name: str) -> list[Word]:
+        least = self.about["least_samples"]
+        if len(samples) < least:
+            logger.warning(
+                "utterance '%s': %d samples are too short to decode, its text is empty "
+                "(the model needs %d)",
+                name,
+                len(samples),
+                least,
+            )
+            return []
         log_probs = self.log_probs((samples / FULL_SCALE).astype(numpy.float32))
         emitted = collapse(log_probs.argmax(-1), {self.about["blank"], self.about["end"]})
         seconds = self.about["samples_a_frame"] / self.rate

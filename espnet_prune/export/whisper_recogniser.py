@@ -4,6 +4,7 @@ The texts are those of transformers' ``generate`` with the same settings. The de
 cache: it computes all tokens again, so a transcript of L tokens costs L * L / 2 of them.
 """
 
+import logging
 from pathlib import Path
 
 import numpy
@@ -13,6 +14,8 @@ from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.export.folder import DECODER, GRAPH, TOKENIZER, WHISPER, read_description
 from espnet_prune.export.recogniser import FULL_SCALE, SEGMENT_SECONDS
 from espnet_prune.export.session import open_session
+
+logger = logging.getLogger(__name__)
 
 
 class OnnxWhisper:
@@ -37,13 +40,19 @@ class OnnxWhisper:
         longest = self.about["longest_samples"] / self.rate
         self.segment_seconds = min(SEGMENT_SECONDS, longest)
 
-    def transcribe(self, samples: numpy.ndarray) -> str:
-        """Recognised text of int16 samples (samples,) at ``rate``."""
-        pieces = split_at_pauses(samples, self.rate, self.segment_seconds)
-        return " ".join(" ".join(map(self._piece, pieces)).split())
+    def transcribe(self, samples: numpy.ndarray, name: str = "") -> str:
+        """Recognised text.
 
-    def _piece(self, samples: numpy.ndarray) -> str:
+        Args:
+            samples: int16 (samples,) at ``rate``.
+            name: of the utterance, for the warning where there are no samples.
+        """
+        pieces = split_at_pauses(samples, self.rate, self.segment_seconds)
+        return " ".join(" ".join(self._piece(piece, name) for piece in pieces).split())
+
+    def _piece(self, samples: numpy.ndarray, name: str) -> str:
         if not len(samples):
+            logger.warning("utterance '%s': no samples, its text is empty", name)
             return ""
         speech = (samples / FULL_SCALE).astype(numpy.float32)[None]
         (encoded,) = self.encoder.run(None, {"speech": speech})

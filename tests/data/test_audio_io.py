@@ -12,6 +12,7 @@ from espnet_prune.data.audio_io import (
     audio_info,
     read_audio,
     read_headerless,
+    read_speech,
     write_archive,
     write_audio,
 )
@@ -32,6 +33,36 @@ def test_files_give_the_same_samples(tmp_path, samples, suffix, kind):
     assert rate == 16000 and found.dtype == numpy.int16
     numpy.testing.assert_array_equal(found, samples)
     assert audio_info(str(path), "here") == (len(samples), 16000)
+
+
+def test_several_channels_are_averaged_only_where_that_is_asked_for(tmp_path, samples):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, numpy.stack([samples, samples // 2], axis=1), 16000)
+    found, channels = read_speech(path, 16000)
+    assert channels == 2 and found.dtype == numpy.int16
+    assert numpy.abs(found - 0.75 * samples).max() <= 1
+    for strict in (read_audio, audio_info):
+        with pytest.raises(DataError, match="here: .*2 channels.*`sox.*or leave it out") as caught:
+            strict(path, "here")
+        assert str(caught.value).count(path) == 1
+
+
+def test_speech_of_one_channel_at_another_rate_is_resampled(tmp_path, samples):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, samples, 8000)
+    found, channels = read_speech(path, 16000)
+    assert (len(found), channels) == (2 * len(samples), 1)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_path_given_by_a_user_is_named_once(tmp_path, samples, damage):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 16000)
+    damage(path)
+    with pytest.raises(DataError) as caught:
+        read_speech(str(path), 16000)
+    assert str(caught.value).count(str(path)) == 1
+    assert "leave it out" in str(caught.value) and "utterance" not in str(caught.value)
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])

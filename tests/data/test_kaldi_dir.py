@@ -95,7 +95,7 @@ def test_wrong_files_are_named(data, capsys, file, old, new, message):
         (truncate, r"can't be read as audio \(it has \d+ bytes, \d+ by its header\)"),
         (no_samples, "holds no samples"),
         (other_rate, "sampled at 8000 Hz, 16000 Hz was expected"),
-        (stereo, "has 2 channels, 1 was expected"),
+        (stereo, "has 2 channels, 1 was expected; .*`sox OLD NEW remix -`"),
     ],
 )
 def test_wrong_audio_is_named(data, capsys, damage, message):

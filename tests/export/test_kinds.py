@@ -130,6 +130,11 @@ def test_whisper_texts_are_those_of_generate(whisper_model, tmp_path, capsys):
         open_exported(onnx, timestamps=True)
 
 
+def test_whisper_warns_of_a_recording_without_samples(whisper_model, caplog):
+    assert open_exported(whisper_model[1]).transcribe(speech(0), "u7") == ""
+    assert "utterance 'u7': no samples, its text is empty" in caplog.text
+
+
 def test_suppressed_tokens_are_never_the_next(whisper_model):
     exported = open_exported(whisper_model[1])
     (encoded,) = exported.encoder.run(None, {"speech": numpy.zeros((1, 800), numpy.float32)})

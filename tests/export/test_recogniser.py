@@ -1,6 +1,7 @@
 """From a model's folder to ONNX to words, by the commands a user types."""
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -91,8 +92,15 @@ def test_times_rise_and_lie_within_the_recording(exported):
     assert words[-1].start > 2.0  # later pieces count from the beginning
 
 
-def test_too_short_gives_no_words(exported):
-    assert OnnxRecogniser(exported).words(speech(0.05)) == []
+@pytest.mark.parametrize("timestamps", [[], ["--timestamps"]])
+def test_too_short_gives_no_words_and_a_warning(exported, tmp_path, capsys, caplog, timestamps):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(0.05), RATE)
+    assert run_main(transcribe_main, ["--onnx", str(exported), *timestamps, str(path)]) == 0
+    assert capsys.readouterr().out == ("" if timestamps else f"{path}\t\n")
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert f"utterance '{path}': 800 samples are too short to decode" in warning
+    assert "its text is empty" in warning and "the model needs 2560" in warning
 
 
 def test_int8_is_smaller_and_hears_the_same(exported, tmp_path):
@@ -165,6 +173,62 @@ def test_files_folders_lists_and_other_rates(exported, tmp_path, capsys, monkeyp
     timed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[3] for line in timed] == lines[0][1].split()
     assert Word(timed[0][3], float(timed[0][1]), float(timed[0][2])).end > 0
+
+
+def test_folders_in_a_list(exported, tmp_path, capsys, caplog, monkeypatch):
+    for name in ("empty", "set"):
+        (tmp_path / name).mkdir()
+    paths = [str(tmp_path / "set" / name) for name in ("a.wav", "b.wav")]
+    for path in paths:
+        soundfile.write(path, speech(0.5), RATE)
+    listed = [str(tmp_path / name) for name in ("empty", "none.wav", "set")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(listed)))
+    assert run_main(transcribe_main, ["--onnx", str(exported), "-"]) == 2
+    output = capsys.readouterr()
+    assert [line.split("\t")[0] for line in output.out.splitlines()] == paths
+    assert f"{listed[0]}: no recording in it" in caplog.text
+    assert f"there is no file '{listed[1]}'" in caplog.text
+    assert "2 of 4 recordings couldn't be read" in output.err
+
+
+def test_channels_are_averaged_and_that_is_said_once(exported, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    left, right = speech(1.0, seed=1), speech(1.0, seed=2)
+    mean = numpy.rint((left.astype(float) + right) / 2).astype(numpy.int16)
+    soundfile.write(tmp_path / "mean.wav", mean, RATE)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, numpy.stack([left, right], axis=1), RATE)
+    assert run_main(transcribe_main, ["--onnx", str(exported), str(tmp_path)]) == 0
+    texts = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    assert len(texts) == 3 and len(set(texts)) == 1 and texts[0]
+    (said,) = (r.getMessage() for r in caplog.records if "averaged" in r.getMessage())
+    assert "a.wav': its 2 channels" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--onnx none", "none: there is no such folder; give a folder that `python"),
+        ("--onnx system", r"no model.json in it; .*did you mean --model \S*system/model\?"),
+        ("--onnx system/model", r"no model.onnx in it; .*mean --model \S*system/model\?"),
+        ("--onnx onnx/model.onnx", r"no such folder; .*mean --onnx \S*onnx\?"),
+        ("--model system", r"model.json in it; .*mean --model \S*system/model\?"),
+        ("--model system/modle", r"no such folder; .*mean --model \S*system/model\?"),
+        ("--model system/model/espnet", r"model.json in it; .*mean --model \S*system/model\?"),
+        ("--model onnx", r"no model.safetensors in it; .*mean --onnx \S*onnx\?"),
+    ],
+)
+def test_a_folder_beside_the_one_meant(model, exported, tmp_path, capsys, given, message):
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system/model").symlink_to(model)
+    (tmp_path / "onnx").symlink_to(exported)
+    soundfile.write(tmp_path / "a.wav", speech(0.5), RATE)
+    option, name = given.split()
+    arguments = [option, str(tmp_path / name), str(tmp_path / "a.wav")]
+    assert run_main(transcribe_main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {option} {tmp_path / name}: ") and "stage" not in error
+    assert re.search(message, error)
 
 
 @pytest.mark.parametrize(
