@@ -253,10 +253,7 @@ def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> T
 
 @dataclass(frozen=True)
 class _Part:
-    """Some utterances to decode in one mode: wav.scp entry by utterance, of ``data``.
-
-    ``model`` is the model's folder, or that of its export for ONNX Runtime.
-    """
+    """Some utterances of ``data`` to decode in one mode; ``model`` is a folder, or its export's."""
 
     model: Path
     digest: str
@@ -289,8 +286,8 @@ def _transcribe(part: _Part, samples: numpy.ndarray, utterance: str) -> str:
     if by_onnx(part.mode):
         from espnet_prune.espnet.int8 import onnx_recogniser
 
-        recogniser = onnx_recogniser(part.model, part.config.segment_seconds)
-        return recogniser.transcribe(samples, utterance)
+        by_graph = onnx_recogniser(part.model, part.config.segment_seconds)
+        return by_graph.transcribe(samples, utterance)
     mode = base_mode(part.mode)
     recogniser = _recogniser(part.model, part.digest, part.config, mode != part.mode)
     return recogniser.transcribe(samples, mode, utterance)
