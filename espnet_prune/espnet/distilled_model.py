@@ -179,7 +179,8 @@ class _Outputs:
     Attributes:
         encoded: (B, T, D), after the last norm.
         lengths: (B,), frames.
-        hidden: (B, T, D) of every block, before the last norm.
+        hidden: (B, T, D) of every block; of the last, before the encoder's last norm where it has
+            one, but after it in Whisper, whose last is ``encoded``.
         ctc_logits: (B, T, V), None without CTC.
         decoded: (B, L, V), None without a decoder.
         targets: (B, L), the text with its end.

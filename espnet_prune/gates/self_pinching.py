@@ -31,9 +31,10 @@ from espnet_prune.gates.base import Gate
 
 TEMPERATURE_START = 0.5  # code
 TEMPERATURE_END = 0.01  # code
-JUST_BELOW = 1 - 1e-5  # ours: t starts just below a score, so that rounding can't close that unit
+# ours: t starts just below a score, so that rounding can't close that unit; 1 itself in bfloat16
+JUST_BELOW = 1 - 1e-5
 LEAST_THRESHOLD = 1e-6  # ours: the gradient is 0 at t = 0, which would be left never again
-PRECISE = (torch.float32, torch.float64, torch.bfloat16)
+PRECISE = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,10 @@ class SelfPinchingGate(Gate):
         return 0
 
     def squares(self) -> Tensor:
-        """The squared scores (units,) as the gate sees them."""
+        """The squared scores (units,) as the gate sees them; in float32 where W is bfloat16."""
         squares = self._squares()
+        if squares.dtype == torch.bfloat16:
+            squares = squares.float()
         if self.config.normalize_scores:
             squares = squares / squares.detach().mean().clamp_min(LEAST_THRESHOLD**2)
         return squares

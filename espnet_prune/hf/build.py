@@ -1,9 +1,11 @@
 """Models of transformers: from their hub or a folder, and back from what ``save`` wrote."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from espnet_prune.config import nearest
@@ -13,6 +15,8 @@ from espnet_prune.sites.base import FRONT_END_CHANNEL
 from espnet_prune.sites.ssl_front import FRONT_END, dense_channels
 from espnet_prune.surgery.cut import cut_to_plan, plan_of
 from espnet_prune.surgery.plan import Plan, SitePlan
+
+logger = logging.getLogger(__name__)
 
 # class of the model: class of its configuration; the only ones that a folder may name
 CLASSES = {
@@ -24,6 +28,11 @@ CLASSES = {
 }
 
 WHISPER_POSITIONS_PER_SECOND = 50
+# What stands for hidden frames, in training alone. It is there only where the configuration hides
+# any, and facebook/wav2vec2-base-960h, for one, was saved without it.
+MASK_EMBEDDING = "masked_spec_embed"
+# transformers: sizes that don't fit are a RuntimeError, an unknown activation is a KeyError
+UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
 def load_pretrained(
@@ -51,16 +60,34 @@ def load_pretrained(
             output_loading_info=True,
             **(options or {}),
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNLOADABLE as error:
         raise ModelError(
-            f"{name}: can't be loaded as {class_name} ({reason}); give a folder that "
-            "save_pretrained wrote, or a name on the hub on a machine with internet"
+            f"{name}: can't be loaded as {class_name} ({_reason(error)}); give a folder "
+            "as save_pretrained wrote it, whole and unchanged, or a name on the hub on a machine "
+            "with internet"
         ) from error
-    missing = [key for key in found["missing_keys"] if not key.startswith("lm_head.")]
-    if missing:  # a new output layer is what finetuning starts from; any other part is a mistake
-        raise ModelError(f"{name}: weights are missing: {', '.join(sorted(missing)[:3])}")
+    _check_missing(name, found["missing_keys"])
     return model.eval()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says; in our words where it says too little."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, KeyError):
+        return f"config.json names {text}, which isn't known"
+    if "ignore_mismatched_sizes" in text:
+        return "its weights have other sizes than its config.json"
+    return text
+
+
+def _check_missing(name: str, missing: Iterable[str]) -> None:
+    """ModelError for missing weights, but of parts that a training may start anew."""
+    missing = [key for key in sorted(missing) if not key.startswith("lm_head.")]
+    unknown = [key for key in missing if not key.endswith(MASK_EMBEDDING)]
+    if unknown:  # a new output layer is what finetuning starts from; any other part is a mistake
+        raise ModelError(f"{name}: weights are missing: {', '.join(unknown[:3])}")
+    if missing:
+        logger.info("%s: has no %s; it starts at random", name, ", ".join(missing))
 
 
 def from_config(class_name: str, config: Mapping) -> nn.Module:
@@ -74,6 +101,11 @@ def from_config(class_name: str, config: Mapping) -> nn.Module:
     try:
         made = getattr(transformers, CLASSES[class_name]).from_dict(dict(config))
         return getattr(transformers, class_name)(made).eval()
+    except KeyError as error:
+        raise ModelError(
+            f"{class_name}: no model of this configuration: {error} isn't known; where it is an "
+            "activation, choose one of transformers' own, such as gelu"
+        ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
 

@@ -17,6 +17,7 @@ from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
 from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
+from espnet_prune.methods.self_pinching import check_band
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
@@ -34,7 +35,7 @@ class L0Distill(LearningMethod):
 
     Raises:
         ConfigError: the ladder doesn't rise to the target, the method takes none, or its gates
-            are to settle.
+            are to settle; the band with a budget in MACs.
 
     Example:
         method = L0Distill(target=0.5, updates=2000)
@@ -66,6 +67,10 @@ class L0Distill(LearningMethod):
         rungs = (*ladder, Rung(target, updates))
         self.ladder = tuple(ladder)
         self.schedule = LadderSchedule(rungs, self.config.warmup_fraction)
+
+    def check(self) -> None:
+        """ConfigError where the controller doesn't go with the budget's measure."""
+        check_band("controller", self.config.controller, self.measure)
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""

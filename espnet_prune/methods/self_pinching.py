@@ -22,6 +22,7 @@ from torch import Tensor
 from espnet_prune.budget import (
     BAND_STRENGTH_UNITS,
     Controller,
+    ControllerConfig,
     TargetSchedule,
     fill_to_target,
     keep_highest,
@@ -41,7 +42,8 @@ class SelfPinching(LearningMethod):
     """The structured variant: units of a site stay while their score reaches the site's threshold.
 
     Raises:
-        ConfigError: the band with a budget in MACs; its lambda is a loss for each parameter.
+        ConfigError: the band with a budget in MACs; its lambda is a loss for each parameter. Sites
+            without units; an option that no controller here reads.
 
     Example:
         method = SelfPinching(target=0.5, updates=2000)
@@ -58,12 +60,11 @@ class SelfPinching(LearningMethod):
         return self.config.pinching
 
     def check(self) -> None:
-        """ConfigError where the budget's measure doesn't go with the rest."""
-        if self.options.controller.kind == "band" and self.measure != "parameters":
-            raise ConfigError(
-                f"pinching: controller: kind: the band counts parameters, not {self.measure}; "
-                "choose lagrangian there, or measure parameters"
-            )
+        """ConfigError where options don't go together."""
+        check_band("pinching: controller", self.options.controller, self.measure)
+        check_restart(self.options.controller)
+        if not set(self.site_kinds) & set(UNIT_KINDS):
+            raise ConfigError(self._no_units())
 
     def make_gate(self, site: Site) -> Gate:
         """A threshold for a site of units; a branch goes when all of its units are gone."""
@@ -98,7 +99,13 @@ class SelfPinching(LearningMethod):
         return gated.controller(gated.expected_sparsity(), self.target_now(gated))
 
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
-        """Optimiser groups of the thresholds and, where the controller has any, multipliers."""
+        """Optimiser groups of the thresholds and, where the controller has any, multipliers.
+
+        Raises:
+            ConfigError: the model has none of the sites that thresholds are for.
+        """
+        if not any(isinstance(gate, SelfPinchingGate) for gate in gated.gates.values()):
+            raise ConfigError(f"{self._no_units()} that this model has")
         rate = self.options.controller.learning_rate
         gates, multipliers = learned_groups(gated, self.options.learning_rate, rate)
         return [{**gates, "betas": (self.options.momentum, ADAM_SECOND_BETA)}, multipliers]
@@ -130,3 +137,28 @@ class SelfPinching(LearningMethod):
         masks = keep_highest(ratios, gated.budget, self.target)
         tolerance = self.config.budget.tolerance
         return fill_to_target(masks, ratios, gated.budget, self.target, tolerance)
+
+    def _no_units(self) -> str:
+        return (
+            f"sites: {list(self.site_kinds)}: none has units that a threshold could decide on "
+            "(branches and blocks go when all of their units are gone); add at least one of "
+            f"{list(UNIT_KINDS)}"
+        )
+
+
+def check_band(where: str, controller: ControllerConfig, measure: str) -> None:
+    """ConfigError for the band with another measure than parameters, which its lambda is for."""
+    if controller.kind == "band" and measure != "parameters":
+        raise ConfigError(
+            f"{where}: kind: the band counts parameters, not {measure}; choose lagrangian there, "
+            "or measure parameters"
+        )
+
+
+def check_restart(controller: ControllerConfig) -> None:
+    """ConfigError for ``restart``, which neither the band nor the Lagrangian reads."""
+    if controller.restart != ControllerConfig.restart:
+        raise ConfigError(
+            f"pinching: controller: restart: {controller.restart}: of the constraint alone, which "
+            f"these methods don't take; {controller.kind} doesn't read it, leave it out"
+        )

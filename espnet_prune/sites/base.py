@@ -67,6 +67,10 @@ class Site(ABC):
     def cut(self, kept: Tensor, values: Tensor) -> None:
         """Keeps the units ``kept`` (sorted indices) and folds in their mask ``values``."""
 
+    def layers(self) -> list[nn.Module]:
+        """Linear layers and convolutions whose weights the cut changes."""
+        return []
+
     def unit_weights(self) -> list[Tensor]:
         """The site's weights, each with the units as first dimension, for magnitudes."""
         return []
@@ -117,6 +121,9 @@ class ConsumedSite(Site):
     def detach(self) -> None:
         masked.detach(self.consumer)
 
+    def layers(self) -> list[nn.Module]:
+        return [self.consumer]
+
     def spread(self, per_unit: Tensor) -> Tensor:
         """(units,) -> (units * width,), each value repeated for the unit's inputs."""
         return per_unit.repeat_interleave(self.width) if self.width > 1 else per_unit
@@ -141,6 +148,9 @@ class LinearSite(ConsumedSite):
     def __init__(self, *args, projections: Sequence[nn.Linear], **keywords) -> None:
         super().__init__(*args, **keywords)
         self.projections = projections
+
+    def layers(self) -> list[nn.Module]:
+        return [*self.projections, self.consumer]
 
     def unit_weights(self) -> list[Tensor]:
         return [p.weight for p in self.projections] + [self.consumer.weight.T.contiguous()]

@@ -30,6 +30,7 @@ from espnet_prune.sites.base import (
     SiteMap,
 )
 from espnet_prune.sites.front_end import encoder_positions, front_end_sites
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 FRAMES_PER_SECOND = 100.0
 
@@ -93,6 +94,10 @@ class ConvolutionSite(ConsumedSite):
             name,
             consumer=module.pointwise_conv2,
         )
+
+    def layers(self) -> list[nn.Module]:
+        m = self.module
+        return [m.pointwise_conv1, m.depthwise_conv, m.pointwise_conv2]
 
     def unit_weights(self) -> list[Tensor]:
         m = self.module
@@ -183,7 +188,12 @@ def _block_terms(layer: nn.Module, name: str, size: int, frames: int) -> list[Co
 
 
 def check_conformer(encoder: nn.Module) -> None:
-    """ModelError unless this is a Conformer whose cutting rules are known."""
+    """ModelError unless this is a Conformer whose cutting rules are known, and not in float16."""
+    _check_parts(encoder)
+    refuse_float16(encoder)
+
+
+def _check_parts(encoder: nn.Module) -> None:
     for attribute in ("embed", "encoders", "after_norm"):
         if not hasattr(encoder, attribute):
             raise ModelError(
@@ -228,7 +238,8 @@ def conformer_sites(
         The site map, in an order in which sites may be cut one after the other.
 
     Raises:
-        ModelError: a part of the encoder whose cutting rules aren't known; says which setting.
+        ModelError: a part of the encoder whose cutting rules aren't known, which says the setting;
+            float16, or a matrix that is tied to another.
     """
     check_conformer(encoder)
     frames = round(reference_seconds * frames_per_second)
@@ -248,6 +259,7 @@ def conformer_sites(
             if getattr(layer, attribute) is not None
         ]
         terms += _block_terms(layer, f"block.{block}", size, subframes)
+    refuse_tied(encoder, sites)
     layers = encoder.encoders
     upper += [BlockSite(f"block.{b}", b, layers, layer, _mix) for b, layer in enumerate(layers)]
     terms.append(CostTerm(2 * size, 0, ()))  # after_norm
@@ -261,7 +273,7 @@ def describe_conformer(encoder: nn.Module) -> dict:
     Raises:
         ModelError: a part of it isn't known, or it was cut and no longer shows them.
     """
-    check_conformer(encoder)
+    _check_parts(encoder)
     layer = encoder.encoders[0]
     bins = encoder.embed.out.in_features // encoder.embed.conv[2].out_channels
     return {

@@ -71,6 +71,9 @@ class FrontEndSite(ConsumedSite):
             width=1 if index == 0 else frequencies,
         )
 
+    def layers(self) -> list[nn.Module]:
+        return [self.embed.conv[2 * self.index], self.consumer]
+
     def unit_weights(self) -> list[Tensor]:
         return [self.embed.conv[2 * self.index].weight]
 

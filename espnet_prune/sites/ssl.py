@@ -25,6 +25,7 @@ from espnet_prune.sites.base import (
     SiteMap,
 )
 from espnet_prune.sites.ssl_front import front_sites
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 SAMPLE_RATE = 16000  # of all these models' recordings
 LAYERS = tuple(
@@ -114,7 +115,7 @@ def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
 
 
 def check_ssl(model: nn.Module) -> None:
-    """ModelError unless this is a model whose Transformer's cutting rules are known."""
+    """ModelError unless this is a dense model whose Transformer's cutting rules are known."""
     encoder = model.encoder
     for block, layer in enumerate(encoder.layers):
         if type(layer).__name__ not in LAYERS:
@@ -130,6 +131,7 @@ def check_ssl(model: nn.Module) -> None:
             raise ModelError(f"block {block}: a model that is already cut can't be gated")
         if (layer.attention.num_heads, layer.feed_forward.intermediate_dense.out_features) != full:
             raise ModelError(f"block {block}: a model that is already cut can't be gated")
+    refuse_float16(model)
 
 
 def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
@@ -140,7 +142,8 @@ def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         reference_seconds: length of the utterance that MACs are counted for.
 
     Raises:
-        ModelError: a layer whose cutting rules aren't known; or one already cut.
+        ModelError: a layer whose cutting rules aren't known, one already cut, float16, or a matrix
+            that is tied to another.
     """
     check_ssl(model)
     samples = round(reference_seconds * SAMPLE_RATE)
@@ -155,6 +158,7 @@ def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         ]
         branches += [SslBranchSite(layer, block, b) for b in ("attention", "feed_forward")]
         terms += _block_terms(layer.attention, f"block.{block}", frames)
+    refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
     total = sum(p.numel() for p in model.parameters())
     counted = sum(t.parameters * math.prod(by_name[f].units for f in t.factors) for t in terms)

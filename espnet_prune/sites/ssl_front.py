@@ -120,6 +120,9 @@ class FeatureChannelSite(ConsumedSite):
                 del norm.open_channels
                 norm.__class__ = nn.LayerNorm
 
+    def layers(self) -> list[nn.Module]:
+        return [self.layer.conv, self.consumer]
+
     def unit_weights(self) -> list[Tensor]:
         return [self.layer.conv.weight]
 

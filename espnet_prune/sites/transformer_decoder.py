@@ -27,6 +27,7 @@ from espnet_prune.sites.base import (
     Site,
     SiteMap,
 )
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 DECODER = "decoder."  # how the names of its sites begin
 POSITIONS_PER_SECOND = 25  # of the encoder's output: a 10 ms shift, subsampled by 4
@@ -121,7 +122,7 @@ def is_transformer_decoder(module: nn.Module | None) -> bool:
 
 
 def check_decoder(decoder: nn.Module | None) -> None:
-    """ModelError unless this is a dense TransformerDecoder whose cutting rules are known."""
+    """ModelError unless this is a dense TransformerDecoder, not in float16, with known rules."""
     if not is_transformer_decoder(decoder):
         found = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
         raise ModelError(
@@ -149,6 +150,7 @@ def check_decoder(decoder: nn.Module | None) -> None:
             raise ModelError(
                 f"decoder block {index}: expected normalize_before: true, concat_after: false"
             )
+    refuse_float16(decoder)
 
 
 def decoder_sites(
@@ -168,7 +170,8 @@ def decoder_sites(
         first_block: index of its first block, the number of the encoder's.
 
     Raises:
-        ModelError: another decoder, or one whose cutting rules aren't known; says which setting.
+        ModelError: another decoder, or one whose cutting rules aren't known, which says the
+            setting; float16, or a matrix that is tied to another.
     """
     check_decoder(decoder)
     if positions is None:
@@ -190,6 +193,7 @@ def decoder_sites(
             branches.append(DecoderBranchSite(layer, block, name, branch))
             terms += [unit, CostTerm(own, 0, (place,))]
         blocks.append(BlockSite(name, block, decoder.decoders, layer, _mix))
+    refuse_tied(decoder, sites)
     rest = _count(decoder) - _count(decoder.decoders)
     terms.append(CostTerm(rest, cost.output_layer(decoder), ()))
     by_name = {site.name: site for site in sites + branches + blocks}

@@ -15,7 +15,7 @@ from espnet_prune.sites import masked
 from espnet_prune.sites.base import Site, SiteMap
 from espnet_prune.sites.conformer import check_conformer
 from espnet_prune.sites.ssl import check_ssl
-from espnet_prune.sites.tied import refuse_tied
+from espnet_prune.sites.unfit import refuse_tied
 from espnet_prune.sites.whisper import is_whisper, whisper_entries, whisper_linears
 
 WEIGHT = "weight"
@@ -52,6 +52,9 @@ class WeightSite(Site):
     def detach(self) -> None:
         masked.detach(self.layer)
 
+    def layers(self) -> list[nn.Module]:
+        return [self.layer]
+
     def unit_weights(self) -> list[Tensor]:
         return [self.layer.weight.reshape(-1, 1)]
 
@@ -74,12 +77,12 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
         reference_seconds: passed on; single weights save no MACs.
 
     Raises:
-        ModelError: not such an encoder, or a matrix that two layers share.
+        ModelError: not such an encoder, float16, or a matrix that two layers share.
     """
     whisper = is_whisper(encoder)
     linears = whisper_linears(encoder) if whisper else _linears(encoder)
     sites = {name: WeightSite(linear, name, block) for name, block, linear in linears}
-    refuse_tied(encoder, {name: site.layer.weight for name, site in sites.items()})
+    refuse_tied(encoder, sites.values())
     terms = [CostTerm(1, 0, (name,)) for name in sites]
     rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
     terms.append(CostTerm(rest, 0, ()))

@@ -28,7 +28,7 @@ from espnet_prune.sites.base import (
     Site,
     SiteMap,
 )
-from espnet_prune.sites.tied import refuse_tied
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 POSITIONS_PER_SECOND = 50  # of the encoder: a 10 ms shift, then a stride of 2
 TOKENS_PER_SECOND = 4  # ours: read English has about 2.7 words a second, some of several tokens
@@ -193,12 +193,7 @@ def check_whisper(model: nn.Module) -> None:
         whole = all(getattr(a, "num_heads", 0) == heads for a in attentions)
         if not whole or getattr(layer.fc1, "out_features", 0) != units:
             raise ModelError(f"{name}: a model that is already cut can't be gated")
-    for name, parameter in model.named_parameters():
-        if parameter.dtype == torch.float16:
-            raise ModelError(
-                f"{name} is float16, in which masks can't be learned; prune the model in float32 "
-                "(model.float()) and convert it afterwards"
-            )
+    refuse_float16(model)
 
 
 def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
@@ -214,7 +209,6 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
             that is tied to another.
     """
     check_whisper(model)
-    refuse_tied(model, {name: linear.weight for name, _, linear in whisper_linears(model)})
     sites: list[Site] = []
     branches: list[Site] = []
     terms: list[CostTerm] = []
@@ -234,6 +228,7 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         branches += [WhisperBranchSite(layer, block, branch) for branch in names]
         terms += [cost.units_of(site) for site in sites[-len(names) :]]
         terms += [CostTerm(3 * cost.size, 0, (branch,)) for branch in names]  # bias and norm
+    refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
     counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
     total = sum(p.numel() for p in model.parameters())

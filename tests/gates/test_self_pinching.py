@@ -225,6 +225,16 @@ def test_half_precision_weights_are_refused_with_the_remedy():
         gate_on(Matrix(torch.rand(4, dtype=torch.float16)))
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_bfloat16_weights_are_compared_in_float32_and_all_open_at_the_start(normalize):
+    owner = Matrix(matrix(4000).weight.detach().bfloat16())
+    gate = gate_on(owner, initial_drop_rate=0.0, normalize_scores=normalize)
+    assert gate.threshold.dtype == gate().dtype == torch.float32
+    assert int((gate.deterministic() == 0).sum()) == 0
+    gate.sample(torch.empty(0)).sum().backward()
+    assert torch.isfinite(owner.weight.grad).all() and owner.weight.grad.dtype == torch.bfloat16
+
+
 def test_weights_that_are_not_finite_are_refused():
     with pytest.raises(ModelError, match="not finite"):
         gate_on(Matrix(torch.tensor([1.0, float("nan")])))

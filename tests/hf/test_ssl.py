@@ -1,10 +1,12 @@
 """wav2vec 2.0 and HuBERT of transformers, tiny and random: invariants, training, save and load."""
 
 import json
+import logging
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_ssl import (
     KINDS,
     MODELS,
@@ -12,6 +14,7 @@ from tiny_ssl import (
     Ssl,
     batch,
     check,
+    core_of,
     gated_with,
     logits,
     random_mask,
@@ -20,10 +23,12 @@ from tiny_ssl import (
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import EnvironmentProblem, ModelError
-from espnet_prune.hf.build import load_pretrained
+from espnet_prune.hf.build import from_config, load_pretrained
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import count_zeroed
+
+METHODS = ["l0_distill", "self_pinching", "self_pinching_weights", "magnitude"]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -119,9 +124,28 @@ def test_another_architecture_is_refused_by_name():
         inject(model, Ssl(KINDS))
 
 
-def test_half_precision_is_refused():
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_is_refused(method):
     with pytest.raises(ModelError, match="float16.*float32"):
-        inject(ssl_model().half(), make_method("self_pinching_weights"))
+        inject(ssl_model().half(), make_method(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_matrix_that_is_tied_to_another_is_refused(method):
+    model = ssl_model()
+    first, second = core_of(model).encoder.layers
+    second.feed_forward.output_dense.weight = first.feed_forward.output_dense.weight
+    with pytest.raises(ModelError, match="block.0.feed_forward.*tied.*output_dense.*untie"):
+        inject(model, make_method(method))
+
+
+@pytest.mark.parametrize("method", ["l0_distill", "self_pinching", "magnitude"])
+def test_a_tied_convolution_is_refused(method):
+    model = ssl_model(conv_dim=[8, 8, 8], conv_kernel=[10, 3, 3])
+    layers = core_of(model).feature_extractor.conv_layers
+    layers[2].conv.weight = layers[1].conv.weight
+    with pytest.raises(ModelError, match="front_end.0: its matrix is tied.*untie"):
+        inject(model, make_method(method))
 
 
 def test_a_cut_model_is_not_gated_again():
@@ -156,6 +180,63 @@ def test_weights_of_another_model_are_refused(tmp_path):
     ssl_model("hubert").save_pretrained(tmp_path / "other")
     with pytest.raises(ModelError, match="other: (weights are missing|can't be loaded).*"):
         load_pretrained(str(tmp_path / "other"), "Wav2Vec2ForCTC", offline=True)
+
+
+def without(folder, key: str):
+    """The folder, a weight taken out of it."""
+    state = load_file(folder / "model.safetensors")
+    state.pop(key)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_an_embedding_of_hidden_frames_may_be_missing(tmp_path, caplog):
+    """facebook/wav2vec2-base-960h has none, but its configuration asks for one."""
+    model = ssl_model(mask_time_prob=0.05)
+    model.save_pretrained(tmp_path / "local")
+    folder = without(tmp_path / "local", "wav2vec2.masked_spec_embed")
+    with caplog.at_level(logging.INFO):
+        loaded = load_pretrained(str(folder), "Wav2Vec2ForCTC", offline=True)
+    said = [r for r in caplog.records if r.name == "espnet_prune.hf.build"]
+    assert [r.levelname for r in said] == ["INFO"]
+    assert "masked_spec_embed; it starts at random" in said[0].getMessage()
+    embedding = core_of(loaded).masked_spec_embed
+    assert ((embedding >= 0) & (embedding < 1)).all() and embedding.std() > 0
+    loaded.config._attn_implementation = "eager"
+    assert torch.equal(logits(loaded), logits(model))
+    without(folder, "wav2vec2.encoder.layers.0.attention.k_proj.weight")
+    with pytest.raises(ModelError, match=r"missing: wav2vec2.encoder.layers.0.\S*k_proj.weight$"):
+        load_pretrained(str(folder), "Wav2Vec2ForCTC", offline=True)
+
+
+def truncate(folder) -> None:
+    stored = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(stored[: len(stored) // 2])
+
+
+def set_config(folder, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (truncate, "incomplete"),
+        (lambda f: set_config(f, intermediate_size=20), "other sizes than its config.json"),
+        (lambda f: set_config(f, hidden_act="gelue"), "config.json names 'gelue'"),
+    ],
+)
+def test_a_damaged_folder_is_named_with_the_remedy(tmp_path, damage, reason):
+    ssl_model().save_pretrained(tmp_path / "local")
+    damage(tmp_path / "local")
+    with pytest.raises(ModelError, match=f"local: can't be loaded.*{reason}.*whole and unchanged"):
+        load_pretrained(str(tmp_path / "local"), "Wav2Vec2ForCTC", offline=True)
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(ModelError, match="Wav2Vec2ForCTC.*'gelue' isn't known.*gelu"):
+        from_config("Wav2Vec2ForCTC", {**SIZES, "hidden_act": "gelue"})
 
 
 def test_without_transformers_the_remedy_is_named(monkeypatch):

@@ -70,6 +70,15 @@ def test_learned_size_comes_near_the_target_by_itself(kind, measure):
     assert float(gated.expected_sparsity().detach()) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["l0_distill", "l0", "nas"])
+def test_the_band_refuses_macs(name):
+    options = {"controller": {"kind": "band"}}
+    assert make_method(name, config=to_dataclass(MethodConfig, options, "test"))
+    options["budget"] = {"measure": "macs"}
+    with pytest.raises(ConfigError, match="controller: kind.*band counts parameters, not macs"):
+        make_method(name, config=to_dataclass(MethodConfig, options, "test"))
+
+
 def test_target_starts_at_the_measured_sparsity():
     method = L0Distill(target=0.5, updates=100)
     gated = inject(encoder(), method)

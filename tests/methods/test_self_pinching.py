@@ -83,6 +83,20 @@ def test_at_the_start_all_is_open_and_the_output_is_the_stock_model_s():
     assert set(gated.model.state_dict()) == set(encoder(**WIDE).state_dict())
 
 
+@pytest.mark.parametrize("name", ["self_pinching", "self_pinching_weights"])
+def test_bfloat16_weights_start_open_too(name):
+    feats, lengths = features()
+    model = encoder(**WIDE).bfloat16()
+    with torch.no_grad():
+        stock = model(feats.bfloat16(), lengths)[0]
+        config = to_dataclass(
+            MethodConfig, {"pinching": {"gate": {"initial_drop_rate": 0.0}}}, "test"
+        )
+        gated = inject(model, make_method(name, config=config)).eval()
+        assert gated.hard_sparsity() == 0.0
+        assert torch.equal(gated(feats.bfloat16(), lengths)[0], stock)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_masked_equals_cut(share):
     assert check(pinched(share)) is not None
@@ -217,11 +231,34 @@ def test_the_band_refuses_macs_and_the_lagrangian_takes_them():
         ({"epochs_from_finetuning": -1}, "epochs_from_finetuning"),
         ({"controller": {"kind": "bands"}}, "did you mean 'band'"),
         ({"controller": {"kind": "constraint"}}, "pinching: controller.*constraint"),
+        ({"controller": {"kind": "band", "restart": False}}, "restart: False.*band.*leave it out"),
     ],
 )
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
         method_of(**options)
+
+
+def test_single_weights_refuse_the_restart_too():
+    options = {"pinching": {"controller": {"kind": "lagrangian", "restart": False}}}
+    with pytest.raises(ConfigError, match="restart: False.*lagrangian"):
+        make_method("self_pinching_weights", config=to_dataclass(MethodConfig, options, "test"))
+
+
+@pytest.mark.parametrize("sites", [["branch"], ["block", "branch"]])
+def test_sites_without_units_are_refused_with_the_remedy(sites):
+    with pytest.raises(ConfigError, match="sites.*branch.*none has units.*add.*'head'"):
+        method_of(sites=sites)
+
+
+def test_units_that_the_model_lacks_are_refused_before_the_training():
+    pytest.importorskip("transformers")
+    from tiny_whisper import whisper
+
+    method = method_of(sites=["convolution_channel", "branch"])
+    gated = inject(whisper(), method)
+    with pytest.raises(ConfigError, match="sites.*none has units.*'head'.*that this model has"):
+        method.parameter_groups(gated)
 
 
 def test_the_shared_defaults_are_the_published_ones(repository):

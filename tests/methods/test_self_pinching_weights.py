@@ -156,19 +156,6 @@ def test_zeros_are_held_while_the_rest_is_trained():
     assert not torch.equal(after, before)
 
 
-def test_a_tied_matrix_is_refused_by_name():
-    model = encoder()
-    attention = model.encoders[0].self_attn
-    attention.linear_k.weight = attention.linear_q.weight
-    with pytest.raises(ModelError, match="linear_q.*tied to another.*linear_k"):
-        inject(model, method_of())
-
-
-def test_half_precision_is_refused():
-    with pytest.raises(ModelError, match="float16"):
-        inject(encoder().half(), method_of())
-
-
 @pytest.mark.parametrize("kind", ["band", "lagrangian"])
 def test_macs_are_refused(kind):
     with pytest.raises(ConfigError, match="macs"):

@@ -293,6 +293,18 @@ def test_other_decoders_are_refused_with_the_remedy(changes, message):
         inject(dense(**changes), WithDecoder())
 
 
+def test_half_precision_and_tied_matrices_are_refused():
+    model = dense()
+    first, second = model.decoder.decoders
+    second.src_attn.linear_out.weight = first.src_attn.linear_out.weight
+    with pytest.raises(ModelError, match="decoder.block.0.cross_attention.heads.*tied.*untie"):
+        inject(model, WithDecoder())
+    model = dense()
+    model.decoder.half()
+    with pytest.raises(ModelError, match="float16.*float32"):
+        inject(model, WithDecoder())
+
+
 def test_the_encoder_by_itself_has_no_decoder():
     with pytest.raises(ModelError, match="no decoder"):
         inject(dense().encoder, WithDecoder())
