@@ -9,7 +9,7 @@ usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 Sets up .venv, then runs ruff, shellcheck, codespell and pytest in two processes; the first failure of the linters
 ends it.
 
-  --all    also run the tests marked slow
+  --all    also run the tests marked slow; installs 110 MB for one of them, once
   --help   this text
 
 Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete
@@ -29,7 +29,9 @@ done
 
 # Paths among pytest's arguments are relative to this folder.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-utils/setup_env.sh --test
+needed=--test
+if [[ $run_slow == true ]]; then needed=--slow; fi
+utils/setup_env.sh "$needed"
 export PATH=$PWD/.venv/bin:$PATH OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 ruff check --quiet .

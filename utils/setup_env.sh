@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: utils/setup_env.sh [--hf] [--test]
+usage: utils/setup_env.sh [--hf] [--test] [--slow]
 
 Makes .venv in this clone with the exact package versions of utils/requirements/, and installs the Debian packages
 that are missing where it may (root with apt-get). Cheap when there is nothing to do; safe to call concurrently and
@@ -12,6 +12,7 @@ after an interruption.
 
   --hf       also install the extra hf: transformers, for recipes of wav2vec 2.0, HuBERT and Whisper
   --test     also install what utils/run_tests.sh needs, the extra hf included
+  --slow     all of this, and what tests marked slow need besides: CTranslate2 and a Whisper, 110 MB to download
   --help     this text
 
 PYTHON=/path/to/python chooses the interpreter that .venv is made from (3.11 to 3.13; default: the first found).
@@ -20,12 +21,14 @@ EOF
 
 with_hf=false
 with_test=false
+with_slow=false
 while (($#)); do
     case $1 in
         --hf) with_hf=true ;;
         --test) with_hf=true with_test=true ;;
+        --slow) with_hf=true with_test=true with_slow=true ;;
         --help | -h) usage; exit 0 ;;
-        *) echo "error: unknown option '$1' (known: --hf, --test, --help)" >&2; exit 2 ;;
+        *) echo "error: unknown option '$1' (known: --hf, --test, --slow, --help)" >&2; exit 2 ;;
     esac
     shift
 done
@@ -188,7 +191,8 @@ nothing_to_do() {
     packages_done "$apt_tried" "${base_packages[@]}" || return 1
     [[ $with_hf == false ]] || addition_is_current hf || return 1
     [[ $with_test == true ]] || return 0
-    addition_is_current test && packages_done "$test_apt_tried" "${test_packages[@]}"
+    addition_is_current test && packages_done "$test_apt_tried" "${test_packages[@]}" || return 1
+    [[ $with_slow == false ]] || addition_is_current slow
 }
 
 nothing_to_do && exit 0
@@ -210,4 +214,5 @@ if [[ $with_test == true ]]; then
         add_debian_packages "$test_apt_tried" "${test_packages[@]}"
     add_packages test "the test tools"
 fi
+if [[ $with_slow == true ]]; then add_packages slow "what slow tests compare with"; fi
 say "ready after $SECONDS s"

@@ -15,12 +15,15 @@ from espnet_prune.evaluate.tables import NOT_APPLICABLE, NOT_RUN, Table, markdow
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_PUBLISHED = "not published"
+TRAINING = "training s"
 ZEROS = "; zeros in tensors of the same shape"
 EXPLANATION = (
     "Rows marked *published* are figures from the named source, not measured here; those marked "
     "*ours* are measured by this project: WER in % with its 95% interval and p against our "
     "uncompressed model. Models, data and machines of the two kinds differ unless a row says "
-    "otherwise. The prunable parameters are those of the units or matrices that a method may prune."
+    "otherwise. The prunable parameters are those of the units or matrices that a method may "
+    f"prune. Under *{TRAINING}* stand the seconds that we trained: pruning and finetuning, without "
+    "the teacher's own; they depend on the machine."
 )
 
 
@@ -110,7 +113,7 @@ def paper_table(name: str, reports: Sequence[dict], command: str) -> str:
     paper = papers[check_choice("--paper", name, papers)]
     ours = {method: _systems_of(method, reports) for method in (TEACHER, *paper.methods)}
     columns = test_sets(paper, [system for lines in ours.values() for _, system in lines])
-    header = ["model", "figures", "smaller by", "inference cost less by"]
+    header = ["model", "figures", "smaller by", "inference cost less by", TRAINING]
     header += [f"WER {name}" for name in columns]
     rows = [_published(row, columns) for row in paper.rows]
     named = f"published: only its name, {paper.reference}"
@@ -152,7 +155,8 @@ def _published(row: PublishedRow, columns: Sequence[str]) -> list[str]:
         smaller = _share(row.smaller, row.of_what, "of what", row.uncompressed)
     cost = _share(row.cheaper, row.cost_of, "unit", row.uncompressed)
     cells = [f"{row.wer[name]:g}" if name in row.wer else NOT_PUBLISHED for name in columns]
-    return [row.name, f"published: {row.source}", smaller, cost, *cells]
+    training = NOT_APPLICABLE if row.uncompressed else NOT_PUBLISHED
+    return [row.name, f"published: {row.source}", smaller, cost, training, *cells]
 
 
 def _share(value: float | None, whole: str | None, what: str, uncompressed: bool) -> str:
@@ -165,17 +169,27 @@ def _share(value: float | None, whole: str | None, what: str, uncompressed: bool
 
 def _ours(report: Mapping, system: Mapping, columns: Sequence[str]) -> list[str]:
     cells = [_modes(system["wer"], name) for name in columns]
+    training = _training(system)
     origin = f"ours: {report['corpus']}, {report['experiment']}"
     if system["method"] == TEACHER:
-        return [system["name"], origin, NOT_APPLICABLE, NOT_APPLICABLE, *cells]
+        return [system["name"], origin, NOT_APPLICABLE, NOT_APPLICABLE, training, *cells]
     name = _our_name(system["name"], system["method"])
-    return [name, origin, _smaller(system), _cheaper(system), *cells]
+    return [name, origin, _smaller(system), _cheaper(system), training, *cells]
 
 
 def _modes(wer: Mapping, name: str) -> str:
     """Our WER of a set by every decoding mode."""
     scores = {k.rpartition("/")[2]: s for k, s in wer.items() if k.rpartition("/")[0] == name}
     return "; ".join(f"{mode}: {wer_cell(score)}" for mode, score in scores.items()) or NOT_RUN
+
+
+def _training(system: Mapping) -> str:
+    """Seconds of its training, and how many of them another row has too."""
+    seconds, shared = system["train_seconds"], system["shared"]
+    if seconds is None:
+        return NOT_RUN
+    of_both = f" ({shared['seconds']:.0f} of them of {shared['system']} too)" if shared else ""
+    return f"{seconds:.0f}{of_both}"
 
 
 def _smaller(system: Mapping) -> str:

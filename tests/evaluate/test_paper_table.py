@@ -8,6 +8,8 @@ from espnet_prune.bin import run_main
 from espnet_prune.bin.table import main
 from espnet_prune.evaluate.paper_table import NOT_PUBLISHED, read_papers
 
+UNMEASURED = {"params": None, "speedup": None, "wer": {}, "train_seconds": None}
+
 
 def system(name: str, method: str, **values) -> dict:
     params = {"total": {"kept": 600, "dense": 1000}, "encoder": {"kept": 400, "dense": 800}}
@@ -18,6 +20,8 @@ def system(name: str, method: str, **values) -> dict:
         "params": params,
         "speedup": {"predicted": 2.0, "encoder": 1.25},
         "wer": {"test_clean/joint": score},
+        "train_seconds": 1234.4,
+        "shared": None,
         **values,
     }
 
@@ -31,7 +35,8 @@ def report(tmp_path):
     systems = [
         system("teacher", "teacher"),
         system("half", "l0_distill"),
-        system("unmeasured", "l0_distill", params=None, speedup=None, wer={}),
+        system("unmeasured", "l0_distill", **UNMEASURED),
+        system("scored", "magnitude"),
         system("searched", "nas"),
         system("single", "uniform_magnitude_weights", params=prunable),
         system("pinched", "self_pinching"),
@@ -64,6 +69,21 @@ def test_ours_are_measured_and_marked(report, capsys):
     assert not any("pinched" in name for name in table)
 
 
+def test_training_takes_seconds_of_ours_and_none_are_published(report, capsys):
+    value = json.loads(report.read_text())
+    part = {"system": "half", "updates": 9, "seconds": 600.0}
+    value["systems"].append(system("smaller", "l0_distill", shared=part))
+    report.write_text(json.dumps(value))
+    main(["--paper", "P1", str(report)])
+    table = rows(capsys.readouterr().out)
+    column = table["model"].index("training s")
+    found = {name: table[name][column] for name in ("teacher", "half (l0_distill)", "random")}
+    assert found == {"teacher": "1234", "half (l0_distill)": "1234", "random": "not run"}
+    assert table["smaller (l0_distill)"][column] == "1234 (600 of them of half too)"
+    assert table["Conformer pruned by learned L0 masks, LibriSpeech"][column] == NOT_PUBLISHED
+    assert table["Conformer RNN-T, 960 h, uncompressed"][column] == "-"
+
+
 def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
     main(["--paper", "P1", str(report)])
     table = rows(capsys.readouterr().out)
@@ -78,12 +98,14 @@ def test_second_paper_has_its_own_methods(report, capsys):
     main(["--paper", "P2", str(report)])
     table = rows(capsys.readouterr().out)
     names = list(table)
-    assert not any("half" in name for name in names)
-    assert names[-7:] == [
+    assert not any("scored" in name for name in names)
+    assert names[-9:] == [
         "teacher",
         "unpruned",
         "pinched (self_pinching)",
         "self_pinching_weights",
+        "half (l0_distill)",
+        "unmeasured (l0_distill)",
         "uniform_magnitude",
         "single (uniform_magnitude_weights)",
         "searched (nas)",

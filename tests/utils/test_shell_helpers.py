@@ -144,7 +144,7 @@ def test_setup_adds_what_is_asked_for_once(clone, tmp_path):
         words = (tmp_path / "calls").read_text().split()
         return [Path(word).stem for word in words if f"{clone}/utils/requirements/" in word]
 
-    assert not {"hf", "test"} & set(installed())
+    assert not {"hf", "test", "slow"} & set(installed())
     assert installed("--hf") == ["hf"]
     assert installed("--hf") == []
     assert installed("--test") == ["test"]
@@ -152,6 +152,8 @@ def test_setup_adds_what_is_asked_for_once(clone, tmp_path):
     (clone / "utils/requirements/hf.txt").write_text("transformers==5.0.0\n")
     assert installed() == []
     assert installed("--test") == ["hf"]
+    assert installed("--slow") == ["slow"]
+    assert installed("--slow") == installed("--test") == []
 
 
 def test_package_is_pinned_once():
@@ -192,6 +194,14 @@ def with_programs(tmp_path: Path) -> Path:
     for name in ("flite", "sclite", "munged", "slurmctld", "slurmd", "sbatch"):
         shutil.copy("/bin/true", folder / name)
     return folder
+
+
+@pytest.mark.parametrize(("arguments", "options"), [([], "--test"), (["--all"], "--slow")])
+def test_run_tests_sets_up_what_its_tests_need(clone, arguments, options):
+    setup = clone / "utils/setup_env.sh"
+    setup.write_text('#!/usr/bin/env bash\necho "options: $*"\nexit 3\n')
+    process = run(clone / "utils/run_tests.sh", *arguments)
+    assert (process.returncode, process.stdout) == (3, f"options: {options}\n")
 
 
 def test_run_tests_help():
