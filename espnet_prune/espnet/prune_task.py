@@ -5,7 +5,7 @@ an unknown key is an error.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +22,6 @@ from espnet_prune.methods import Method, MethodConfig, make_method
 from espnet_prune.surgery import inject, load
 from espnet_prune.surgery.sparse import hold_zeros
 
-from espnet2.iterators.abs_iter_factory import AbsIterFactory  # isort: skip
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the registry's stubs)
 from espnet2.tasks.asr import ASRTask  # isort: skip
 from espnet2.utils.nested_dict_action import NestedDictAction  # isort: skip
@@ -64,7 +63,6 @@ class PruneConf:
         method: the method's options.
         updates: number of updates of the pruning stage.
         ladder_updates: after how many of them each rung of the system's ladder is kept.
-        epochs_before: of the pruning stage, after which finetuning goes on with the data.
     """
 
     teacher: str
@@ -73,7 +71,6 @@ class PruneConf:
     student: str | None = None
     updates: int = 1
     ladder_updates: tuple[int, ...] | None = None
-    epochs_before: int = 0
 
     def build_method(self) -> Method:
         """The method itself."""
@@ -175,26 +172,6 @@ class FinetuneTask(_DistillTask):
             group["initial_lr"] = group["lr"]
         hold_zeros(model.plain, optimizer)
         return [optimizer]
-
-    @classmethod
-    def build_iter_factory(
-        cls, args: argparse.Namespace, distributed_option: object, mode: str, kwargs: object = None
-    ) -> AbsIterFactory:
-        """ESPnet's, or one whose first epoch is the next after those of the pruning stage."""
-        factory = super().build_iter_factory(args, distributed_option, mode, kwargs)
-        before = cls.prune_conf(args).epochs_before
-        return _Later(factory, before) if before and mode == "train" else factory
-
-
-class _Later(AbsIterFactory):
-    """Another's batches, some epochs later."""
-
-    def __init__(self, factory: AbsIterFactory, epochs: int) -> None:
-        self.factory = factory
-        self.epochs = epochs
-
-    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator:
-        return self.factory.build_iter(epoch + self.epochs, shuffle)
 
 
 def clip_before_steps(optimizer: torch.optim.Optimizer, norms: dict[int, float]) -> None:

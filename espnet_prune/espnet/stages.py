@@ -228,9 +228,7 @@ def finetune(
         "grad_clip": float("inf"),
     }
     if conf.method.continue_schedule:
-        updates = record["updates"]["prune"]
-        conf = replace(conf, epochs_before=updates // recipe.updates_an_epoch)
-        extra.update(schedule_from(recipe, updates), prune_conf=_plain(asdict(conf)))
+        extra.update(schedule_from(recipe, record["updates"]["prune"]))
     training = out / "finetune"
     if extra["max_epoch"]:
         run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)

@@ -125,10 +125,9 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
-        continue_schedule: of finetuning: whether the learning rate, by finetune.yaml's scheduler,
-            and the order of the data go on where the pruning stage ended, instead of warming up
-            again and meeting the first batches again. So every system has one schedule and the
-            same data over all of its updates (ours).
+        continue_schedule: of finetuning: whether the learning rate goes on where the pruning stage
+            ended, by finetune.yaml's scheduler, instead of warming up again. So every system has
+            one schedule over all of its updates (ours).
         pinching: of the self-pinching methods.
         nas: of the channel-width search.
         calibration: of the methods that look at data.

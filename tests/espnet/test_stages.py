@@ -1,6 +1,5 @@
 """A system's own training keys."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,6 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
 from espnet_prune.espnet.recipe import finetuning_epochs, for_system, read_recipe, schedule_from
 from espnet_prune.espnet.system import best_average
-
-from espnet2.iterators.abs_iter_factory import AbsIterFactory  # isort: skip
-from espnet2.tasks.asr import ASRTask  # isort: skip
 
 
 @pytest.fixture
@@ -100,15 +96,3 @@ def test_a_schedule_that_cannot_begin_within_is_named(recipe):
     plain = adapted(recipe, scheduler="onecyclelr")
     with pytest.raises(ConfigError, match="finetune.yaml: method: continue_schedule: .*onecyclelr"):
         schedule_from(plain, 6)
-
-
-@pytest.mark.parametrize("mode, first", [("train", 4), ("valid", 1)])
-def test_the_data_goes_on_where_pruning_ended(monkeypatch, mode, first):
-    class Epochs(AbsIterFactory):
-        def build_iter(self, epoch, shuffle=None):
-            return iter([epoch])
-
-    monkeypatch.setattr(ASRTask, "build_iter_factory", lambda *unused: Epochs())
-    conf = {"teacher": "teacher", "system": {"method": "l0_distill"}, "epochs_before": 3}
-    factory = FinetuneTask.build_iter_factory(Namespace(prune_conf=conf), None, mode)
-    assert [*factory.build_iter(1)] == [first]
