@@ -168,8 +168,6 @@ class FinetuneTask(_DistillTask):
         weights = [p for p in model.parameters() if p.requires_grad]
         clip = cls.prune_conf(args).method.clip.weights
         optimizer = cls.weights_optimizer(args, weights, clip)
-        for group in optimizer.param_groups:  # asked for by a schedule that goes on
-            group["initial_lr"] = group["lr"]
         hold_zeros(model.plain, optimizer)
         return [optimizer]
 

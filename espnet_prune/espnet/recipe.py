@@ -11,7 +11,6 @@ from espnet_prune.methods import MethodConfig
 
 METHOD_KEY = "method"
 UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
-CONTINUABLE = ("warmuplr", "noamlr")  # schedulers that can begin within their schedule
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,6 @@ def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:
     """The method's options: the recipe's, overridden by the system's own."""
     options = merge(recipe.method, system.options)
     return to_dataclass(MethodConfig, options, f"{recipe.path}: {METHOD_KEY}")
-
-
-def schedule_from(recipe: Recipe, updates: int) -> dict:
-    """Options for a scheduler that begins after ``updates``, none if there were none."""
-    name = recipe.training.get("scheduler")
-    if updates and name not in CONTINUABLE:
-        raise ConfigError(
-            f"{recipe.path}: {METHOD_KEY}: continue_schedule: scheduler {name} can't begin within "
-            f"its schedule; use one of {', '.join(CONTINUABLE)}, or leave continue_schedule out"
-        )
-    if not updates:
-        return {}
-    begin = {"last_epoch": updates - 1}  # torch's name; such a scheduler counts updates
-    return {"scheduler_conf": merge(recipe.training.get("scheduler_conf") or {}, begin)}
 
 
 def finetuning_epochs(recipe: Recipe, saved_updates: int) -> int:

@@ -125,9 +125,6 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
-        continue_schedule: of finetuning: whether the learning rate goes on where the pruning stage
-            ended, by finetune.yaml's scheduler, instead of warming up again. So every system has
-            one schedule over all of its updates (ours).
         pinching: of the self-pinching methods.
         nas: of the channel-width search.
         calibration: of the methods that look at data.
@@ -146,7 +143,6 @@ class MethodConfig:
     gate_learning_rate: float = 0.05
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
-    continue_schedule: bool = False
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
     nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
-from espnet_prune.espnet.recipe import finetuning_epochs, for_system, read_recipe, schedule_from
+from espnet_prune.espnet.recipe import finetuning_epochs, for_system, read_recipe
 from espnet_prune.espnet.system import best_average
 
 
@@ -71,28 +70,3 @@ def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
 def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
     with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
         finetuning_epochs(recipe, saved)
-
-
-def test_a_schedule_goes_on_where_pruning_ended(recipe):
-    from espnet2.schedulers.warmup_lr import WarmupLR
-
-    whole = adapted(recipe, scheduler="warmuplr", scheduler_conf={"warmup_steps": 4})
-    assert schedule_from(whole, 0) == {}
-    rest = _rates(WarmupLR, schedule_from(whole, 6)["scheduler_conf"], 3)
-    assert rest == _rates(WarmupLR, whole.training["scheduler_conf"], 9)[6:]
-
-
-def _rates(scheduler: type, conf: dict, steps: int) -> list[float]:
-    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": 1.0, "initial_lr": 1.0}])
-    schedule, rates = scheduler(optimizer, **conf), []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return rates
-
-
-def test_a_schedule_that_cannot_begin_within_is_named(recipe):
-    plain = adapted(recipe, scheduler="onecyclelr")
-    with pytest.raises(ConfigError, match="finetune.yaml: method: continue_schedule: .*onecyclelr"):
-        schedule_from(plain, 6)
