@@ -125,9 +125,11 @@ def _part(system: dict, part: dict | None, digits: Callable[[int], str]) -> str:
 
 
 def _sparsity(system: dict) -> str:
-    sparsity = system["sparsity"]
+    sparsity, whole = system["sparsity"], (system["params"] or {}).get("total")
     if sparsity:
-        return f"{100 * sparsity['value']:.2f}% of {sparsity['measure']}"
+        reached = f"{100 * sparsity['value']:.2f}% of prunable {sparsity['measure']}"
+        gone = f"{100 * (1 - whole['kept'] / whole['dense']):.1f}" if whole else None
+        return reached + (f" ({gone}% of the model's)" if gone else "")
     return NOT_APPLICABLE if system["method"] == TEACHER else NOT_RUN
 
 

@@ -151,6 +151,17 @@ def test_the_size_of_the_file_of_weights(experiment):
     }
 
 
+def test_sparsity_is_of_what_can_be_pruned_and_of_the_whole_model(experiment):
+    assert main([str(experiment)]) == 0
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    report = json.loads((experiment / "report" / "report.json").read_text())
+    system = next(s for s in report["systems"] if s["name"] == "l0_50")
+    total = system["params"]["total"]
+    gone = 100 * (1 - total["kept"] / total["dense"])
+    cell = row_of(text, "Sizes", "l0_50")["sparsity reached"]
+    assert cell.endswith(f" of prunable parameters ({gone:.1f}% of the model's)") and gone > 0
+
+
 def test_what_several_sizes_share_is_marked(experiment, capsys):
     record = {"method": "l0_distill", "system": {"ladder": [0.3]}}
     edit(experiment / "l0_50/system.json", prune_conf=record)
