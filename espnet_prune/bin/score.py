@@ -67,14 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     reference = _normalised(read_map(args.data / "text"), args.normalise)
     folder = args.system / "decode" / args.set
-    given = {"teacher": args.teacher, "compare_with": args.compare_with}
-    others = {role: other for role, other in given.items() if other is not None}
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
     for path in hypotheses:
         theirs = {}
-        for role, other in others.items():
+        for role in ("teacher", "compare_with"):
+            other = getattr(args, role)
+            if other is None:
+                continue
             found = other / "decode" / args.set / base_mode(path.parent.name) / "hyp"
             if not found.exists() or not found.samefile(path):  # of itself p says nothing
                 theirs[role] = _hypotheses(found, reference, args.normalise)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.config import check_choice, check_range
+from espnet_prune.errors import ConfigError
 
 BAND_WIDTH = 0.02  # code of Xu et al. 2025 (hanyxu/SASPG-pruning)
 BAND_STRENGTH_WEIGHTS = 2e-5  # same code: lambda a weight, single weights pruned
@@ -154,7 +155,7 @@ class ControllerConfig:
     Attributes:
         kind: ``lagrangian``, ``constraint`` or ``band``.
         learning_rate: of the multipliers (CoFi's code: the same as the masks').
-        restart: of ``constraint``; the Lagrangian has none.
+        restart: of ``constraint``, which alone may be without.
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
         band_width: of ``band``.
@@ -173,8 +174,21 @@ class ControllerConfig:
         check_choice("controller: kind", self.kind, CONTROLLERS)
         check_range("controller: band_width", self.band_width, 0, 1)
         check_range("controller: band_growth", self.band_growth, 1, 10)
+        if not self.restart and self.kind != "constraint":
+            raise ConfigError(
+                f"controller: restart: {self.restart}: of kind constraint alone; {self.kind} doesn't read "
+                "it, leave it out"
+            )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
+
+    def check_measure(self, where: str, measure: str) -> None:
+        """ConfigError for the band with another measure than parameters, its lambda's unit."""
+        if self.kind == "band" and measure != "parameters":
+            raise ConfigError(
+                f"{where}: kind: the band counts parameters, not {measure}; choose lagrangian "
+                "there, or measure parameters"
+            )
 
     def build(self, band_strength: float = BAND_STRENGTH_UNITS) -> Controller:
         """A fresh controller, multipliers at 0.

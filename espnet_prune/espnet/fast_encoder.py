@@ -11,7 +11,7 @@ What a cut leaves of ESPnet's encoder spends much of its time on what no cut mak
   positions is a view, no copy; there is no padding to fill in;
 - projections of positions are kept from one recording to the next;
 - the depthwise convolution's norm is folded into its weights;
-- a branch's input is added while its last product is written.
+- attention's and the convolution's input is added while their last product is written.
 
 Nothing is copied of the weights. Batches, training and gradients go ESPnet's own way.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet_prune.evaluate.collect import TEACHER
 from espnet_prune.evaluate.pareto import Chart, Curve, Point
-from espnet_prune.evaluate.plots import save, subplots
+from espnet_prune.evaluate.plots import COLOURS, save, subplots
 from espnet_prune.io_atomic import write_json
 
 SCHEMA = 1
@@ -23,14 +23,6 @@ BELOW_TOP_POINTS = 4.0
 NAME_POINTS = 8.0
 ROW_POINTS = 10.0
 NEAR = 0.1  # of a panel's width: names that are closer stand below each other
-# matplotlib's own cycle, then ten that are farther from these, each other, black and white than its
-# two nearest are from each other (27.7 in CIELAB).
-COLOURS = (
-    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
-    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
-    *("#0000ff", "#ff22ff", "#334400", "#6600aa", "#00ddaa"),
-    *("#ff0077", "#eebb88", "#00dd00", "#996600", "#0066ff"),
-)
 TEACHER_COLOUR = "black"
 MARKERS = "o^vDPX*<>"  # the next one when all colours are used
 TEACHER_MARKERS = "s" + MARKERS

@@ -14,6 +14,14 @@ MULTIPLIERS = ("lambda_linear", "lambda_quadratic")
 NEAR = 0.04
 SIDE_STEP = 0.015
 FRONT_END = "front-end"
+# matplotlib's own cycle, then ten that are farther from these, each other, black and white than its
+# two nearest are from each other (27.7 in CIELAB).
+COLOURS = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
+    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
+    *("#0000ff", "#ff22ff", "#334400", "#6600aa", "#00ddaa"),
+    *("#ff0077", "#eebb88", "#00dd00", "#996600", "#0066ff"),
+)
 
 
 def subplots(rows: int, width: float, height: float, columns: int = 1, **options):
@@ -177,7 +185,7 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
             score["wer"],
             spread,
             fmt="s" if method == TEACHER else "o",
-            color=f"C{methods.index(method) % 10}",
+            color=COLOURS[methods.index(method) % len(COLOURS)],
             label=str(method) if first else None,
             capsize=3,
         )

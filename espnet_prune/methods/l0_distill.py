@@ -17,7 +17,6 @@ from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
 from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
-from espnet_prune.methods.self_pinching import check_band
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
@@ -70,7 +69,7 @@ class L0Distill(LearningMethod):
 
     def check(self) -> None:
         """ConfigError where the controller doesn't go with the budget's measure."""
-        check_band("controller", self.config.controller, self.measure)
+        self.config.controller.check_measure("controller", self.measure)
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""

@@ -22,7 +22,6 @@ from torch import Tensor
 from espnet_prune.budget import (
     BAND_STRENGTH_UNITS,
     Controller,
-    ControllerConfig,
     TargetSchedule,
     fill_to_target,
     keep_highest,
@@ -43,7 +42,7 @@ class SelfPinching(LearningMethod):
 
     Raises:
         ConfigError: the band with a budget in MACs; its lambda is a loss for each parameter. Sites
-            without units; an option that no controller here reads.
+            without units.
 
     Example:
         method = SelfPinching(target=0.5, updates=2000)
@@ -61,8 +60,7 @@ class SelfPinching(LearningMethod):
 
     def check(self) -> None:
         """ConfigError where options don't go together."""
-        check_band("pinching: controller", self.options.controller, self.measure)
-        check_restart(self.options.controller)
+        self.options.controller.check_measure("pinching: controller", self.measure)
         if not set(self.site_kinds) & set(UNIT_KINDS):
             raise ConfigError(self._no_units())
 
@@ -143,22 +141,4 @@ class SelfPinching(LearningMethod):
             f"sites: {list(self.site_kinds)}: none has units that a threshold could decide on "
             "(branches and blocks go when all of their units are gone); add at least one of "
             f"{list(UNIT_KINDS)}"
-        )
-
-
-def check_band(where: str, controller: ControllerConfig, measure: str) -> None:
-    """ConfigError for the band with another measure than parameters, which its lambda is for."""
-    if controller.kind == "band" and measure != "parameters":
-        raise ConfigError(
-            f"{where}: kind: the band counts parameters, not {measure}; choose lagrangian there, "
-            "or measure parameters"
-        )
-
-
-def check_restart(controller: ControllerConfig) -> None:
-    """ConfigError for ``restart``, which neither the band nor the Lagrangian reads."""
-    if controller.restart != ControllerConfig.restart:
-        raise ConfigError(
-            f"pinching: controller: restart: {controller.restart}: of the constraint alone, which "
-            f"these methods don't take; {controller.kind} doesn't read it, leave it out"
         )

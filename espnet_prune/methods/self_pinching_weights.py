@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet_prune.budget import BAND_STRENGTH_WEIGHTS
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, SelfPinchingGate
-from espnet_prune.methods.self_pinching import SelfPinching, check_restart
+from espnet_prune.methods.self_pinching import SelfPinching
 from espnet_prune.sites import WEIGHT, Site
 from espnet_prune.surgery import GatedModel
 
@@ -24,15 +24,13 @@ class SelfPinchingWeights(SelfPinching):
     """Single weights stay while W^2 >= t^2; ``sites`` of the config is not read.
 
     Raises:
-        ConfigError: a budget in MACs, of which single weights save none; an option that no
-            controller here reads.
+        ConfigError: a budget in MACs, of which single weights save none.
     """
 
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
 
     def check(self) -> None:
-        """ConfigError for MACs, or an option that no controller here reads."""
-        check_restart(self.options.controller)
+        """ConfigError for MACs."""
         if self.measure != "parameters":
             raise ConfigError(
                 f"budget: measure: single weights save no {self.measure}; measure parameters"

@@ -239,11 +239,6 @@ def test_wrong_options_are_named(options, named):
         method_of(**options)
 
 
-def test_single_weights_refuse_the_restart_too():
-    options = {"pinching": {"controller": {"kind": "lagrangian", "restart": False}}}
-    with pytest.raises(ConfigError, match="restart: False.*lagrangian"):
-        make_method("self_pinching_weights", config=to_dataclass(MethodConfig, options, "test"))
-
 
 @pytest.mark.parametrize("sites", [["branch"], ["block", "branch"]])
 def test_sites_without_units_are_refused_with_the_remedy(sites):
