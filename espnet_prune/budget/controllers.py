@@ -176,8 +176,8 @@ class ControllerConfig:
         check_range("controller: band_growth", self.band_growth, 1, 10)
         if not self.restart and self.kind != "constraint":
             raise ConfigError(
-                f"controller: restart: {self.restart}: of kind constraint alone; {self.kind} doesn't read "
-                "it, leave it out"
+                f"controller: restart: {self.restart}: of kind constraint alone; {self.kind} "
+                "doesn't read it, leave it out"
             )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)

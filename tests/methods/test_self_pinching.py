@@ -239,7 +239,6 @@ def test_wrong_options_are_named(options, named):
         method_of(**options)
 
 
-
 @pytest.mark.parametrize("sites", [["branch"], ["block", "branch"]])
 def test_sites_without_units_are_refused_with_the_remedy(sites):
     with pytest.raises(ConfigError, match="sites.*branch.*none has units.*add.*'head'"):
