@@ -128,6 +128,11 @@ def run_training(
     _run(task, values, out, ngpu)
 
 
+def was_begun(out: Path) -> bool:
+    """Whether a training left something to go on from."""
+    return (out / CHECKPOINT).exists() or (out / WITHIN).exists()
+
+
 def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     values = {**values, **distributed.options(ngpu)}
     plain = {
@@ -139,7 +144,7 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     if plain.get("use_amp") and not ngpu:
         task = _mixed_on_cpu(task)
         plain["use_amp"] = False  # ESPnet's is CUDA's alone, and warns at every batch
-    if (out / CHECKPOINT).exists() or (out / WITHIN).exists():
+    if was_begun(out):
         check_same(out, made_by, BEGUN)
     archives.register()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
