@@ -24,11 +24,9 @@ class Controller(nn.Module, ABC):
     Attributes:
         prunable: size of all that the gates can remove; the gated model sets it. Only a
             controller whose strength is per parameter needs it.
-        track: whether the gated model closes what the loss term leaves, after every update.
     """
 
     prunable: int = 1
-    track: bool = False
 
     @abstractmethod
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
@@ -158,9 +156,6 @@ class ControllerConfig:
         kind: ``lagrangian``, ``constraint`` or ``band``.
         learning_rate: of the multipliers (CoFi's code: the same as the masks').
         restart: of ``constraint``, which alone may be without.
-        track: of hard-concrete gates; where the expected sparsity is below the target after an
-            update, one shift of all log_alpha brings it there. Multipliers have the unit of the
-            task's loss; with this the target is followed at any of their rates (ours).
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
         band_width: of ``band``.
@@ -171,7 +166,6 @@ class ControllerConfig:
     kind: str = "lagrangian"
     learning_rate: float = 0.05
     restart: bool = True
-    track: bool = False
     band_strength: float | None = None
     band_width: float = BAND_WIDTH
     band_growth: float = 1.0
@@ -184,11 +178,6 @@ class ControllerConfig:
             raise ConfigError(
                 f"controller: restart: {self.restart}: of kind constraint alone; {self.kind} "
                 "doesn't read it, leave it out"
-            )
-        if self.track and self.kind == "band":
-            raise ConfigError(
-                "controller: track: of lagrangian and constraint; the band has a width to stay in, "
-                "leave track out, or choose another kind"
             )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
@@ -209,6 +198,4 @@ class ControllerConfig:
         """
         if self.kind == "band":
             return Band(self.band_strength or band_strength, self.band_width, self.band_growth)
-        made = Constraint(self.restart) if self.kind == "constraint" else Lagrangian()
-        made.track = self.track
-        return made
+        return Constraint(self.restart) if self.kind == "constraint" else Lagrangian()

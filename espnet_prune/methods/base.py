@@ -106,11 +106,6 @@ class PinchingConfig:
 
     def __post_init__(self) -> None:
         check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
-        if self.controller.track:
-            raise ConfigError(
-                "pinching: controller: track: it shifts hard-concrete gates, and these have one "
-                "threshold; leave it out"
-            )
         check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
         check_range("pinching: momentum", self.momentum, 0, 0.999)
         check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)

@@ -32,13 +32,8 @@ class WidthSearch(L0Distill):
     emits_ladder: ClassVar[bool] = False
 
     def check(self) -> None:
-        """ConfigError for a start and a shift of single gates, which widths don't have."""
+        """ConfigError for a start of single gates, which widths don't have."""
         super().check()
-        if self.config.controller.track:
-            raise ConfigError(
-                "controller: track: it shifts the gates of single units, and nas learns widths; "
-                "leave it out"
-            )
         if self.config.start.order != "alike":
             raise ConfigError(
                 f"start: order: {self.config.start.order}: it orders the gates of single units, "

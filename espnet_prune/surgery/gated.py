@@ -1,6 +1,6 @@
 """A model with gates: masks made at each forward, sizes known at each update."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy
 import torch
@@ -11,7 +11,6 @@ from espnet_prune.errors import ModelError
 from espnet_prune.gates import Gate
 from espnet_prune.sites import SiteMap
 
-FOLLOW_BISECTIONS = 16  # 12 / 2**16: log_alpha to 2e-4
 SHIFT_LIMIT = 12.0  # log_alpha lies within +-4.605, so this shift opens or closes every gate
 
 
@@ -63,7 +62,6 @@ class GatedModel(nn.Module):
         with torch.no_grad():
             self.start_sparsity.copy_(self.expected_sparsity())
         self.open_attention: list[int] | None = None
-        self.target_now: Callable[[GatedModel], float] | None = None
 
     def forward(self, *inputs, **keywords):
         """The wrapped model's forward, masked."""
@@ -120,23 +118,6 @@ class GatedModel(nn.Module):
             gate.advance(int(self.updates))
         if self.controller is not None:
             self.controller.project()
-            if self.controller.track:
-                self.follow(self.target_now(self))
-
-    @torch.no_grad()
-    def follow(self, target: float) -> None:
-        """Shifts all log_alpha alike, down to an expected sparsity; nothing if it's there."""
-        gates = [g for g in self.gates.values() if not g.is_settled]
-        if not gates or float(self.expected_sparsity()) >= target:
-            return
-        before = [gate.log_alpha.clone() for gate in gates]
-        low, high = -SHIFT_LIMIT, 0.0
-        for _ in range(FOLLOW_BISECTIONS):
-            shift = (low + high) / 2
-            for gate, log_alpha in zip(gates, before, strict=True):
-                gate.log_alpha.copy_(log_alpha + shift)
-                gate.project()
-            low, high = (shift, high) if float(self.expected_sparsity()) >= target else (low, shift)
 
     @torch.no_grad()
     def begin(self, starts: Mapping[str, Tensor]) -> None:

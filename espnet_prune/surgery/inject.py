@@ -158,5 +158,4 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         model.espnet_prune_config = describe_conformer(model)
     device = next(model.parameters()).device
     wrapped = GatedModel(model, site_map, gates, budget, method.make_controller(), method.seed)
-    wrapped.target_now = getattr(method, "target_now", None)
     return wrapped.to(device)
