@@ -21,6 +21,7 @@ from espnet_prune.errors import ConfigError
 
 T = TypeVar("T")
 BASE_KEY = "base"
+MERGE = "tag:yaml.org,2002:merge"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -30,6 +31,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
     seen: set = set()
     for key_node, _ in node.value:
+        if key_node.tag == MERGE:  # `<<: *anchor`, whose keys may be given again
+            continue
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise ConfigError(

@@ -69,3 +69,9 @@ def test_wrong_files_are_named(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_yaml(tmp_path / "own.yaml")
+
+
+def test_a_merged_anchor_gives_keys_that_may_be_given_again(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("one: &one {a: 1, b: 2}\nother: {<<: *one, b: 3}\n")
+    assert load_yaml(path)["other"] == {"a": 1, "b": 3}

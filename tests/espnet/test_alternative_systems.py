@@ -1,6 +1,7 @@
 """The shared file of systems side by side: read strictly, pairs of targets, defaults as it says."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_each_step_of_l0_adds_one_option_and_the_last_is_the_row_beside_the_alte
     for row in no_better:
         changed = {**row.options, "gate_learning_rate": 0.1, "controller": {"learning_rate": 4.0}}
         assert steps[-1].options.items() <= changed.items()
+
+
+def test_seeds_differ_from_the_row_beside_the_alternatives_by_the_seed_alone():
+    path = FOLDER / "seeds_70.yaml"
+    for name in load_yaml(path)["systems"]:
+        row, _, seed = name.partition("_seed")
+        system = read_system(path, name)
+        assert system.seed == int(seed or 0)
+        assert replace(system, seed=0) == read_system(FILE, row)
 
 
 @pytest.mark.parametrize("name", load_yaml(WITH_DECODER)["systems"])
