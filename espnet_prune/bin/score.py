@@ -1,6 +1,6 @@
 """Stages 7 and 11: WER with interval, and p against the teacher, of every decoded mode.
 
-With ``--compare_with`` also p against another system, which must have been decoded. What was
+With ``--compare_with`` also p against other systems, which must have been decoded. What was
 decoded in int8 is compared with the others in floating point.
 """
 
@@ -19,7 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", type=Path, required=True, help="the system's folder")
     parser.add_argument("--set", required=True, help="name of the set, below <system>/decode")
     parser.add_argument("--teacher", type=Path, help="the teacher's folder, for the p-value")
-    parser.add_argument("--compare_with", type=Path, help="another system's folder, for one more")
+    parser.add_argument(
+        "--compare_with", type=Path, nargs="+", default=[], help="other systems' folders, for more"
+    )
     parser.add_argument(
         "--normalise", choices=["none", "english"], default="none", help="texts before they count"
     )
@@ -72,23 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
     for path in hypotheses:
         theirs = {}
-        for role in ("teacher", "compare_with"):
-            other = getattr(args, role)
-            if other is None:
-                continue
+        for other in [*([args.teacher] if args.teacher else []), *args.compare_with]:
             found = other / "decode" / args.set / base_mode(path.parent.name) / "hyp"
             if not found.exists() or not found.samefile(path):  # of itself p says nothing
-                theirs[role] = _hypotheses(found, reference, args.normalise)
+                theirs[other] = _hypotheses(found, reference, args.normalise)
         own = _hypotheses(path, reference, args.normalise)
-        result = score(reference, own, theirs.get("teacher"))
+        result = score(reference, own, theirs.get(args.teacher))
         record = {**result.to_json(), "normalisation": _normalisation(args.normalise)}
         p_values = []
-        if "teacher" in theirs:
+        if args.teacher in theirs:
             p_values.append(f"p {result.p_vs_teacher:.3g} against the teacher")
-        if "compare_with" in theirs:
-            p_value = score(reference, own, theirs["compare_with"]).p_vs_teacher
-            record["p_vs"] = {args.compare_with.name: p_value}
-            p_values.append(f"p {p_value:.3g} against {args.compare_with.name}")
+        for other in (other for other in args.compare_with if other in theirs):
+            p_value = score(reference, own, theirs[other]).p_vs_teacher
+            record.setdefault("p_vs", {})[other.name] = p_value
+            p_values.append(f"p {p_value:.3g} against {other.name}")
         write_json(path.parent / "score.json", record)
         print(
             f"{args.system.name} {args.set}/{path.parent.name}: {result.wer:.2f}% WER "

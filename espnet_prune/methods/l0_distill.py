@@ -146,7 +146,7 @@ class L0Distill(LearningMethod):
         return learned_groups(gated, config.gate_learning_rate, config.controller.learning_rate)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        """FLOP's deterministic masks, shifted all alike where rounding left the target."""
+        """FLOP's deterministic masks, shifted all alike where they are off the target."""
         return self.masks_at(gated, self.target)
 
     def masks_at(self, gated: GatedModel, target: float) -> Mapping[str, Tensor]:

@@ -1,6 +1,7 @@
 """Scoring: both tools agree, intervals and p-values behave."""
 
 import random
+import shutil
 
 import numpy
 import pytest
@@ -172,6 +173,14 @@ def test_main_compares_with_another_system_but_not_with_itself(experiment, other
     assert score_main(experiment, "--compare_with", str(experiment / other)) == 0
     result = read_json(experiment / "small" / "decode" / "test" / "joint" / "score.json")
     assert result.get("p_vs") == compared
+
+
+def test_main_compares_with_several_systems(experiment):
+    shutil.copytree(experiment / "teacher", experiment / "third")
+    others = [str(experiment / name) for name in ("teacher", "small", "third")]
+    assert score_main(experiment, "--compare_with", *others) == 0
+    result = read_json(experiment / "small" / "decode" / "test" / "joint" / "score.json")
+    assert result["p_vs"] == {"teacher": 1.0, "third": 1.0}
 
 
 def test_main_names_the_hypotheses_at_fault(experiment, capsys):

@@ -32,7 +32,7 @@ tokenizer=                       # with hugging_face: the pretrained Whisper's n
 normalise=none                   # texts before they are scored: none, or english (Whisper's rules)
 # Systems
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
-compare_with=                    # a system that the others are compared with besides the teacher
+compare_with=                    # systems that the others are compared with besides the teacher
 # Configurations: YAML files, relative to the recipe's folder
 conf_dir=conf                    # where those stand that are not named here
 systems_config=                  # methods, targets and seeds; default: CONF_DIR/systems.yaml, and so on
@@ -279,11 +279,12 @@ stage_profile() {
 }
 
 stage_report() {
-    local name set
+    local name set others
+    read -ra others <<< "$compare_with"
     if [[ -n $compare_with ]]; then # all are decoded by now
         for name in $systems; do
             for set in $test_sets; do
-                score_system "$set" "$name" --teacher "$teacher" --compare_with "$exp/$compare_with"
+                score_system "$set" "$name" --teacher "$teacher" --compare_with "${others[@]/#/$exp/}"
             done
         done
     fi
