@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
@@ -128,6 +128,17 @@ def run_training(
     _run(task, values, out, ngpu)
 
 
+def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
+    """How many of the best epochs are averaged: as wanted, or all where there are fewer.
+
+    ESPnet itself takes the single best one then, and a system with few epochs of finetuning would
+    be compared with others that are averages.
+    """
+    if isinstance(wanted, int):
+        return min(wanted, epochs)
+    return sorted({min(number, epochs) for number in wanted})
+
+
 def was_begun(out: Path) -> bool:
     """Whether a training left something to go on from."""
     return (out / CHECKPOINT).exists() or (out / WITHIN).exists()
@@ -135,6 +146,8 @@ def was_begun(out: Path) -> bool:
 
 def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     values = {**values, **distributed.options(ngpu)}
+    if "keep_nbest_models" in values:
+        values["keep_nbest_models"] = averaged(values["keep_nbest_models"], values["max_epoch"])
     plain = {
         k: [list(i) if isinstance(i, tuple) else i for i in v] if isinstance(v, list) else v
         for k, v in values.items()

@@ -8,7 +8,7 @@ import pytest
 
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.espnet.systems import read_system
-from espnet_prune.methods import MethodConfig
+from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.sites import DecoderConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf/systems"
@@ -47,6 +47,15 @@ def test_each_step_of_l0_adds_one_option_and_the_last_is_the_row_beside_the_alte
     for row in no_better:
         changed = {**row.options, "gate_learning_rate": 0.1, "controller": {"learning_rate": 4.0}}
         assert steps[-1].options.items() <= changed.items()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_row_of_every_file_is_read_strictly(path):
+    for name in load_yaml(path)["systems"]:
+        system = read_system(path, name)
+        if system.taken_from is None:
+            config = to_dataclass(MethodConfig, system.options, name)
+            make_method(system.method, target=system.target, config=config)
 
 
 def test_seeds_differ_from_the_row_beside_the_alternatives_by_the_seed_alone():

@@ -21,7 +21,10 @@ systems:
     target: 0.4
     options: {calibration: {utterances: 8}, fisher: {rescale_utterances: 4}}
   depth:
-    {method: layer_drop, target: 0.4, options: {calibration: {utterances: 4}}}
+    method: layer_drop
+    target: 0.4
+    options: {calibration: {utterances: 4}}
+    training: {keep_nbest_models: 9}
   folding: {method: folding, target: 0.4}
   nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
   started:
@@ -62,6 +65,11 @@ def test_the_target_is_reached_with_as_many_updates_as_by_the_others(experiment,
     assert record["sparsity"]["value"] == pytest.approx(record["target"], abs=0.005)
     assert sum(record["updates"].values()) == 24
     assert record["masked_equals_cut"]["max_difference"] <= 1e-4
+
+
+def test_all_epochs_are_averaged_where_there_are_fewer_than_wanted(experiment):
+    assert record_of(experiment / "fisher")["weights"] == "valid.acc.ave_2best.pth"
+    assert record_of(experiment / "depth")["weights"] == "valid.acc.ave_6best.pth"
 
 
 def test_masks_chosen_on_data_are_kept_with_their_time(experiment):
