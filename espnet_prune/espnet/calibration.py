@@ -1,8 +1,7 @@
-"""Masks, or where gates begin, chosen on training utterances for the methods that look at data.
+"""Masks chosen on training utterances, in stage 8, for the methods that look at data.
 
-Stage 8 has the data and the GPU, so masks are made there and stage 9 finds them in a file; gates'
-starts are made before their training, which reads them from one. The utterances go through the
-model one by one: no padding, and one gradient for each.
+Stage 8 has the data and the GPU, so the masks are made there and stage 9 finds them in a file. The
+utterances go through the model one by one: no padding, and one gradient for each.
 """
 
 import argparse
@@ -22,13 +21,10 @@ from espnet_prune.espnet.prune_task import PruneConf
 from espnet_prune.espnet.teacher_task import TeacherTask
 from espnet_prune.espnet.training import data_options, token_options
 from espnet_prune.io_atomic import atomic_path, write_json
-from espnet_prune.methods import Method
-from espnet_prune.methods.base import Pass
 from espnet_prune.surgery import GatedModel, inject, load
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
-START = "start.safetensors"  # log_alpha of the gates
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
 
@@ -45,47 +41,21 @@ def choose_masks(
         out: gets the masks and the seconds that they took.
         ngpu: 0 for the CPU.
     """
+    from safetensors.torch import save_file
+
     started = time.monotonic()
-    method, gated, passes = _calibrated(conf, training, train, tokens, ngpu)
-    logger.info("masks are chosen on %d utterances", len(passes))
-    _save(method.masks(gated, passes), out / MASKS)
-    write_json(out / SECONDS, {"seconds": time.monotonic() - started})
-
-
-def choose_start(
-    conf: PruneConf, training: Mapping, train: Path, tokens: Path, out: Path, ngpu: int
-) -> None:
-    """Lets a learning method say where its gates begin; arguments as of ``choose_masks``.
-
-    Their seconds count as the training's, which comes after.
-    """
-    started = time.monotonic()
-    method, gated, passes = _calibrated(conf, training, train, tokens, ngpu)
-    logger.info("where gates begin is chosen on %d utterances", len(passes))
-    _save(method.start(gated, passes), out / START)
-    seconds = round(time.monotonic() - started, 3)
-    write_json(out / SECONDS, {"seconds": seconds, "epochs": {"0": seconds}})
-
-
-def _calibrated(
-    conf: PruneConf, training: Mapping, train: Path, tokens: Path, ngpu: int
-) -> tuple[Method, GatedModel, list[Pass]]:
-    """The method, the teacher with its gates, and a pass for each calibration utterance."""
     method = conf.build_method()
     device = "cuda" if ngpu else "cpu"
     gated = inject(load(conf.teacher), method).to(device).eval()
     batches = _utterances(
         training, train, tokens, method.calibration_utterances, conf.system.seed, device
     )
-    return method, gated, [partial(_loss, gated, batch) for batch in batches]
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        save_file({n: tensor.cpu().contiguous() for n, tensor in tensors.items()}, temporary)
+    logger.info("masks are chosen on %d utterances", len(batches))
+    masks = method.masks(gated, [partial(_loss, gated, batch) for batch in batches])
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / MASKS) as temporary:
+        save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
+    write_json(out / SECONDS, {"seconds": time.monotonic() - started})
 
 
 def read_masks(folder: Path) -> dict[str, Tensor]:

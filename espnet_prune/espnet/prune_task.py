@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
-from espnet_prune.espnet.distributed import is_first, process_rank
+from espnet_prune.espnet.distributed import process_rank
 from espnet_prune.espnet.ladder_trainer import LadderTrainer
 from espnet_prune.espnet.trainer import GuardedTrainer
 from espnet_prune.espnet.whisper_text import OwnText
@@ -64,7 +63,6 @@ class PruneConf:
         method: the method's options.
         updates: number of updates of the pruning stage.
         ladder_updates: after how many of them each rung of the system's ladder is kept.
-        start: file with the gates' log_alpha to begin from; None for the method's own.
     """
 
     teacher: str
@@ -73,7 +71,6 @@ class PruneConf:
     student: str | None = None
     updates: int = 1
     ladder_updates: tuple[int, ...] | None = None
-    start: str | None = None
 
     def build_method(self) -> Method:
         """The method itself."""
@@ -132,8 +129,6 @@ class PruneTask(_DistillTask):
         method = conf.build_method()
         gated = inject(load(conf.teacher), method)
         gated.rank = process_rank()
-        if conf.start is not None and is_first():  # whose gates the other processes get
-            gated.begin(load_file(conf.start))
         return DistilledModel(gated, load(conf.teacher), method.distillation, method)
 
     @classmethod

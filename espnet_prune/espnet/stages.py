@@ -12,7 +12,7 @@ from espnet_prune.budget import Budget, even_rungs
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.calibration import START, choose_masks, choose_start, read_masks
+from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.encoder_input import random_outputs
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
@@ -29,7 +29,7 @@ from espnet_prune.espnet.system import (
     updates_of,
     write_cut,
 )
-from espnet_prune.espnet.training import run_training, was_begun
+from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
@@ -80,22 +80,16 @@ def prune(
         rungs = even_rungs(targets, conf.updates, recipe.updates_an_epoch)
         conf = replace(conf, ladder_updates=tuple(rung.updates for rung in rungs[:-1]))
     method = conf.build_method()
-    data = (conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu)
     if method.learns_masks:
-        begun = conf
-        if method.calibration_utterances:
-            if is_first() and not was_begun(out / "prune"):
-                choose_start(*data)
-            begun = replace(conf, start=str((out / "prune" / START).resolve()))
-        extra = {"prune_conf": _plain(asdict(begun)), "seed": system.seed}
+        extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
         run_training(PruneTask, recipe.training, *_paths(folders), out / "prune", ngpu, extra)
     if not is_first():
         return
-    if method.calibration_utterances and not method.learns_masks:
-        choose_masks(*data)
+    if method.calibration_utterances:
+        choose_masks(conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu)
     _record_pruning(out, conf, -taken if method.learns_masks else recipe.updates)
 
 
@@ -151,8 +145,7 @@ def cut_system(out: Path) -> float:
     gated = _trained(conf, out) if method.learns_masks else inject(load(conf.teacher), method)
     expected = float(gated.expected_sparsity().detach())
     gated.eval()
-    chosen = method.calibration_utterances and not method.learns_masks
-    masks = read_masks(out / "prune") if chosen else method.masks(gated)
+    masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
     masks = method.aligned(gated, masks)
     method.rewrite(gated, masks)
     kept = gated.budget.hard(masks)

@@ -139,11 +139,6 @@ def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
     return sorted({min(number, epochs) for number in wanted})
 
 
-def was_begun(out: Path) -> bool:
-    """Whether a training left something to go on from."""
-    return (out / CHECKPOINT).exists() or (out / WITHIN).exists()
-
-
 def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     values = {**values, **distributed.options(ngpu)}
     if "keep_nbest_models" in values:
@@ -157,7 +152,7 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     if plain.get("use_amp") and not ngpu:
         task = _mixed_on_cpu(task)
         plain["use_amp"] = False  # ESPnet's is CUDA's alone, and warns at every batch
-    if was_begun(out):
+    if (out / CHECKPOINT).exists() or (out / WITHIN).exists():
         check_same(out, made_by, BEGUN)
     archives.register()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

@@ -41,11 +41,6 @@ class HardConcreteConfig:
         check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.0101 - 1e-4, 0.99)
         check_range("gate: settle_fraction", self.settle_fraction, 0, 0.99)
 
-    @property
-    def initial_log_alpha(self) -> float:
-        """Where a gate begins."""
-        return math.log((1 - self.initial_drop_rate) / self.initial_drop_rate)
-
 
 class HardConcreteGate(Gate):
     """A gate with one learnable ``log_alpha`` a unit.
@@ -73,7 +68,8 @@ class HardConcreteGate(Gate):
         super().__init__(units)
         config = config or HardConcreteConfig()
         self.binary = binary
-        self.log_alpha = nn.Parameter(torch.full((units,), config.initial_log_alpha))
+        rate = config.initial_drop_rate
+        self.log_alpha = nn.Parameter(torch.full((units,), math.log((1 - rate) / rate)))
         self.settle_after = round((1 - config.settle_fraction) * updates)
         if config.settle_fraction:
             self.register_buffer("settled", torch.zeros((), dtype=torch.bool))

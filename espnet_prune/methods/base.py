@@ -24,7 +24,6 @@ from espnet_prune.methods.options import (
     ImportanceConfig,
     LayerDropConfig,
     ModuleErrorConfig,
-    StartConfig,
 )
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
@@ -120,7 +119,6 @@ class MethodConfig:
         decoder: given (``{}`` is enough), these kinds get gates in the attention decoder too; left
             out, the encoder alone is pruned.
         gate: of learned gates.
-        start: of L0's gates.
         budget: measure and tolerance.
         controller: of the learned size.
         warmup_fraction: share of the updates over which the target rises.
@@ -139,7 +137,6 @@ class MethodConfig:
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
     decoder: DecoderConfig | None = None
     gate: HardConcreteConfig = field(default_factory=HardConcreteConfig)
-    start: StartConfig = field(default_factory=StartConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     warmup_fraction: float = 0.25
@@ -159,9 +156,6 @@ class MethodConfig:
             check_choice("sites", kind, KINDS)
         check_range("warmup_fraction", self.warmup_fraction, 0, 1)
         check_range("gate_learning_rate", self.gate_learning_rate, 1e-8, 10)
-
-
-Pass = Callable[[], Tensor]
 
 
 class Method(ABC):
@@ -236,20 +230,8 @@ class Method(ABC):
 
     @property
     def calibration_utterances(self) -> int:
-        """Training utterances that the method looks at; 0 for a method that needs none.
-
-        A method that learns its masks sees them before, for where its gates begin; a
-        ``DataMethod`` chooses its masks on them.
-        """
+        """Training utterances that a ``DataMethod`` looks at; 0 for a method that needs none."""
         return 0
-
-    def check_passes(self, passes: Sequence[Pass]) -> None:
-        """ConfigError where a method that needs data got none."""
-        if self.calibration_utterances and not passes:
-            raise ConfigError(
-                f"{type(self).__name__} needs calibration data: give at least one pass, a function "
-                "that runs the gated model on an utterance and returns its loss"
-            )
 
     def make_gate(self, site: Site) -> Gate:
         """A gate for a site; one that only holds a mask, unless the method learns masks."""
@@ -305,6 +287,9 @@ class Method(ABC):
         return
 
 
+Pass = Callable[[], Tensor]
+
+
 class DataMethod(Method):
     """A method that learns nothing, but looks at data when it chooses its masks.
 
@@ -330,15 +315,19 @@ class DataMethod(Method):
             ConfigError: no passes, though it needs them.
         """
 
+    def check_passes(self, passes: Sequence[Pass]) -> None:
+        """ConfigError where a method that needs data got none."""
+        if self.calibration_utterances and not passes:
+            raise ConfigError(
+                f"{type(self).__name__} needs calibration data: give `masks` at least one pass, a "
+                "function that runs the gated model on an utterance and returns its loss"
+            )
+
 
 class LearningMethod(Method):
     """A method that learns its masks together with the weights."""
 
     learns_masks: ClassVar[bool] = True
-
-    def start(self, gated: GatedModel, passes: Sequence[Pass]) -> Mapping[str, Tensor]:
-        """Where gates begin, log_alpha (units,) by site, for ``gated.begin``; by default {}."""
-        return {}
 
     @abstractmethod
     def target_now(self, gated: GatedModel) -> float:

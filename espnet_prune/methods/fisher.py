@@ -40,7 +40,8 @@ class FisherMask(DataMethod):
         self.check_passes(passes)
         options = self.config.fisher
         gradients = mask_gradients(gated, passes)
-        scores = information_by_cost(gated.budget, gradients)
+        costs = unit_costs(gated.budget, list(gradients))
+        scores = {n: g.square().sum(dim=1) / costs[n] for n, g in gradients.items()}
         tolerance = self.config.budget.tolerance
         masks = keep_highest(scores, gated.budget, self.target)
         masks = fill_to_target(masks, scores, gated.budget, self.target, tolerance)
@@ -80,17 +81,6 @@ def mask_gradients(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tenso
                 "too short for its transcript, or the model damaged?"
             )
     return gradients
-
-
-def information_by_cost(budget: Budget, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each unit's Fisher information for what it costs, (units,) by site.
-
-    Args:
-        budget: says what a unit costs.
-        gradients: (units, utterances) by site.
-    """
-    costs = unit_costs(budget, list(gradients))
-    return {name: g.square().sum(dim=1) / costs[name] for name, g in gradients.items()}
 
 
 def unit_costs(budget: Budget, names: Sequence[str]) -> dict[str, int]:

@@ -5,31 +5,18 @@ Interspeech 2023 (arXiv 2305.19549). Published: binary masks say for each module
 kept; they are learned with L0 regularisation; layerwise distillation carries knowledge from the
 unpruned model. Not published, so this project's choice after CoFi (arXiv 2204.00408): the list of
 masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' weights.
-
-Ours altogether is ``start: {order: fisher}``. Every gate is pushed towards 0, and Adam makes steps
-of one length of any push, so that in a short training chance has much to say in which gates close
-first. With it they begin spread, in the order of the Fisher information that their units have for
-what they cost (``methods.fisher``), and learning goes on from there.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from espnet_prune.budget import Controller, LadderSchedule, Rung
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
-from espnet_prune.methods.base import (
-    LearningMethod,
-    MethodConfig,
-    Pass,
-    labels_only,
-    learned_groups,
-)
-from espnet_prune.methods.fisher import information_by_cost, mask_gradients, unit_costs
+from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
@@ -83,42 +70,6 @@ class L0Distill(LearningMethod):
     def check(self) -> None:
         """ConfigError where the controller doesn't go with the budget's measure."""
         self.config.controller.check_measure("controller", self.measure)
-
-    @property
-    def calibration_utterances(self) -> int:
-        """By config, where the gates begin in an order that data gives."""
-        return self.config.calibration.utterances if self.config.start.order == "fisher" else 0
-
-    def start(self, gated: GatedModel, passes: Sequence[Pass]) -> Mapping[str, Tensor]:
-        """log_alpha (units,) of every gated site of units, for ``gated.begin``.
-
-        The unit of least information for its cost begins ``spread`` below the gate's own start,
-        the others by the share of what is prunable that goes before them.
-
-        Args:
-            gated: the gated model, in evaluation mode.
-            passes: each runs it on one utterance and returns its loss ().
-
-        Raises:
-            ConfigError: no passes, though they are needed.
-            TrainingError: a gradient that is not finite.
-        """
-        if not self.calibration_utterances:
-            return {}
-        self.check_passes(passes)
-        scores = information_by_cost(gated.budget, mask_gradients(gated, passes))
-        costs = unit_costs(gated.budget, list(scores))
-        prices = {n: torch.full_like(s, costs[n]) for n, s in scores.items()}
-        order = torch.argsort(torch.cat(list(scores.values())), stable=True)
-        sizes = torch.cat(list(prices.values()))[order].cumsum(0)
-        before = torch.empty_like(sizes)
-        before[order] = (sizes - sizes[0]) / (sizes[-1] - sizes[0]).clamp(min=1)
-        shares = before.split([len(score) for score in scores.values()])
-        top = self.config.gate.initial_log_alpha
-        return {
-            name: top - self.config.start.spread * (1 - share)
-            for name, share in zip(scores, shares, strict=True)
-        }
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""

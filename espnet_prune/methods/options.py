@@ -6,7 +6,6 @@ from espnet_prune.config import check_choice, check_range
 
 ORDERS = ("loss", "spaced")
 ERRORS = ("loss", "wer")
-STARTS = ("alike", "fisher")
 
 
 @dataclass(frozen=True)
@@ -22,25 +21,6 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         check_range("calibration: utterances", self.utterances, 1, 1e6)
-
-
-@dataclass(frozen=True)
-class StartConfig:
-    """Where the hard-concrete gates of L0 begin.
-
-    Attributes:
-        order: ``alike``: all at the gate's ``initial_drop_rate``, as in the sources; ``fisher``:
-            spread below it by the Fisher information that a unit has for what it costs, on the
-            calibration utterances (ours).
-        spread: log_alpha of the first unit above that of the last one, for ``fisher``.
-    """
-
-    order: str = "alike"
-    spread: float = 4.0
-
-    def __post_init__(self) -> None:
-        check_choice("start: order", self.order, STARTS)
-        check_range("start: spread", self.spread, 0, 9)
 
 
 @dataclass(frozen=True)

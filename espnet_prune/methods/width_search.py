@@ -15,7 +15,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from espnet_prune.budget import fill_to_target
-from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, WidthChoiceGate
 from espnet_prune.methods.base import unit_scores
 from espnet_prune.methods.l0_distill import L0Distill
@@ -30,15 +29,6 @@ class WidthSearch(L0Distill):
     """
 
     emits_ladder: ClassVar[bool] = False
-
-    def check(self) -> None:
-        """ConfigError for a start of single gates, which widths don't have."""
-        super().check()
-        if self.config.start.order != "alike":
-            raise ConfigError(
-                f"start: order: {self.config.start.order}: it orders the gates of single units, "
-                "and nas learns widths; leave it out"
-            )
 
     def make_gate(self, site: Site) -> Gate:
         """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""

@@ -119,27 +119,6 @@ class GatedModel(nn.Module):
         if self.controller is not None:
             self.controller.project()
 
-    @torch.no_grad()
-    def begin(self, starts: Mapping[str, Tensor]) -> None:
-        """Lets gates begin elsewhere; their size there is where the schedule starts.
-
-        Args:
-            starts: log_alpha (units,) by name of site; gates that aren't named stay.
-
-        Raises:
-            ModelError: a name or a shape that isn't of this model's gates.
-        """
-        for name, values in starts.items():
-            gate = self.gates[_key(name)] if _key(name) in self.gates else None
-            if getattr(gate, "log_alpha", None) is None or gate.log_alpha.shape != values.shape:
-                raise ModelError(
-                    f"{name}: no gate of {tuple(values.shape)} units with a log_alpha here; is the "
-                    "start of another model, or of other sites?"
-                )
-            gate.log_alpha.copy_(values)
-            gate.project()
-        self.start_sparsity.copy_(self.expected_sparsity())
-
     def release(self) -> nn.Module:
         """Takes gates and hooks off again and returns the plain model."""
         for handle in self._handles:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import mini_recipe
 import pytest
-import torch
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,12 +26,8 @@ systems:
     training: {keep_nbest_models: 9}
   folding: {method: folding, target: 0.4}
   nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
-  started:
-    method: l0_distill
-    target: 0.4
-    options: {calibration: {utterances: 8}, start: {order: fisher, spread: 4.0}}
 """
-NAMES = ("fisher", "depth", "folding", "nas", "started")
+NAMES = ("fisher", "depth", "folding", "nas")
 
 
 def run(main: str, system: str = "") -> None:
@@ -79,24 +74,3 @@ def test_masks_chosen_on_data_are_kept_with_their_time(experiment):
         name: site["kept"] for name, site in plan.items()
     }
     assert record_of(experiment / "fisher")["train_seconds"]["prune"] > 0
-
-
-def test_gates_that_begin_by_data_are_learned_from_there_with_the_time_that_it_took(experiment):
-    folder = experiment / "started/prune"
-    record = json.loads((folder / "train_seconds.json").read_text())
-    assert list(record["epochs"]) == ["0", "1", "2", "3"]
-    assert record["seconds"] == pytest.approx(sum(record["epochs"].values()), abs=0.01)
-    gates = torch.load(folder / "latest.pth", map_location="cpu", weights_only=True)
-    starts = load_file(folder / "start.safetensors")
-    for name, start in starts.items():
-        learned = gates[f"gated.gates.{name.replace('.', '/')}.log_alpha"]
-        assert not torch.equal(learned, start.float())
-        assert torch.allclose(learned, start.float(), atol=2.0)  # 12 updates at a rate of 0.1
-
-
-def test_a_begun_training_keeps_where_its_gates_began(experiment, repository):
-    path = experiment / "started/prune/start.safetensors"
-    before = path.stat().st_mtime_ns
-    with contextlib.chdir(experiment.parent):
-        run("prune", "started")
-    assert path.stat().st_mtime_ns == before
