@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 RESOLVED = "train_config.yaml"
 LOG = "train.log"
 CHECKPOINT = "checkpoint.pth"
+ESPNET_NBEST, ESPNET_EPOCHS = 10, 40  # its defaults of keep_nbest_models and max_epoch
 WITHIN = "within_epoch.pth"  # what within_epoch.py saves
 
 # what a recipe needn't say: no plots but TensorBoard, no cache, one loader process
@@ -132,7 +133,7 @@ def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
     """How many of the best epochs are averaged: as wanted, or all where there are fewer.
 
     ESPnet itself takes the single best one then, and a system with few epochs of finetuning would
-    be compared with others that are averages.
+    be compared with others that are averages. It still does where ``patience`` ends a training.
     """
     if isinstance(wanted, int):
         return min(wanted, epochs)
@@ -141,8 +142,9 @@ def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
 
 def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
     values = {**values, **distributed.options(ngpu)}
-    if "keep_nbest_models" in values:
-        values["keep_nbest_models"] = averaged(values["keep_nbest_models"], values["max_epoch"])
+    values["keep_nbest_models"] = averaged(
+        values.get("keep_nbest_models", ESPNET_NBEST), values.get("max_epoch", ESPNET_EPOCHS)
+    )
     plain = {
         k: [list(i) if isinstance(i, tuple) else i for i in v] if isinstance(v, list) else v
         for k, v in values.items()

@@ -9,7 +9,7 @@ import yaml
 
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet import precision
-from espnet_prune.espnet.training import run_training
+from espnet_prune.espnet.training import averaged, run_training
 
 
 class Task:
@@ -45,6 +45,13 @@ def train(folder, **changes):
     extra = {"prune_conf": {"teacher": str(folder / "exp/teacher")}, "grad_clip": float("inf")}
     run_training(Task, {**config, **changes}, *data, folder / "exp/stats", out, extra=extra)
     return yaml.safe_load((out / "train_config.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    "wanted, epochs, expected", [(4, 2, 2), (2, 4, 2), ([1, 5, 10], 3, [1, 3]), ([10], 40, [10])]
+)
+def test_no_more_epochs_are_averaged_than_there_are(wanted, epochs, expected):
+    assert averaged(wanted, epochs) == expected
 
 
 def test_the_resolved_configuration_holds_everything(folder):
