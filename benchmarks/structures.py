@@ -1,4 +1,4 @@
-"""Dense Conformer encoders with random weights, and cuts of them: uniform, or of a learned shape.
+"""Dense Conformer encoders with random weights, and cuts of them: halved, uniform, or learned.
 
 The learned shape is that of ``l0_50`` of the recipe egs/an4/l0_conformer1 (its plan.json): the
 share of units that each site kept, stretched over the depth. One number, added to all shares,
@@ -78,26 +78,50 @@ def cut_encoder(
         seconds: of the recording for which MACs are counted.
         align: multiple that widths are brought to.
     """
-    import espnet_prune
-    from espnet_prune.budget import Budget
-    from espnet_prune.methods import MethodConfig, make_method
+    from espnet_prune.methods import make_method
+
+    config = _config(measure, seconds, align)
+    method = make_method("uniform_magnitude", target=target, config=config)
+    gated = _gated(dense, method)
+    masks = method.masks(gated) if shape == UNIFORM else _learned(gated, target)
+    aligned = f", multiples of {align}" if align > 1 else ""
+    name = f"{shape}, -{100 * target:.0f}% of {measure}{aligned}"
+    return _cut(gated, method.aligned(gated, masks), name)
+
+
+def halved_encoder(dense: nn.Module, seconds: float) -> Structure:
+    """A cut of half of every width: heads, feed-forward units and all channels."""
+    from espnet_prune.methods import make_method
+
+    config = _config("parameters", seconds)
+    gated = _gated(dense, make_method("uniform_magnitude", config=config))
+    units = {name: site.units for name, site in gated.site_map.sites.items()}  # a branch has 1
+    masks = {name: (torch.arange(n) < (n + 1) // 2).float() for name, n in units.items()}
+    return _cut(gated, masks, "half of every width")
+
+
+def _config(measure: str, seconds: float, align: int = 1):
+    from espnet_prune.methods import MethodConfig
     from espnet_prune.methods.base import BudgetConfig
 
     budget = BudgetConfig(measure=measure, reference_seconds=seconds, align=align)
-    config = MethodConfig(budget=budget)
-    method = make_method("uniform_magnitude", target=target, config=config)
-    gated = espnet_prune.inject(copy.deepcopy(dense), method).eval()
-    masks = method.masks(gated) if shape == UNIFORM else _learned(gated, target)
-    masks = method.aligned(gated, masks)
+    return MethodConfig(budget=budget)
+
+
+def _gated(dense: nn.Module, method) -> nn.Module:
+    import espnet_prune
+
+    return espnet_prune.inject(copy.deepcopy(dense), method).eval()
+
+
+def _cut(gated, masks: dict[str, Tensor], name: str) -> Structure:
+    import espnet_prune
+    from espnet_prune.budget import Budget
+
     small = espnet_prune.cut(gated, masks).eval()
     macs = Budget(gated.site_map, gated.gate_names(), "macs")
-    aligned = f", multiples of {align}" if align > 1 else ""
-    return Structure(
-        small,
-        f"{shape}, -{100 * target:.0f}% of {measure}{aligned}",
-        sum(p.numel() for p in small.parameters()),
-        macs.total - macs.prunable + macs.hard(masks),
-    )
+    parameters = sum(p.numel() for p in small.parameters())
+    return Structure(small, name, parameters, macs.total - macs.prunable + macs.hard(masks))
 
 
 def dense_macs(dense: nn.Module, seconds: float) -> int:

@@ -7,8 +7,10 @@ What a cut leaves of ESPnet's encoder spends much of its time on what no cut mak
   convolutions find their channels last, the order that oneDNN wants;
 - the front-end and attention take a piece of time after the other, which stays in a cache: without
   pieces, memory of tens of megabytes is asked of the system anew at each call;
-- a piece of attention looks at the positions that it needs, half of all, and the shift of relative
-  positions is a view, no copy; there is no padding to fill in;
+- attention goes a head and a piece of queries after the other, so that its products are oneDNN's
+  too; a piece looks at the positions that it needs, half of all, and the shift of relative
+  positions is a view, no copy; there is no padding to fill in; short recordings take all heads at
+  once, since a product a head costs more calls than it saves;
 - projections of positions are kept from one recording to the next;
 - the depthwise convolution's norm is folded into its weights;
 - attention's and the convolution's input is added while their last product is written.
@@ -17,6 +19,7 @@ Nothing is copied of the weights. Batches, training and gradients go ESPnet's ow
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -43,7 +46,8 @@ from espnet_prune.sites.base import GoneBranch
 
 FRONT_END_FRAMES = 32  # after subsampling, through the convolutions at once
 PROJECTED_FRAMES = 512  # then through the last layer, whose weights fit no cache
-QUERIES = 96  # taken at once: 8 heads by 96 by 374 (15 s) float32 are 1.1 MB
+BY_HEAD_FRAMES = 200  # from here on (8 s), a product a head is faster than one of all heads
+QUERIES = 192  # of a head taken at once: by 1000 frames (40 s), float32, these are 0.8 MB
 LONGEST_KEPT = 1024  # frames: positions of longer recordings are projected anew (40 s are 1000)
 SUBSAMPLING, REACH = 4, 7  # an output frame of Conv2dSubsampling reads 7 frames, the next 4 later
 FORWARD = "forward"
@@ -206,13 +210,13 @@ class _Positions:
         self.projected: Tensor | None = None
 
     def project(self, attention: RelPositionMultiHeadedAttention, table: Tensor) -> Tensor:
-        """(2 T - 1, D) -> (H, d_k, 2 T - 1); the middle of a longer one is the same."""
+        """(2 T - 1, D) -> (H, 2 T - 1, d_k); the middle of a longer one is the same."""
         weight = attention.linear_pos.weight
-        if self._holds(weight) and self.projected.shape[2] >= len(table):
-            left = (self.projected.shape[2] - len(table)) // 2
-            return self.projected[:, :, left : left + len(table)]
+        if self._holds(weight) and self.projected.shape[1] >= len(table):
+            left = (self.projected.shape[1] - len(table)) // 2
+            return self.projected[:, left : left + len(table)]
         heads = linear(table, weight).view(len(table), attention.h, attention.d_k)
-        projected = heads.permute(1, 2, 0).contiguous()
+        projected = heads.transpose(0, 1).contiguous()
         if len(table) < 2 * LONGEST_KEPT:
             self.made_from, self.projected = (weight, weight._version), projected
         return projected
@@ -228,35 +232,69 @@ class _Positions:
 def _attention(
     attention: RelPositionMultiHeadedAttention, x: Tensor, positions: Tensor, residual: Tensor
 ) -> Tensor:
-    """Self-attention of (T, D), projected positions (H, d_k, 2 T - 1), plus ``residual``."""
-    frames = len(x)
-    shape = (frames, attention.h, attention.d_k)
+    """Self-attention of (T, D), projected positions (H, 2 T - 1, d_k), plus ``residual``."""
+    shape = (len(x), attention.h, attention.d_k)
     scale = attention.d_k**-0.5
     q = apply(attention.linear_q, x).view(shape)
     by_content = ((q + attention.pos_bias_u) * scale).transpose(0, 1)
     by_position = ((q + attention.pos_bias_v) * scale).transpose(0, 1)
-    keys = apply(attention.linear_k, x).view(shape).permute(1, 2, 0)
-    values = apply(attention.linear_v, x).view(shape).transpose(0, 1)
-    out = x.new_empty(shape)
-    for first in range(0, frames, QUERIES):
-        last = min(first + QUERIES, frames)
-        needed = positions[:, :, frames - last : 2 * frames - 1 - first]
-        scores = torch.bmm(by_content[:, first:last], keys)
-        scores += _shifted(torch.bmm(by_position[:, first:last], needed), frames)
-        weights = torch.softmax(scores, dim=-1)
-        out[first:last] = torch.bmm(weights, values).transpose(0, 1)
-    return add(attention.linear_out, out.view(frames, -1), residual)
+    keys = apply(attention.linear_k, x).view(shape).transpose(0, 1)
+    values = apply(attention.linear_v, x).view(shape).permute(1, 2, 0)
+    attend = _all_heads if len(x) < BY_HEAD_FRAMES else _by_head
+    out = attend(by_content, by_position, keys, values, positions)
+    return add(attention.linear_out, out, residual)
 
 
-def _shifted(scores: Tensor, frames: int) -> Tensor:
-    """Scores by distance (H, Q, T + Q - 1) seen by key: (H, Q, T), a view.
+def _all_heads(
+    by_content: Tensor, by_position: Tensor, keys: Tensor, values: Tensor, positions: Tensor
+) -> Tensor:
+    """What all heads see of a short recording.
+
+    Args:
+        by_content: (H, T, d_k), scaled queries.
+        by_position: (H, T, d_k), the same for positions.
+        keys: (H, T, d_k).
+        values: (H, d_k, T).
+        positions: (H, 2 T - 1, d_k).
+
+    Returns:
+        (T, H d_k).
+    """
+    scores = torch.bmm(by_content, keys.transpose(1, 2))
+    scores += _shifted(torch.bmm(by_position, positions.transpose(1, 2)))
+    seen = torch.bmm(torch.softmax(scores, dim=-1), values.transpose(1, 2))
+    return seen.transpose(0, 1).reshape(keys.shape[1], -1)
+
+
+def _by_head(
+    by_content: Tensor, by_position: Tensor, keys: Tensor, values: Tensor, positions: Tensor
+) -> Tensor:
+    """The same as ``_all_heads``, in pieces of about as many queries each."""
+    heads, frames, size = keys.shape
+    out = keys.new_empty(frames, heads, size)
+    queries = math.ceil(frames / math.ceil(frames / QUERIES))
+    by_content, by_position, keys, values = (
+        t.contiguous() for t in (by_content, by_position, keys, values)
+    )
+    for head in range(heads):
+        for first in range(0, frames, queries):
+            last = min(first + queries, frames)
+            needed = positions[head, frames - last : 2 * frames - 1 - first]
+            scores = linear(by_content[head, first:last], keys[head])
+            scores += _shifted(linear(by_position[head, first:last], needed))
+            out[first:last, head] = linear(torch.softmax(scores, dim=-1), values[head])
+    return out.view(frames, -1)
+
+
+def _shifted(scores: Tensor) -> Tensor:
+    """Scores by distance (..., Q, T + Q - 1) seen by key: (..., Q, T), a view.
 
     Row r of Q begins with the distance of the last of the Q queries to key 0, which is Q - 1 - r
     before its own.
     """
-    heads, queries, width = scores.shape
-    strides = (queries * width, width - 1, 1)
-    return scores.as_strided((heads, queries, frames), strides, queries - 1)
+    *heads, queries, width = scores.shape
+    strides = (*scores.stride()[:-2], width - 1, 1)
+    return scores.as_strided((*heads, queries, width - queries + 1), strides, queries - 1)
 
 
 def _known(encoder: nn.Module) -> bool:

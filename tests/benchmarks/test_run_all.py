@@ -27,7 +27,8 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
     assert all(f"== {name}" in printed for name in run_all.PARTS)
     assert {path.name for path in tmp_path.glob("*.png")} == {"grid.png", "size.png", "length.png"}
     rows = record["grid"]["rows"]
-    assert len(rows) == 4  # two shapes by two measures, at one sparsity
+    assert len(rows) == 5  # two shapes by two measures, at one sparsity, and the halves
+    assert [row["structure"] for row in rows].count("half of every width") == 1
     for row in rows:
         ours, dense = row["seconds"]["ours"], row["dense_seconds"]["ours"]
         assert row["speedup"] == pytest.approx(dense / ours)
@@ -44,6 +45,16 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
     assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
     again = json.loads((tmp_path / "benchmarks.json").read_text())
     assert again["grid"] == record["grid"] and "== grid" not in capsys.readouterr().out
+
+
+def test_half_of_every_width_is_that(benchmarks):
+    import structures
+
+    made = structures.halved_encoder(structures.dense_encoder(64, 2, kernel=7), 2.0)
+    (first, _), layer = made.encoder.embed.conv[::2], made.encoder.encoders[1]
+    assert first.out_channels == layer.conv_module.depthwise_conv.out_channels == 32
+    assert layer.feed_forward.w_1.out_features == layer.feed_forward_macaron.w_1.out_features == 128
+    assert layer.self_attn.h == 1  # of one: half is rounded up
 
 
 @pytest.mark.parametrize("shape", ["uniform", "learned"])
