@@ -110,6 +110,8 @@ class _DistillTask(OwnText, ASRTask):
     ) -> torch.optim.Optimizer:
         """The configured optimiser over the weights, clipped by themselves."""
         optimizer = optim_classes[args.optim](parameters, **args.optim_conf)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # asked for by schedulers that don't begin at 0
         clip_before_steps(optimizer, {0: clip})
         return optimizer
 

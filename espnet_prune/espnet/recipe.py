@@ -1,5 +1,6 @@
 """What stages 8 and 10 read: prune.yaml or finetune.yaml, and one system's own keys in it."""
 
+import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.options import check_training_config
 from espnet_prune.espnet.prune_task import SystemConfig
 from espnet_prune.methods import MethodConfig
+
+from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler  # isort: skip  (after its stubs)
+from espnet2.tasks.abs_task import scheduler_classes  # isort: skip
 
 METHOD_KEY = "method"
 UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
@@ -99,3 +103,23 @@ def finetuning_epochs(recipe: Recipe, saved_updates: int) -> int:
             "stage took over (pinching: epochs_from_finetuning); raise it to that"
         )
     return epochs + more
+
+
+def continued_schedule(recipe: Recipe, updates: int) -> dict:
+    """The options of finetuning's learning rates, which go on after ``updates`` of pruning.
+
+    Raises:
+        ConfigError: the configured schedule can't begin later, or isn't counted by updates.
+    """
+    name = recipe.training.get("scheduler")
+    if name is None or not updates:  # a constant rate goes on by itself
+        return {}
+    schedule = scheduler_classes[name]
+    by_updates = issubclass(schedule, AbsBatchStepScheduler)
+    if not by_updates or "last_epoch" not in inspect.signature(schedule).parameters:
+        raise ConfigError(
+            f"{recipe.path}: {METHOD_KEY}: continue_schedule: the scheduler '{name}' can't begin "
+            "after some updates; choose warmuplr, or leave continue_schedule out"
+        )
+    own = recipe.training.get("scheduler_conf") or {}
+    return {"scheduler_conf": {**own, "last_epoch": updates - 1}}

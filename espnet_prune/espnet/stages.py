@@ -16,7 +16,12 @@ from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
 from espnet_prune.espnet.encoder_input import random_outputs
 from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.espnet.recipe import Recipe, finetuning_epochs, method_config
+from espnet_prune.espnet.recipe import (
+    Recipe,
+    continued_schedule,
+    finetuning_epochs,
+    method_config,
+)
 from espnet_prune.espnet.rungs import take_rung
 from espnet_prune.espnet.system import (
     add_command,
@@ -227,6 +232,8 @@ def finetune(
         "max_epoch": finetuning_epochs(recipe, record["saved_updates"]),
         "grad_clip": float("inf"),
     }
+    if conf.method.continue_schedule:
+        extra |= continued_schedule(recipe, updates_of(out / "prune"))
     training = out / "finetune"
     if extra["max_epoch"]:
         run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)

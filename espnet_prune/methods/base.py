@@ -125,6 +125,9 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
+        continue_schedule: whether finetuning's learning rates go on where those of the pruning
+            stage would be, instead of warming up anew; so systems that learn masks and those that
+            don't, whose updates are all finetuning, see the same rates (ours).
         pinching: of the self-pinching methods.
         nas: of the channel-width search.
         calibration: of the methods that look at data.
@@ -143,6 +146,7 @@ class MethodConfig:
     gate_learning_rate: float = 0.05
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
+    continue_schedule: bool = False
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
     nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

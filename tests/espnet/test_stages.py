@@ -1,13 +1,22 @@
 """A system's own training keys."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
-from espnet_prune.espnet.recipe import finetuning_epochs, for_system, read_recipe
+from espnet_prune.espnet.recipe import (
+    continued_schedule,
+    finetuning_epochs,
+    for_system,
+    read_recipe,
+)
 from espnet_prune.espnet.system import best_average
+
+from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the registry's stubs)
 
 
 @pytest.fixture
@@ -70,3 +79,35 @@ def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
 def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
     with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
         finetuning_epochs(recipe, saved)
+
+
+def rates(options: dict, updates: int) -> list[float]:
+    """Learning rates of the first updates by ESPnet's own schedule."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = FinetuneTask.weights_optimizer(
+        Namespace(optim="adam", optim_conf={"lr": 0.001}), [weight], clip=1.0
+    )
+    scheduler, found = WarmupLR(optimizer, **options), []
+    for _ in range(updates):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_a_continued_schedule_has_the_rates_of_one_training(recipe):
+    warm = adapted(recipe, scheduler="warmuplr", scheduler_conf={"warmup_steps": 4})
+    whole = rates(warm.training["scheduler_conf"], 9)
+    later = rates(continued_schedule(warm, 6)["scheduler_conf"], 3)
+    assert later == pytest.approx(whole[6:])
+    assert later[0] < max(whole) and continued_schedule(warm, 0) == {}
+
+
+def test_a_constant_rate_goes_on_by_itself(recipe):
+    assert continued_schedule(recipe, 6) == {}
+
+
+def test_a_schedule_that_cannot_begin_later_is_named(recipe):
+    stepped = adapted(recipe, scheduler="steplr", scheduler_conf={"step_size": 1})
+    with pytest.raises(ConfigError, match="finetune.yaml.*continue_schedule.*'steplr'.*warmuplr"):
+        continued_schedule(stepped, 6)
