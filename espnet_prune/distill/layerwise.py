@@ -18,6 +18,10 @@ class DistillConfig:
 
     P1 publishes none of them. CoFi's code: 0.9 layers, 0.1 outputs, temperature 2, no label loss.
 
+    ESPnet's loss of the labels is a sum over an utterance, the parts of distillation are means of
+    a frame or token. So for an equal say their weights are about the number of these in an
+    utterance, some 100; at 1 distillation hardly counts beside a label loss of full weight.
+
     Attributes:
         label_weight: of the task's own loss on the labels.
         layer_weight: of the layerwise loss.
