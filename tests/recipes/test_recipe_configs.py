@@ -55,11 +55,12 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
     }
     saved, epoch = recipes[PruneTask].updates, recipes[FinetuneTask].updates_an_epoch
     assert saved % epoch == 0, "saved updates couldn't be spent on whole epochs"
-    for name in load_yaml(conf / "systems.yaml")["systems"]:
-        system = read_system(conf / "systems.yaml", name)
-        for task, read in recipes.items():
-            assert for_system(read, system, task).updates > 0
-        assert method_config(recipes[PruneTask], system).sites
+    for path in [p for p in conf.glob("*.yaml") if "systems" in load_yaml(p)]:
+        for name in load_yaml(path)["systems"]:
+            system = read_system(path, name)
+            for task, read in recipes.items():
+                assert for_system(read, system, task).updates > 0
+            assert method_config(recipes[PruneTask], system).sites
     to_dataclass(DecodeConfig, load_yaml(conf / "decode.yaml"), "decode.yaml")
     to_dataclass(ProfileConfig, load_yaml(conf / "profile.yaml"), "profile.yaml")
 
