@@ -16,7 +16,7 @@ from espnet_prune.errors import ConfigError
 class DistillConfig:
     """Weights and choices of distillation; a weight of 0 turns its part off.
 
-    P1 publishes none of them. CoFi's code: 0.9 layers, 0.1 outputs, temperature 2, no label loss.
+    None of P1's were found. CoFi's code: 0.9 layers, 0.1 outputs, temperature 2, no label loss.
 
     ESPnet's loss of the labels is a sum over an utterance, the parts of distillation are means of
     a frame or token. So for an equal say their weights are about the number of these in an

@@ -2,7 +2,7 @@
 
 Source: Louizos et al. 2018 (arXiv 1712.01312), equations 10-12, constants of their public code.
 The deterministic mask follows FLOP (Wang et al. 2020): as many zeros as expected, the others keep
-a soft value, which the cut folds into the next weight. P1 publishes no constants, so these are
+a soft value, which the cut folds into the next weight. No constants of P1 were found: these are
 this project's choice for it.
 """
 

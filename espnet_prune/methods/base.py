@@ -89,8 +89,8 @@ class PinchingConfig:
         learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
         momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
             which counts where there are few updates (ours).
-        distill: whether the uncompressed model teaches too (ours; the paper's loss has labels
-            alone).
+        distill: whether the uncompressed model teaches too (ours; the authors' code has
+            labels alone).
         epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
             them there is no finetuning any more, as in the paper, and the number of updates is
             still that of the other systems.
