@@ -145,6 +145,13 @@ class Band(Controller):
         return {"band_strength": self.strength * self.grown} if self.growth > 1 else {}
 
 
+# Options that one kind alone reads.
+OF_ONE_KIND = {
+    "restart": "constraint",
+    "band_strength": "band",
+    "band_width": "band",
+    "band_growth": "band",
+}
 CONTROLLERS = ("lagrangian", "constraint", "band")
 
 
@@ -174,11 +181,14 @@ class ControllerConfig:
         check_choice("controller: kind", self.kind, CONTROLLERS)
         check_range("controller: band_width", self.band_width, 0, 1)
         check_range("controller: band_growth", self.band_growth, 1, 10)
-        if not self.restart and self.kind != "constraint":
-            raise ConfigError(
-                f"controller: restart: {self.restart}: of kind constraint alone; {self.kind} "
-                "doesn't read it, leave it out"
-            )
+        check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)
+        for name, kind in OF_ONE_KIND.items():
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and self.kind != kind:
+                raise ConfigError(
+                    f"controller: {name}: {value}: of kind {kind} alone; {self.kind} doesn't read "
+                    "it, leave it out"
+                )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
 

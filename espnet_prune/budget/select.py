@@ -53,7 +53,7 @@ def _between(
     """``wide`` masks with as many units closed as the target needs.
 
     First those that ``narrow`` lacks, then the others, the smallest mask value first; whole
-    branches and blocks, which would overshoot, stay as they are.
+    branches and blocks stay as they are, unless ``narrow`` as it is comes nearer.
     """
     places = budget.structure.sites
     candidates = []
@@ -77,7 +77,8 @@ def _between(
             many = middle
         else:
             few = middle
-    return min((closed(few), closed(many)), key=lambda m: abs(_sparsity(budget, m) - target))
+    choices = (closed(few), closed(many), dict(narrow))
+    return min(choices, key=lambda masks: abs(_sparsity(budget, masks) - target))
 
 
 def keep_highest(
@@ -95,7 +96,7 @@ def keep_highest(
         fixed: masks of branches and blocks that are settled; by default all are open.
     """
     names = list(scores)
-    flat = torch.cat([scores[name].double() for name in names])
+    flat = torch.cat([scores[name].double().cpu() for name in names])
     ranks = torch.empty_like(flat)
     ranks[torch.argsort(flat, stable=True)] = torch.arange(len(flat), dtype=flat.dtype)
     split = dict(zip(names, ranks.split([len(scores[name]) for name in names]), strict=True))
@@ -161,7 +162,7 @@ def keep_same_share(
     """
     shares = {}
     for name, score in scores.items():
-        order = torch.argsort(score, descending=True, stable=True)
+        order = torch.argsort(score.cpu(), descending=True, stable=True)
         position = torch.empty(len(score), dtype=torch.float64)
         position[order] = torch.arange(len(score), dtype=torch.float64)
         shares[name] = (position + 0.5) / len(score)

@@ -48,6 +48,14 @@ class DistillConfig:
         check_range("distillation: temperature", self.temperature, 0.01, 100)
         for name in ("label_weight", "layer_weight", "ctc_weight", "attention_weight"):
             check_range(f"distillation: {name}", getattr(self, name), 0, 1e6)
+        if not self.needs_teacher and not self.label_weight:
+            raise ConfigError("distillation: all weights are 0, so nothing is learned; raise one")
+        layers = self.teacher_layers
+        rising = all(a < b for a, b in zip(layers, layers[1:], strict=False))
+        if not rising or min(layers, default=0) < 0:
+            raise ConfigError(
+                f"distillation: teacher_layers: {list(layers)}; rising numbers from 0 were expected"
+            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -72,7 +80,7 @@ class LayerwiseDistillation(nn.Module):
         self.config = config
         self.layers = config.teacher_layers or default_teacher_layers(teacher_blocks)
         for layer in self.layers:
-            if not 0 <= layer < teacher_blocks:
+            if layer >= teacher_blocks:
                 raise ConfigError(
                     f"distillation: teacher_layers: {layer} is not below {teacher_blocks}, the "
                     "number of the teacher's blocks (counted from 0)"

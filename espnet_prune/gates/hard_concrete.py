@@ -101,11 +101,15 @@ class HardConcreteGate(Gate):
 
     @torch.no_grad()
     def deterministic(self, shift: float = 0.0) -> Tensor:
-        """FLOP's mask: the n - sum P smallest become 0, the others keep their soft value."""
+        """FLOP's mask: the n - sum P smallest become 0, the others keep their soft value.
+
+        A shift below 0 closes more units and leaves the values of the others as they were learned;
+        one above 0 lifts the values too, since a unit that it opens would have one near 0 (ours).
+        """
         scores = self.log_alpha + shift
         expected = torch.sigmoid(scores - BETA * math.log(-GAMMA / ZETA)).double().sum().item()
         zeros = min(self.units, max(0, round(self.units - expected)))
-        soft = torch.sigmoid(FLOP_SHARPNESS * scores / BETA)
+        soft = torch.sigmoid(FLOP_SHARPNESS * (self.log_alpha + max(shift, 0.0)) / BETA)
         mask = torch.ones_like(soft) if self.binary else soft
         order = torch.argsort(self.log_alpha, stable=True)
         mask[order[:zeros]] = 0.0

@@ -47,7 +47,7 @@ class SelfPinchingConfig:
         doubled: whether M divides by 2 tau (paper) or by tau (code).
         normalize_scores: whether squared scores are divided by their mean (ours; the code doesn't).
         initial_drop_rate: t starts at this quantile of the scores, rounded down to whole units, so
-            0 or few units closes none (ours, see above; the code's: the least score).
+            0 or few units closes none (ours, see above; the code's t: the root of the least score).
         steps_in_spreads: whether t's learning rate is in units of the standard deviation of its
             scores' roots, |W| or a unit's own, at the start (ours; the code has one rate for all).
         settle_fraction: share of the updates at the end over which t's steps shrink to 0 along a

@@ -29,6 +29,7 @@ from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 
+MAX_SEED = 2**63 - 1  # what torch's generators take
 ALIGNMENTS = (1, 2, 4, 8, 16, 32)
 ALIGNED_KINDS = (FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL)
 
@@ -160,6 +161,12 @@ class MethodConfig:
             check_choice("sites", kind, KINDS)
         check_range("warmup_fraction", self.warmup_fraction, 0, 1)
         check_range("gate_learning_rate", self.gate_learning_rate, 1e-8, 10)
+        if self.warmup_fraction + self.gate.settle_fraction > 1:
+            raise ConfigError(
+                f"warmup_fraction: {self.warmup_fraction}: the target would still rise when the "
+                f"gates have settled (gate: settle_fraction: {self.gate.settle_fraction}); lower "
+                "one of them until their sum is at most 1"
+            )
 
 
 class Method(ABC):
@@ -176,6 +183,7 @@ class Method(ABC):
             so saved go to finetuning.
         from_scratch: whether the weights are drawn anew after the cut.
         emits_ladder: whether one run can give several sizes.
+        needs_units: whether it can't do without sites of units.
         target_range: least and largest target that it takes.
     """
 
@@ -183,6 +191,7 @@ class Method(ABC):
     learns_masks: ClassVar[bool] = False
     from_scratch: ClassVar[bool] = False
     emits_ladder: ClassVar[bool] = False
+    needs_units: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -192,11 +201,20 @@ class Method(ABC):
         updates: int = 1000,
     ) -> None:
         check_range("target", target, *self.target_range)
+        check_range("seed", seed, 0, MAX_SEED)
         self.target = target
         self.seed = seed
         self.config = config or MethodConfig()
         self.updates = updates
+        if self.needs_units and not set(self.site_kinds) & set(UNIT_KINDS):
+            raise ConfigError(self._no_units())
         self.check()
+
+    def _no_units(self) -> str:
+        return (
+            f"sites: {list(self.site_kinds)}: {type(self).__name__} chooses among units; name at "
+            f"least one of {', '.join(UNIT_KINDS)}"
+        )
 
     def check(self) -> None:
         """ConfigError where options don't go together; called by the constructor."""
@@ -272,11 +290,23 @@ class Method(ABC):
             ConfigError: none of the gated sites has a width to align.
             TargetMissedError: such widths come not near enough to the target.
         """
+        if self.config.budget.align == 1:
+            return masks
+        return self._aligned(gated, masks, self.order(gated), target)
+
+    def _aligned(
+        self,
+        gated: GatedModel,
+        masks: Mapping[str, Tensor],
+        order: Mapping[str, Tensor],
+        target: float | None = None,
+    ) -> Mapping[str, Tensor]:
+        """The same by other scores than those of ``order``."""
         multiple = self.config.budget.align
         if multiple == 1:
             return masks
         sites = gated.site_map.sites
-        scores = {n: s for n, s in self.order(gated).items() if sites[n].kind in ALIGNED_KINDS}
+        scores = {n: s for n, s in order.items() if sites[n].kind in ALIGNED_KINDS}
         if not scores:
             raise ConfigError(
                 f"budget: align: {multiple}: none of the pruned sites has a width to align; add "

@@ -45,7 +45,7 @@ class FisherMask(DataMethod):
         tolerance = self.config.budget.tolerance
         masks = keep_highest(scores, gated.budget, self.target)
         masks = fill_to_target(masks, scores, gated.budget, self.target, tolerance)
-        masks = dict(self.aligned(gated, masks))  # before the kept units get their factors
+        masks = dict(self._aligned(gated, masks, scores))  # before kept units get their factors
         if options.rearrange:
             masks.update({n: rearranged(masks[n], g) for n, g in gradients.items()})
         if options.rescale:

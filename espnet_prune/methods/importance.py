@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from espnet_prune.budget import keep_highest
+from espnet_prune.budget import fill_to_target, keep_highest, resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.surgery import GatedModel
@@ -29,21 +29,28 @@ class Importance(Method):
                 small for the target.
             DataError: the file is missing or damaged.
         """
+        scores, budget = self.order(gated), gated.budget
+        nothing = resolve(gated.site_map, {n: torch.zeros(len(s)) for n, s in scores.items()})
+        held = float(budget.sparsity(budget.hard(nothing)))
+        tolerance = self.config.budget.tolerance
+        if held < self.target - tolerance:
+            raise ConfigError(
+                f"{self.config.importance.file}: the {len(scores)} scored sites hold only "
+                f"{held:.1%} of what is prunable, the target is {self.target:.1%}; score more "
+                "sites, or lower it"
+            )
+        masks = keep_highest(scores, budget, self.target)
+        return fill_to_target(masks, scores, budget, self.target, tolerance)
+
+    def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
+        """The file's scores."""
         options = self.config.importance
         if options is None:
             raise ConfigError(
                 "importance: file: a method of this name needs a .safetensors with a tensor "
                 "(units,) for each scored site; name it in the system's options"
             )
-        scores = read_scores(Path(options.file), gated)
-        masks = keep_highest(scores, gated.budget, self.target)
-        reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
-        if reached < self.target - self.config.budget.tolerance:
-            raise ConfigError(
-                f"{options.file}: the {len(scores)} scored sites hold only {reached:.1%} of what "
-                f"is prunable, the target is {self.target:.1%}; score more sites, or lower it"
-            )
-        return masks
+        return read_scores(Path(options.file), gated)
 
 
 def read_scores(path: Path, gated: GatedModel) -> dict[str, Tensor]:

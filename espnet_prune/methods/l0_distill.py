@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import Controller, LadderSchedule, Rung
+from espnet_prune.budget import Controller, LadderSchedule, Rung, fill_to_target
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
 from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
-from espnet_prune.sites import Site
+from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
 
@@ -44,6 +44,7 @@ class L0Distill(LearningMethod):
     """
 
     emits_ladder: ClassVar[bool] = True
+    needs_units: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -106,7 +107,11 @@ class L0Distill(LearningMethod):
         gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - target)
         if gap <= self.config.budget.tolerance:
             return masks
-        return gated.hard_masks_at(target)[0]
+        masks = gated.hard_masks_at(target)[0]
+        gated_sites, sites = gated.gate_names(), gated.site_map.sites
+        fixed = {n: masks[n] for n in gated_sites if sites[n].kind not in UNIT_KINDS}
+        tolerance = self.config.budget.tolerance
+        return fill_to_target(masks, self.order(gated), gated.budget, target, tolerance, fixed)
 
 
 class L0(L0Distill):

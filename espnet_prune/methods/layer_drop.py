@@ -14,13 +14,14 @@ up to the target. The log and the plan say which blocks are gone and which one i
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import BLOCK, fill_to_target, keep_highest, resolve
-from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.errors import ConfigError, ModelError, TrainingError
 from espnet_prune.methods.base import DataMethod, Pass, unit_scores
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
@@ -119,8 +120,18 @@ def sparsity_without(gated: GatedModel, blocks: Sequence[str]) -> float:
 
 @torch.no_grad()
 def loss_without(gated: GatedModel, blocks: Sequence[str], passes: Sequence[Pass]) -> float:
-    """Mean loss of the passes where the named blocks alone are gone."""
+    """Mean loss of the passes where the named blocks alone are gone.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
     device = next(gated.model.parameters()).device
     masks = {name: mask.to(device) for name, mask in _closed(gated, blocks).items()}
     with holding(gated, masks):
-        return float(torch.stack([run().detach() for run in passes]).mean())
+        loss = float(torch.stack([run().detach() for run in passes]).mean())
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"layer_drop: without {', '.join(blocks)} the calibration loss is {loss}; is an "
+            "utterance too short for its transcript, or the model damaged?"
+        )
+    return loss

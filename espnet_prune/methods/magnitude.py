@@ -5,11 +5,12 @@ mean square rather than the norm, so that units of different sizes can be ranked
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import keep_highest, keep_same_share
+from espnet_prune.budget import fill_to_target, keep_highest, keep_same_share
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import WEIGHT, Site
@@ -20,14 +21,18 @@ class Magnitude(Method):
     """All units of the model are ranked together; sites end up with different widths."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        return keep_highest(unit_scores(gated, Site.magnitudes), gated.budget, self.target)
+        scores, tolerance = unit_scores(gated, Site.magnitudes), self.config.budget.tolerance
+        masks = keep_highest(scores, gated.budget, self.target)
+        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
 
 
 class UniformMagnitude(Method):
-    """Every site keeps the same share of its units, the largest."""
+    """Every site keeps the same share of its units, the largest; up to one, to hit the target."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        return keep_same_share(unit_scores(gated, Site.magnitudes), gated.budget, self.target)
+        scores, tolerance = unit_scores(gated, Site.magnitudes), self.config.budget.tolerance
+        masks = keep_same_share(scores, gated.budget, self.target)
+        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
 
 
 class UniformMagnitudeWeights(Method):
@@ -38,6 +43,8 @@ class UniformMagnitudeWeights(Method):
     Raises:
         ConfigError: a budget in MACs, of which single weights save none.
     """
+
+    needs_units: ClassVar[bool] = False
 
     @property
     def site_kinds(self) -> Sequence[str]:
@@ -52,6 +59,6 @@ class UniformMagnitudeWeights(Method):
         masks = {}
         for site in gated.site_map.of_kinds((WEIGHT,)):
             masks[site.name] = mask = torch.ones(site.units)
-            smallest = torch.argsort(site.magnitudes(), stable=True)
+            smallest = torch.argsort(site.magnitudes().cpu(), stable=True)
             mask[smallest[: round(self.target * site.units)]] = 0.0
         return masks

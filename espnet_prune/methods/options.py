@@ -14,7 +14,7 @@ class CalibrationConfig:
 
     Attributes:
         utterances: of the training set, drawn by the system's seed; all of them where there are
-            fewer. Kwon et al. take 2000 examples of text; speech is longer: ours.
+            fewer. The code of Kwon et al. takes 2048 examples of text; speech is longer: ours.
     """
 
     utterances: int = 256

@@ -61,8 +61,6 @@ class SelfPinching(LearningMethod):
     def check(self) -> None:
         """ConfigError where options don't go together."""
         self.options.controller.check_measure("pinching: controller", self.measure)
-        if not set(self.site_kinds) & set(UNIT_KINDS):
-            raise ConfigError(self._no_units())
 
     def make_gate(self, site: Site) -> Gate:
         """A threshold for a site of units; a branch goes when all of its units are gone."""

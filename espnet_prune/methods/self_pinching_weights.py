@@ -28,6 +28,7 @@ class SelfPinchingWeights(SelfPinching):
     """
 
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
+    needs_units: ClassVar[bool] = False
 
     def check(self) -> None:
         """ConfigError for MACs."""

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target
+from espnet_prune.budget import fill_to_target, resolve
+from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, WidthChoiceGate
 from espnet_prune.methods.base import unit_scores
 from espnet_prune.methods.l0_distill import L0Distill
@@ -29,6 +30,7 @@ class WidthSearch(L0Distill):
     """
 
     emits_ladder: ClassVar[bool] = False
+    needs_units: ClassVar[bool] = True
 
     def make_gate(self, site: Site) -> Gate:
         """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""
@@ -36,17 +38,40 @@ class WidthSearch(L0Distill):
             return FixedGate(site.units)
         return WidthChoiceGate(site.magnitudes(), self.config.nas, self.updates)
 
+    def parameter_groups(self, gated: GatedModel) -> list[dict]:
+        """Those of ``L0Distill``.
+
+        Raises:
+            ConfigError: the narrowest widths don't reach the target.
+        """
+        self._check_reach(gated)
+        return super().parameter_groups(gated)
+
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The most probable widths, shifted alike to the target; single units close what is left.
 
         The shift fixes the number of units of each site, the order which ones they are.
+
+        Raises:
+            ConfigError: the narrowest widths don't reach the target.
         """
+        self._check_reach(gated)
         masks = super().masks(gated)
         scores = self.order(gated)
         for name in scores:
             masks[name] = gated.gate(name).widest(int((masks[name] != 0).sum()))
         tolerance = self.config.budget.tolerance
         return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+
+    def _check_reach(self, gated: GatedModel) -> None:
+        names = unit_scores(gated, lambda site: site.name)
+        narrowest = {n: gated.gate(n).widest(int(gated.gate(n).widths[0])) for n in names}
+        most = float(gated.budget.sparsity(gated.budget.hard(resolve(gated.site_map, narrowest))))
+        if most < self.target - self.config.budget.tolerance:
+            raise ConfigError(
+                f"nas: fractions: {list(self.config.nas.fractions)}: the narrowest widths remove "
+                f"{most:.1%}, the target is {self.target:.1%}; add smaller ones, or lower it"
+            )
 
     def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """Each unit's place by magnitude, as a share of its site's units; the first ones stay."""

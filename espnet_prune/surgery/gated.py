@@ -94,7 +94,7 @@ class GatedModel(nn.Module):
         """Fixed masks whose sparsity is nearest to ``target``, and the shift that it took.
 
         Rounding per site can leave FLOP's masks off the learned size. One shift, added to every
-        log_alpha before rounding, is found by bisection; this project's own rule.
+        log_alpha before zeros are counted, is found by bisection; this project's own rule.
         """
         return masks_at_sparsity(
             self._deterministic, self.budget, target, -SHIFT_LIMIT, SHIFT_LIMIT
@@ -166,7 +166,7 @@ class GatedModel(nn.Module):
         return [
             site.block
             for name, site in branches.items()
-            if bool(masks[name].any() if name in masks else True)
+            if all(bool(masks[n].any()) for n in (name, name.rpartition(".")[0]) if n in masks)
         ]
 
     def _clear_masks(self, module: nn.Module, inputs: tuple, output: object) -> None:
