@@ -1,12 +1,13 @@
 """Reads a row of systems.yaml: a method with its target, or one size of another row's run."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from espnet_prune.budget.schedule import check_rising
 from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.prune_task import SystemConfig
-from espnet_prune.methods import METHODS
+from espnet_prune.methods import METHODS, MethodConfig
 
 TAKEN_FROM = "taken_from"
 OWN_KEYS = {TAKEN_FROM, "target", "training"}  # of a system that is a rung of another's ladder
@@ -32,9 +33,21 @@ def read_system(path: Path, name: str) -> SystemConfig:
     if system.method not in METHODS:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
+    _check_read(system, where)
     if system.ladder is not None:
         _check_ladder(system, where)
     return system
+
+
+def _check_read(system: SystemConfig, where: str) -> None:
+    """ConfigError for an option that the system's method doesn't read."""
+    options = {field.name for field in fields(MethodConfig)}
+    reads = METHODS[system.method].reads
+    for key in sorted(options & set(system.options) - reads):
+        raise ConfigError(
+            f"{where}: options: {key}: the method {system.method} doesn't read it; leave it out, "
+            f"it reads {', '.join(sorted(reads))}"
+        )
 
 
 def _check_ladder(system: SystemConfig, where: str) -> None:
@@ -60,7 +73,7 @@ def _check_ladder(system: SystemConfig, where: str) -> None:
 
 def _rung(path: Path, where: str, row: dict, systems: dict) -> SystemConfig:
     source = row[TAKEN_FROM]
-    if source not in systems:
+    if not isinstance(source, str) or source not in systems:
         raise ConfigError(
             f"{where}: {TAKEN_FROM}: there is no system '{source}'{nearest(source, systems)}"
         )

@@ -113,7 +113,7 @@ class PinchingConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Options of every method; what a method doesn't learn, it doesn't read.
+    """Options of every method; ``Method.reads`` names those that one reads.
 
     Attributes:
         sites: kinds of sites that get a gate; their units are the sparsity's denominator.
@@ -169,6 +169,10 @@ class MethodConfig:
             )
 
 
+# What every method reads: its sites and their size, and what its finetuning takes from it.
+COMMON = frozenset(("sites", "decoder", "budget", "clip", "distillation", "continue_schedule"))
+
+
 class Method(ABC):
     """One way to make a model smaller.
 
@@ -184,6 +188,7 @@ class Method(ABC):
         from_scratch: whether the weights are drawn anew after the cut.
         emits_ladder: whether one run can give several sizes.
         needs_units: whether it can't do without sites of units.
+        reads: names of the options (fields of ``MethodConfig``) that it reads.
         target_range: least and largest target that it takes.
     """
 
@@ -192,6 +197,7 @@ class Method(ABC):
     from_scratch: ClassVar[bool] = False
     emits_ladder: ClassVar[bool] = False
     needs_units: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = COMMON
 
     def __init__(
         self,
@@ -362,6 +368,7 @@ class LearningMethod(Method):
     """A method that learns its masks together with the weights."""
 
     learns_masks: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = COMMON | {"warmup_fraction"}
 
     @abstractmethod
     def target_now(self, gated: GatedModel) -> float:

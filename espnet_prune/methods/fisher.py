@@ -19,6 +19,7 @@ Retraining-free there; here finetuned with as many updates as every other system
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ from espnet_prune.surgery.rescale import rescale
 
 class FisherMask(DataMethod):
     """Search, rearrangement and rescaling on calibration utterances."""
+
+    reads: ClassVar[frozenset[str]] = DataMethod.reads | {"calibration", "fisher"}
 
     def masks(self, gated: GatedModel, passes: Sequence[Pass] = ()) -> Mapping[str, Tensor]:
         """The resolved masks (units,) of all sites; kept units have their factors as values."""

@@ -6,6 +6,7 @@ how `benchmarks/torch_pruning_scores.py` sets Torch-Pruning beside the methods h
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,8 @@ from espnet_prune.surgery import GatedModel
 
 class Importance(Method):
     """The units of lowest score go, over all scored sites together; other sites stay whole."""
+
+    reads: ClassVar[frozenset[str]] = Method.reads | {"importance"}
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved masks of all sites.

@@ -45,6 +45,11 @@ class L0Distill(LearningMethod):
 
     emits_ladder: ClassVar[bool] = True
     needs_units: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = LearningMethod.reads | {
+        "gate",
+        "gate_learning_rate",
+        "controller",
+    }
 
     def __init__(
         self,

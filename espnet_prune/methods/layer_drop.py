@@ -16,6 +16,7 @@ up to the target. The log and the plan say which blocks are gone and which one i
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class LayerDrop(DataMethod):
     Raises:
         ConfigError: even spaces over encoder and decoder, which are no one depth.
     """
+
+    reads: ClassVar[frozenset[str]] = DataMethod.reads | {"calibration", "layer_drop"}
 
     def check(self) -> None:
         """ConfigError for even spaces over two stacks."""

@@ -45,6 +45,7 @@ class UniformMagnitudeWeights(Method):
     """
 
     needs_units: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = Method.reads - {"sites", "decoder"}
 
     @property
     def site_kinds(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ its units, where the paper drops whole layers afterwards.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ SAME = 1e-4  # relative difference of magnitudes that another machine's sums may
 
 class ModuleError(Method):
     """Units are ranked by the measured error of their group for each parameter that it costs."""
+
+    reads: ClassVar[frozenset[str]] = Method.reads | {"module_error"}
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved masks of all sites.

@@ -52,6 +52,7 @@ class SelfPinching(LearningMethod):
     """
 
     band_strength: ClassVar[float] = BAND_STRENGTH_UNITS
+    reads: ClassVar[frozenset[str]] = LearningMethod.reads | {"pinching"}
 
     @property
     def options(self) -> PinchingConfig:

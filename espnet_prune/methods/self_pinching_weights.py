@@ -29,6 +29,7 @@ class SelfPinchingWeights(SelfPinching):
 
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
     needs_units: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = SelfPinching.reads - {"sites", "decoder"}
 
     def check(self) -> None:
         """ConfigError for MACs."""

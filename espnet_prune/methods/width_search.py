@@ -31,6 +31,7 @@ class WidthSearch(L0Distill):
 
     emits_ladder: ClassVar[bool] = False
     needs_units: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = (L0Distill.reads | {"nas"}) - {"gate"}
 
     def make_gate(self, site: Site) -> Gate:
         """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""

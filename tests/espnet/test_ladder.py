@@ -54,6 +54,7 @@ def test_a_rung_has_all_but_its_size_from_the_run(tmp_path):
         ("{method: self_pinching, ladder: [0.3]}", "self_pinching gives one size a run"),
         ("{method: nas, ladder: [0.3]}", "nas gives one size a run"),
         ("{taken_from: l0_7, target: 0.3}", "no system 'l0_7' .did you mean 'l0_70'"),
+        ("{taken_from: [plain], target: 0.3}", r"no system '\['plain'\]'"),
         ("{taken_from: plain, target: 0.3}", r"'plain' has no ladder.*`ladder: \[0.3\]`"),
         ("{taken_from: mine, target: 0.3}", "'mine' has no ladder"),
         ("{taken_from: l0_70, target: 0.4}", r"0.4 is no rung of 'l0_70'; choose.*\[0.3, 0.5\]"),

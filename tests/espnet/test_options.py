@@ -154,6 +154,27 @@ def test_an_unknown_system_or_method_is_named(tmp_path):
         read_system(path, "other")
 
 
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("magnitude", "fisher: {rescale: false}"),
+        ("l0_distill", "nas: {initial_full: 0.5}"),
+        ("nas", "gate: {settle_fraction: 0.4}"),
+        ("fisher", "controller: {kind: constraint}"),
+        ("self_pinching", "gate_learning_rate: 0.1"),
+        ("self_pinching_weights", "sites: [head]"),
+    ],
+)
+def test_an_option_that_the_method_does_not_read_is_an_error(tmp_path, method, key):
+    from espnet_prune.espnet.systems import read_system
+
+    path = tmp_path / "systems.yaml"
+    path.write_text(f"systems:\n  one: {{method: {method}, target: 0.5, options: {{{key}}}}}\n")
+    name = key.partition(":")[0]
+    with pytest.raises(ConfigError, match=f"one: options: {name}: the method {method} doesn't"):
+        read_system(path, "one")
+
+
 @pytest.mark.parametrize("missing", ["max_epoch", "num_iters_per_epoch"])
 def test_what_schedules_are_counted_by_must_be_there(tmp_path, missing):
     from espnet_prune.espnet.prune_task import PruneTask
