@@ -51,3 +51,8 @@ def make_system(experiment, name: str, method: str, seed: int = 0, complete: boo
         site = {"kind": "head", "block": 0, "units": 4, "kept": [0, 2]}
         plan = {"schema": 1, "sites": {"block.0.attention.heads": site}}
         (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def edit(path, **values) -> None:
+    """Puts other values into an object of JSON."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))

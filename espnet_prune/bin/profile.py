@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rtf, speedup = result["rtf"], result["speedup"]
     joint = f", joint {rtf['joint']:.3f}" if "joint" in rtf else ""
     print(
-        f"{args.system.name}: encoder {speedup['encoder']:.2f} times as fast as dense "
+        f"{args.system.resolve().name}: encoder {speedup['encoder']:.2f} times as fast as dense "
         f"({speedup['predicted']:.2f} by its MACs alone); real-time factors: "
         f"encoder {rtf['encoder']:.4f}, greedy {rtf['ctc_greedy']:.4f}{joint} "
         f"({rtf['threads']} thread, batch 1)"

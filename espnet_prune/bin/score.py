@@ -6,6 +6,7 @@ decoded in int8 is compared with the others in floating point.
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def _normalisation(how: str) -> str | None:
     return normalisation_name()
 
 
+def _folder_name(folder: Path) -> str:
+    """Also of ``.``."""
+    return folder.resolve().name
+
+
+def _check_names(others: Sequence[Path]) -> None:
+    """ConfigError if two of them would have one place in score.json."""
+    from espnet_prune.errors import ConfigError
+
+    counts = Counter(map(_folder_name, others))
+    name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        paths = ", ".join(str(other) for other in others if _folder_name(other) == name)
+        raise ConfigError(
+            f"--compare_with: {count} systems are called {name} ({paths}), but score.json names "
+            "them by their folders; give each once, and rename the folders that are alike"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Scores and prints one line a mode."""
     from espnet_prune.data.kaldi_dir import read_map
@@ -67,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.io_atomic import write_json
 
     args = get_parser().parse_args(argv)
+    _check_names(args.compare_with)
     reference = _normalised(read_map(args.data / "text"), args.normalise)
     folder = args.system / "decode" / args.set
     hypotheses = sorted(folder.glob("*/hyp"))
@@ -86,11 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             p_values.append(f"p {result.p_vs_teacher:.3g} against the teacher")
         for other in (other for other in args.compare_with if other in theirs):
             p_value = score(reference, own, theirs[other]).p_vs_teacher
-            record.setdefault("p_vs", {})[other.name] = p_value
-            p_values.append(f"p {p_value:.3g} against {other.name}")
+            record.setdefault("p_vs", {})[_folder_name(other)] = p_value
+            p_values.append(f"p {p_value:.3g} against {_folder_name(other)}")
         write_json(path.parent / "score.json", record)
         print(
-            f"{args.system.name} {args.set}/{path.parent.name}: {result.wer:.2f}% WER "
+            f"{_folder_name(args.system)} {args.set}/{path.parent.name}: {result.wer:.2f}% WER "
             f"({result.errors} of {result.words} words, "
             f"{', '.join([f'95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}', *p_values])})"
         )

@@ -19,11 +19,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints or writes the table."""
+    from espnet_prune.evaluate.out_path import check_out_file
     from espnet_prune.evaluate.paper_table import paper_table, read_reports
     from espnet_prune.io_atomic import write_text
     from espnet_prune.provenance import command_line
 
     args = get_parser().parse_args(argv)
+    if args.out is not None:
+        check_out_file(args.out)
     text = paper_table(args.paper, read_reports(args.reports), command_line())
     if args.out is None:
         print(text, end="")

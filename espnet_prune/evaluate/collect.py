@@ -11,14 +11,19 @@ made yet is null, never invented.
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.errors import DataError
-from espnet_prune.io_atomic import read_json
+from espnet_prune.evaluate.stage_results import (
+    SCHEMA,
+    read_profile,
+    read_record,
+    read_result,
+    read_score,
+)
 
-SCHEMA = 1
 TEACHER = "teacher"
 SINGLE_WEIGHTS = "_weights"  # how the names of methods end that prune single weights
 TEACHER_WEIGHTS = "model/model.safetensors"
@@ -61,28 +66,17 @@ def collect(experiment: Path, corpus: str) -> dict:
     Raises:
         DataError: there is no system, or a file isn't what its stage writes; names it.
     """
-    folders = sorted(path.parent for path in experiment.glob("*/system.json"))
+    folders = system_folders(experiment)
     if not folders:
         raise DataError(f"{experiment}: no <system>/system.json; run the stages before the report")
-    folders.sort(key=lambda folder: (folder.name != TEACHER, folder.name))
     systems = [system_entry(folder) for folder in folders]
     return {"schema": SCHEMA, "corpus": corpus, "experiment": experiment.name, "systems": systems}
 
 
-def read_result(path: Path, keys: Sequence[str] = ()) -> dict:
-    """A JSON file of a stage: an object of this schema with the given keys.
-
-    Raises:
-        DataError: it isn't; names the file and what is wrong.
-    """
-    value = read_json(path)
-    again = "remove it and run its stage again"
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise DataError(f'{path}: an object with "schema": {SCHEMA} was expected; {again}')
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise DataError(f"{path}: it lacks {', '.join(missing)}; {again}")
-    return value
+def system_folders(experiment: Path) -> list[Path]:
+    """The folders of the systems, the teacher's first, then as their names sort."""
+    folders = (path.parent for path in experiment.glob("*/system.json"))
+    return sorted(folders, key=lambda folder: (folder.name != TEACHER, folder.name))
 
 
 def system_entry(folder: Path) -> dict:
@@ -94,10 +88,8 @@ def system_entry(folder: Path) -> dict:
     Raises:
         DataError: a file isn't what its stage writes; names it.
     """
-    record = read_result(folder / "system.json", ("name",))
-    path = folder / "profile.json"
-    keys = ("macs_per_second", "rtf", "speedup")
-    profile = read_result(path, keys) if path.exists() else {}
+    record, path = read_record(folder / "system.json"), folder / "profile.json"
+    profile = read_profile(path) if path.exists() else {}
     seconds = record.get("train_seconds") or {}
     asked = (record.get("prune_conf") or {}).get("system") or {}
     return {
@@ -158,7 +150,7 @@ def portable(command: str, system: Path) -> str:
 
 
 def _score(path: Path) -> dict:
-    score = read_result(path, ("errors", "words", "wer", "ci95"))
+    score = read_score(path)
     return {key: score.get(key) for key in SCORE_KEYS}
 
 
@@ -168,7 +160,8 @@ def kept_widths(experiment: Path) -> dict[str, list[SiteWidth]]:
     Raises:
         DataError: a plan is damaged; names it.
     """
-    return {p.parent.name: plan_widths(p) for p in sorted(experiment.glob("*/plan.json"))}
+    plans = (folder / "plan.json" for folder in system_folders(experiment))
+    return {plan.parent.name: plan_widths(plan) for plan in plans if plan.exists()}
 
 
 def plan_widths(path: Path) -> list[SiteWidth]:
@@ -197,10 +190,11 @@ def progress_curves(experiment: Path) -> dict[str, Mapping[str, list[float]]]:
         DataError: a cell isn't a number; names file and line.
     """
     curves = {}
-    for path in sorted(experiment.glob("*/prune/progress.csv")):
-        columns = read_progress(path)
+    for folder in system_folders(experiment):
+        path = folder / "prune" / "progress.csv"
+        columns = read_progress(path) if path.exists() else {}
         if columns:
-            curves[path.parent.parent.name] = columns
+            curves[folder.name] = columns
     return curves
 
 

@@ -7,7 +7,6 @@ alone, by the runtime that decoded; where they weren't measured, there is no cha
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate.collect import TEACHER, collect
+from espnet_prune.evaluate.group_names import common_name, told_apart
 from espnet_prune.evaluate.report import UNNAMED, distinguishing_names
 from espnet_prune.evaluate.tables import Line, named_systems, wer_keys
 from espnet_prune.export.int8 import INT8_MODES, ONNX_INT8, TORCH, base_mode, by_onnx
@@ -268,31 +268,19 @@ def curves_of(lines: Sequence[Line]) -> list[Curve]:
         options = json.dumps(system["options"], sort_keys=True)
         groups[experiment, system["method"], options, run].append((name, system))
     curves = [_curve(members) for members in groups.values()]
-    labels = [curve.label for curve in curves]
-    return [
-        curve if labels.count(curve.label) == 1 else replace(curve, label=_longer(curve))
-        for curve in curves
-    ]
-
-
-def _longer(curve: Curve) -> str:
-    """A label that no other curve has: of two whose systems' names begin alike."""
-    return f"{curve.label}: {', '.join(curve.systems)}"
+    labels = told_apart([curve.label for curve in curves], [curve.systems for curve in curves])
+    return [replace(curve, label=label) for curve, label in zip(curves, labels, strict=True)]
 
 
 def _curve(members: Sequence[Line]) -> Curve:
     names = tuple(name for name, _ in members)
     systems = [system for _, system in members]
     method = str(systems[0]["method"])
-    begin = os.path.commonprefix(names)
-    if len(names) > 1:  # l0_30 and l0_50: not the digit that both may begin with
-        begin = begin.rstrip("0123456789").rstrip("_-.") or method
-    label = begin if method in begin else f"{begin} ({method})"
     present = {system["name"] for system in systems}
     shared = [s["shared"] for s in systems if s["shared"] and s["shared"]["system"] in present]
     seconds = [system["train_seconds"] for system in systems]
     return Curve(
-        label=label,
+        label=common_name(names, method),
         method=method,
         systems=names,
         train_seconds=None

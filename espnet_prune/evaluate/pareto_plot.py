@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from espnet_prune.evaluate.collect import TEACHER
+from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.pareto import Chart, Curve, Point
 from espnet_prune.evaluate.plots import COLOURS, save, subplots
 from espnet_prune.io_atomic import write_json
@@ -50,7 +51,11 @@ def write_pareto(
 
     Returns:
         The PNG of each figure, and the JSON file last.
+
+    Raises:
+        ConfigError: the folder is a file.
     """
+    check_out_folder(out)
     figures = {}
     for key, drawn in charts.items():
         name = re.sub(r"[^\w.-]+", "_", key)

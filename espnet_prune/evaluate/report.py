@@ -8,12 +8,15 @@ from pathlib import Path
 
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate import plots, tables
-from espnet_prune.evaluate.collect import SCHEMA, collect, kept_widths, progress_curves, read_result
+from espnet_prune.evaluate.collect import collect, kept_widths, progress_curves
+from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.page import Picture, render_page
+from espnet_prune.evaluate.stage_results import SCHEMA, read_result
 from espnet_prune.io_atomic import write_json, write_text
 
 REPORT_FOLDER = "report"
 REPORT_FILE = "report.json"
+SIZE, WIDTHS, TRAINING = "wer_against_size", "widths", "training"  # what pictures are called
 UNNAMED = "unnamed"
 
 
@@ -33,6 +36,7 @@ def write_report(
         The table as plain text, and the paths of RESULTS.md and the page.
 
     Raises:
+        ConfigError: the report's folder is a file.
         DataError: an experiment has no system or is given twice, or a file is damaged.
     """
     labels = distinguishing_names(experiments)
@@ -40,6 +44,7 @@ def write_report(
     for report, label in zip(reports, labels, strict=True):
         report["experiment"] = label
     out = out or _default_folder(experiments, labels)
+    check_out_folder(out)
     merged = reports[0] if len(reports) == 1 else {"schema": SCHEMA, "experiments": reports}
     results, page = out / "RESULTS.md", out / "index.html"
     # All is read before anything is drawn, so that a damaged file leaves no half of a report.
@@ -51,10 +56,13 @@ def write_report(
         }
         for read in (kept_widths, progress_curves)
     )
+    another_before = (out / REPORT_FILE).exists()
     pictures = _plots(tables.named_systems(reports), shapes, curves, out)
     write_json(out / REPORT_FILE, merged)
     write_text(results, tables.markdown(reports, command))
     write_text(page, render_page(reports, pictures, command))
+    if another_before:  # else pictures that are called alike may be anybody's
+        _remove_others(out, pictures)
     return tables.plain_text(reports), results, page
 
 
@@ -95,19 +103,32 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)
 
 
+def _picture(out: Path, kind: str, name: str) -> Path:
+    return out / _file_name(f"{kind}_{name}.png")
+
+
+def _remove_others(out: Path, pictures: Sequence[Picture]) -> None:
+    """Pictures of an earlier report whose system, set or mode is gone."""
+    kept = {picture.path for picture in pictures}
+    for kind in (SIZE, WIDTHS, TRAINING):
+        for path in out.glob(f"{kind}_*.png"):
+            if path not in kept:
+                path.unlink()
+
+
 def _plots(
     systems: Sequence[tuple[str, dict]], shapes: Mapping, curves: Mapping, out: Path
 ) -> list[Picture]:
     found = []
     for key in tables.wer_keys([system for _, system in systems]):
-        path = out / _file_name(f"wer_against_size_{key}.png")
+        path = _picture(out, SIZE, key)
         if plots.plot_wer_against_size(systems, key, path):
             found.append(Picture(path, f"WER against size, {key}"))
     for name, sites in shapes.items():
-        path = plots.plot_widths(name, sites, out / _file_name(f"widths_{name}.png"))
+        path = plots.plot_widths(name, sites, _picture(out, WIDTHS, name))
         found.append(Picture(path, f"{name}: units kept by layer and kind"))
     for name, columns in curves.items():
-        path = plots.plot_training(name, columns, out / _file_name(f"training_{name}.png"))
+        path = plots.plot_training(name, columns, _picture(out, TRAINING, name))
         title = f"{name}: sparsity, multipliers and losses of the pruning stage"
         found.append(Picture(path, title))
     return found

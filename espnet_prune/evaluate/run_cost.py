@@ -37,6 +37,7 @@ class Corpus:
     def __post_init__(self) -> None:
         for name in ("train_hours", "utterance_seconds", "tokens_per_second"):
             check_range(f"--{name}", getattr(self, name), 1e-6, 1e9)
+        check_range("--valid_hours", self.valid_hours, 0, 1e9)
         for factor in self.speed_factors:
             check_range("--speed_factors", factor, 0.1, 10.0)
 

@@ -25,6 +25,7 @@ from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem
 from espnet_prune.espnet.decoding import is_whisper_folder, model_files
 from espnet_prune.espnet.probe import Probe, Utterance
+from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.wer import count_errors
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import file_digest
@@ -100,11 +101,12 @@ def sensitivity(
         What ``sensitivity.json`` holds; None for a share.
 
     Raises:
-        ConfigError: ``out`` was begun with another model, data or config.
+        ConfigError: ``out`` is a file, or was begun with another model, data or config.
         DataError: an utterance can't be used; names it.
         EnvironmentProblem: a process died.
         ModelError: a model without CTC that is no Whisper, or one that can't be loaded or pruned.
     """
+    check_out_folder(out)
     digest = file_digest(_weights_of(model))
     made_by = {"model": digest, "data": fingerprint(data), **asdict(config)}
     check_same(out, made_by, BEGUN)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights
+from espnet_prune.evaluate.group_names import common_name, told_apart
 
 NOT_RUN = "not run"
 NOT_APPLICABLE = "-"
@@ -215,16 +216,19 @@ def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
         for system in report["systems"]:
             options = json.dumps(system["options"], sort_keys=True)
             ladder = " of a ladder" if system["shared"] or system["ladder"] else ""
-            key = (prefix, f"{system['method']}{ladder}", system["target"], options)
+            key = (prefix, system["method"], ladder, system["target"], options)
             groups[key].append(system)
-    rows = []
-    for (prefix, method, target, _), systems in groups.items():
+    labels, members, rows = [], [], []
+    for (prefix, method, ladder, target, _), systems in groups.items():
         seeds = {system["seed"] for system in systems}
         if len(seeds) < 2 or target is None:
             continue
-        cells = [_mean([s["wer"][key]["wer"] for s in systems if key in s["wer"]]) for key in keys]
-        rows.append([f"{prefix}{method} at {target:.0%}, {len(seeds)} seeds", *cells])
-    return rows
+        names = [system["name"] for system in systems]
+        name = f"{prefix}{common_name(names, str(method))}{ladder}"
+        labels.append(f"{name} at {100 * target:g}%, {len(seeds)} seeds")
+        members.append(names)
+        rows.append([_mean([s["wer"][k]["wer"] for s in systems if k in s["wer"]]) for k in keys])
+    return [[label, *row] for label, row in zip(told_apart(labels, members), rows, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -8,8 +8,9 @@ sclite mode, which breaks ties otherwise, give other totals. sclite gets the wor
 symbols, so that case, parentheses and encodings mean nothing special to it.
 
 The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
-matched-pair test: signs of the differences of errors per utterance are flipped at random, two-sided
-(a permutation form of the matched-pairs test of Gillick and Cox 1989, utterances as segments).
+matched-pair test: the share of all ways to flip the signs of the differences of errors per
+utterance whose sum is as extreme, two-sided (a permutation form of the matched-pairs test of
+Gillick and Cox 1989, utterances as segments). It is exact: nothing is drawn at random.
 """
 
 import re
@@ -174,30 +175,40 @@ def interval(errors: numpy.ndarray, words: numpy.ndarray, seed: int = SEED) -> t
     return float(low), float(high)
 
 
-def matched_pairs(errors: numpy.ndarray, others: numpy.ndarray, seed: int = SEED) -> float:
+def matched_pairs(errors: numpy.ndarray, others: numpy.ndarray) -> float:
     """Two-sided p that two systems make equally many errors on the same utterances.
 
+    Differences are whole numbers, so the distribution of their sum under flipped signs is a
+    convolution of one binomial distribution for each size of a difference: tenths of a second for
+    30,000 utterances. All its terms are positive and are added as they are, without a Fourier
+    transform, so that a small p has the digits of a large one.
+
     Args:
-        errors: (utterances,), of one system.
+        errors: (utterances,) whole numbers, of one system.
         others: (utterances,), of the other.
-        seed: of the permutations.
+
+    Returns:
+        Above 0: the smallest normal float stands for any smaller p.
     """
-    from scipy.stats import permutation_test
+    from scipy.stats import binom
 
     differences = errors - others
-    differences = differences[differences != 0]
-    if len(differences) < 2:  # either sign of a single difference is equally extreme
+    total = abs(int(differences.sum()))
+    if total == 0:  # every way to flip is as extreme
         return 1.0
-    result = permutation_test(
-        (differences,),
-        numpy.sum,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES - 1,
-        batch=1000,
-        rng=numpy.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    sizes, counts = numpy.unique(abs(differences[differences != 0]), return_counts=True)
+    # The sizes that become negative add up to at most this where the sum is as extreme; the
+    # distribution is symmetric, so its other tail is as heavy.
+    most = (int(abs(differences).sum()) - total) // 2
+    chances = numpy.zeros(most + 1)  # of what the negative ones add up to
+    chances[0] = 1.0
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        flipped = binom.pmf(numpy.arange(count + 1), count, 0.5)
+        for start in range(min(size, most + 1)):
+            part = chances[start::size]
+            part[:] = numpy.convolve(part, flipped[: len(part)])[: len(part)]
+    tiny = float(numpy.finfo(float).tiny)
+    return min(1.0, max(tiny, 2 * float(chances.sum())))
 
 
 def score(

@@ -165,6 +165,16 @@ def test_another_json_file_is_refused(tmp_path, capsys):
     assert "it isn't a report.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("", "it is a folder; a file was expected"), ("file/P1.md", "file is a file; a folder")],
+)
+def test_a_place_where_no_file_can_be_written_is_refused(tmp_path, capsys, out, message):
+    (tmp_path / "file").write_text("x")
+    assert run_main(main, ["--paper", "P1", "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_every_published_row_has_a_source_and_a_figure():
     for paper in read_papers().values():
         for row in paper.rows:

@@ -5,10 +5,10 @@ import json
 import shutil
 
 import pytest
-from made_up_experiment import make_system
+from made_up_experiment import edit, make_system
 
 from espnet_prune.bin.pareto import main
-from espnet_prune.errors import DataError
+from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.evaluate import pareto_plot
 from espnet_prune.evaluate.pareto import Curve, charts, curves_of, pareto_front, read_systems
 
@@ -22,10 +22,6 @@ SYSTEMS = {
     "single_30": (700, 5.2, 1.3, None),
     "single_70": (300, 9.5, 1.9, None),
 }
-
-
-def edit(path, **values) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def leave_out(mode: str, experiment) -> None:
@@ -65,7 +61,7 @@ def experiment(tmp_path):
     folder = tmp_path / "exp" / "base"
     for name, (kept, wer, speedup, shared) in SYSTEMS.items():
         make_system(folder, name, "teacher" if name == "teacher" else "l0_distill")
-        params = {"total": {"kept": kept, "dense": 1000}}
+        params = dict.fromkeys(("encoder", "total"), {"kept": kept, "dense": 1000})
         edit(folder / name / "system.json", params=params, shared=shared)
         if name == "ladder_70":
             edit(folder / name / "system.json", prune_conf=RUN)
@@ -288,3 +284,9 @@ def test_without_scores_the_stage_is_named(tmp_path):
     make_system(tmp_path / "base", "teacher", "teacher", complete=False)
     with pytest.raises(DataError, match=r"no scores; run stage 11 \(score\) first"):
         main([str(tmp_path / "base")])
+
+
+def test_a_file_in_the_folders_place_is_refused(experiment, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="file is a file; a folder was expected"):
+        main([str(experiment), "--out", str(tmp_path / "file")])

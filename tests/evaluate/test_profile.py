@@ -177,7 +177,9 @@ def arguments(experiment, data, config) -> list[str]:
     return [*map(str, folders), "--config", str(config), "--data", str(data)]
 
 
-def test_main_measures_once_and_again_if_the_model_changed(experiment, data, tmp_path, capsys):
+def test_main_measures_once_and_again_if_the_model_changed(
+    experiment, data, tmp_path, capsys, monkeypatch
+):
     config = tmp_path / "profile.yaml"
     values = {f: getattr(QUICK, f) for f in QUICK.__dataclass_fields__}
     config.write_text(yaml.safe_dump(values))
@@ -192,8 +194,10 @@ def test_main_measures_once_and_again_if_the_model_changed(experiment, data, tmp
     state = torch.load(weights, weights_only=True)
     state["ctc.ctc_lo.bias"] += 1
     torch.save(state, weights)
-    assert main(command) == 0
+    monkeypatch.chdir(experiment / "small")
+    assert main([*command, "--system", "."]) == 0
     assert (experiment / "small" / "profile.json").read_text() != first
+    assert capsys.readouterr().out.startswith("small: encoder ")
 
 
 def test_a_missing_model_and_a_wrong_key_are_clear(experiment, data, tmp_path, capsys):

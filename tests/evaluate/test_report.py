@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from made_up_experiment import make_system
+from made_up_experiment import edit, make_system
 
 from espnet_prune.bin.report import main
-from espnet_prune.errors import DataError
+from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.evaluate import plots
 from espnet_prune.evaluate.collect import (
     SiteWidth,
     collect,
@@ -17,6 +18,7 @@ from espnet_prune.evaluate.collect import (
 from espnet_prune.evaluate.plots import plot_widths, width_grids
 from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
+from espnet_prune.io_atomic import write_text
 
 PARTS = ("index.html", "RESULTS.md", "report.json")
 
@@ -28,6 +30,21 @@ def experiment(tmp_path):
     make_system(folder, "l0_50", "l0_distill")
     make_system(folder, "l0_50_seed1", "l0_distill", seed=1)
     return folder
+
+
+@pytest.fixture
+def empty_pictures(monkeypatch):
+    """Every picture's file is there; nothing is drawn into it, which takes most of the time."""
+
+    def save(figure, *paths):
+        from matplotlib import pyplot
+
+        pyplot.close(figure)
+        for path in paths:
+            write_text(path, "")
+        return paths[0]
+
+    monkeypatch.setattr(plots, "save", save)
 
 
 def test_report_has_the_schema(experiment, capsys):
@@ -53,7 +70,7 @@ def test_page_is_self_contained_and_plots_are_there(experiment):
     assert 'src="http' not in page
     results = (experiment / "report" / "RESULTS.md").read_text()
     assert "python -m example" in results
-    assert "| l0_distill at 50%, 2 seeds | 5.50 ± 0.71 (sd of 2) | 5.50 ± 0.71" in results
+    assert "| l0 (l0_distill) at 50%, 2 seeds | 5.50 ± 0.71 (sd of 2) | 5.50 ± 0.71" in results
 
 
 def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
@@ -72,10 +89,6 @@ def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
     column = [name.strip(" |") for name in header].index("test/ctc_prefix")
     assert row[column].startswith("4.25") and teacher[column].startswith("not run")
     assert (experiment / "report" / "wer_against_size_test_ctc_prefix.png").exists()
-
-
-def edit(path, **values) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def test_other_options_are_no_other_seed(experiment):
@@ -173,7 +186,7 @@ def test_what_several_sizes_share_is_marked(experiment, capsys):
     results = (experiment / "report/RESULTS.md").read_text()
     assert "; its run also gave the sizes 0.3;" in results
     assert "; its first 6 updates and 1 s are those of l0_50;" in results
-    assert "l0_distill of a ladder at 50%, 2 seeds" in results
+    assert "l0 (l0_distill) of a ladder at 50%, 2 seeds" in results
     report = json.loads((experiment / "report/report.json").read_text())
     assert [s["shared"] for s in report["systems"]] == [None, None, shared]
 
@@ -331,6 +344,33 @@ def test_a_damaged_file_is_named(experiment, name, text):
     (experiment / "l0_50" / name).write_text(text)
     with pytest.raises(DataError, match=name):
         main([str(experiment), "--corpus", "made_up"])
+
+
+def test_a_file_in_the_reports_place_is_refused(experiment, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for out in ("file", "file/below"):
+        with pytest.raises(ConfigError, match="file is a file; a folder was expected"):
+            main([str(experiment), "--out", str(tmp_path / out)])
+
+
+def test_only_systems_of_the_report_have_pictures(experiment, empty_pictures):
+    """What has no row any longer, because its record was removed, has none either."""
+    main([str(experiment)])
+    pictures = experiment / "report"
+    (pictures / "drawn_by_somebody.png").write_bytes(b"")
+    gone = {f"{kind}_l0_50_seed1.png" for kind in ("widths", "training")}
+    before = {path.name for path in pictures.glob("*.png")}
+    (experiment / "l0_50_seed1" / "system.json").unlink()
+    main([str(experiment)])
+    assert gone < before
+    assert {path.name for path in pictures.glob("*.png")} == before - gone
+    assert "l0_50_seed1" not in (pictures / "index.html").read_text()
+
+
+def test_a_first_report_leaves_what_is_in_its_folder(experiment, tmp_path, empty_pictures):
+    (tmp_path / "training_of_mine.png").write_bytes(b"")
+    main([str(experiment), "--out", str(tmp_path)])
+    assert (tmp_path / "training_of_mine.png").exists()
 
 
 def test_progress_may_lack_columns_and_cells(experiment):

@@ -190,6 +190,12 @@ def test_another_choice_of_data_or_model_is_refused(model, data, out, tmp_path):
         sensitivity(tmp_path, data, CONFIG, folder)
 
 
+def test_a_file_in_the_results_place_is_refused(model, data, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="file is a file; a folder was expected"):
+        sensitivity(model, data, CONFIG, tmp_path / "file")
+
+
 def test_the_main_prints_the_worst_and_draws(model, data, out, tmp_path, capsys):
     folder = shutil.copytree(out, tmp_path / "out")
     words = ["--model", str(model), "--data", str(data), "--out", str(folder)]

@@ -1,10 +1,14 @@
 """Scoring: both tools agree, intervals and p-values behave."""
 
+import itertools
 import random
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy
 import pytest
+from scipy.stats import binom
 
 from espnet_prune.bin import run_main
 from espnet_prune.bin.score import main
@@ -106,6 +110,15 @@ def test_interval_narrows_with_more_utterances():
     assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
 
 
+def test_the_interval_of_one_word_utterances_is_the_binomial_one():
+    """Errors of a resample are then binomial; the bounds of 90% would be 3 errors further in."""
+    utterances, wrong = 400, 100
+    errors = numpy.arange(utterances) < wrong
+    bounds = interval(errors.astype(int), numpy.ones(utterances, dtype=int))
+    counts = binom.ppf([0.025, 0.975], utterances, wrong / utterances)
+    assert [bound * utterances / 100 for bound in bounds] == pytest.approx(counts, abs=1)
+
+
 def test_equal_systems_are_not_different_and_clearly_different_ones_are():
     reference, good = corpus(0.02, 0.0)
     _, bad = corpus(0.4, 0.5)
@@ -118,6 +131,44 @@ def test_p_value_is_symmetric_and_exact_on_few_pairs():
     nothing = numpy.zeros(4, dtype=int)
     assert matched_pairs(few, nothing) == pytest.approx(2 / 16)
     assert matched_pairs(nothing, few) == pytest.approx(2 / 16)
+
+
+def test_sizes_of_differences_count_not_their_signs_alone():
+    differences = numpy.array([1, 1, 2, -1, 1])
+    flips = numpy.array(list(itertools.product([-1, 1], repeat=5)))
+    as_extreme = abs(flips @ differences) >= 4
+    assert as_extreme.mean() == 0.3125  # a sign test's p is 0.375
+    assert matched_pairs(differences, numpy.zeros(5, dtype=int)) == pytest.approx(0.3125)
+
+
+def sign_flip_p(differences: list[int]) -> float:
+    """By whole numbers: how many ways to flip lead to each sum."""
+    ways = Counter({0: 1})
+    for size in differences:
+        ways, before = Counter(), ways
+        for total, number in before.items():
+            ways[total + size] += number
+            ways[total - size] += number
+    extreme = sum(number for total, number in ways.items() if abs(total) >= abs(sum(differences)))
+    return extreme / 2 ** len(differences)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.3, 0.05])
+def test_p_value_of_many_pairs_is_exact_however_small(share):
+    generator = numpy.random.default_rng(5)
+    signs = numpy.where(generator.random(300) < share, -1, 1)
+    differences = signs * generator.integers(0, 5, 300)
+    exact = sign_flip_p(differences.tolist())
+    assert matched_pairs(differences, numpy.zeros(300, dtype=int)) == pytest.approx(exact, 1e-9)
+
+
+def test_p_value_of_a_large_set_is_never_zero():
+    worse = numpy.ones(30000, dtype=int)
+    assert 0 < matched_pairs(worse, 0 * worse) < 1e-300
+    noise = numpy.resize([3, -1, 2, -2, 1, -3, 1, -1], 30000)
+    assert matched_pairs(noise, 0 * noise) == 1.0
+    noise[:40] = 2
+    assert 0.1 < matched_pairs(noise, 0 * noise) < 1.0
 
 
 @pytest.mark.parametrize("differing", [0, 1])
@@ -191,3 +242,24 @@ def test_main_names_the_hypotheses_at_fault(experiment, capsys):
     path.unlink()
     assert score_main(experiment, "--teacher", str(experiment / "teacher")) == 2
     assert f"{path}: no such file; decode" in capsys.readouterr().err
+
+
+def test_main_refuses_to_compare_with_two_systems_of_one_name(experiment, capsys):
+    """The record names them by folder, so the second would take the first one's place."""
+    shutil.copytree(experiment / "teacher", experiment / "other" / "teacher")
+    others = [str(experiment / name) for name in ("teacher", "other/teacher")]
+    assert score_main(experiment, "--compare_with", *others) == 2
+    said = capsys.readouterr().err
+    assert "--compare_with: 2 systems are called teacher" in said and others[1] in said
+    assert not list(experiment.glob("small/decode/*/*/score.json"))
+
+
+def test_main_names_folders_that_are_given_as_dots(experiment, monkeypatch, capsys):
+    monkeypatch.chdir(experiment / "small")
+    more = ["--system", ".", "--set", "test", "--compare_with", str(Path("decode/../../teacher"))]
+    assert run_main(main, ["--data", str(experiment / "dump"), *more]) == 0
+    assert capsys.readouterr().out.startswith("small test/greedy: ")
+    monkeypatch.chdir(experiment / "teacher")
+    assert score_main(experiment, "--compare_with", ".") == 0
+    result = read_json(experiment / "small" / "decode" / "test" / "joint" / "score.json")
+    assert result["p_vs"] == {"teacher": 1.0}
