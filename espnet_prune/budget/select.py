@@ -85,14 +85,18 @@ def keep_highest(
     scores: Mapping[str, Tensor],
     budget: Budget,
     target: float,
+    tolerance: float,
     fixed: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Masks that keep the highest scores over all sites together, at the target sparsity.
+
+    Where a coarse unit is too much, finer ones fill up to the tolerance.
 
     Args:
         scores: one score a unit, (units,), for each site that may be cut.
         budget: counts them.
         target: wanted hard sparsity.
+        tolerance: allowed distance from it.
         fixed: masks of branches and blocks that are settled; by default all are open.
     """
     names = list(scores)
@@ -105,7 +109,8 @@ def keep_highest(
         masks = {name: (rank >= len(flat) - kept).float() for name, rank in split.items()}
         return {**masks, **(fixed or {})}
 
-    return masks_at_sparsity(make, budget, target, 0.0, float(len(flat)))[0]
+    masks = masks_at_sparsity(make, budget, target, 0.0, float(len(flat)))[0]
+    return fill_to_target(masks, scores, budget, target, tolerance, fixed)
 
 
 def fill_to_target(
@@ -151,23 +156,39 @@ def fill_to_target(
 
 
 def keep_same_share(
-    scores: Mapping[str, Tensor], budget: Budget, target: float
+    scores: Mapping[str, Tensor], budget: Budget, target: float, tolerance: float
 ) -> dict[str, Tensor]:
     """Masks that keep the same share of every site's units, its highest scores.
+
+    Single units more, those whose place in their site is nearest to that share, bring the size
+    within the tolerance where it isn't.
 
     Args:
         scores: one score a unit, (units,), for each site that may be cut.
         budget: counts them.
         target: wanted hard sparsity.
+        tolerance: allowed distance from it.
     """
-    shares = {}
-    for name, score in scores.items():
-        order = torch.argsort(score.cpu(), descending=True, stable=True)
-        position = torch.empty(len(score), dtype=torch.float64)
-        position[order] = torch.arange(len(score), dtype=torch.float64)
-        shares[name] = (position + 0.5) / len(score)
+    shares = {name: shares_above(score) for name, score in scores.items()}
 
     def make(share: float) -> dict[str, Tensor]:
-        return {name: (position < share).float() for name, position in shares.items()}
+        return {name: (above < share).float() for name, above in shares.items()}
 
-    return masks_at_sparsity(make, budget, target, 0.0, 1.0)[0]
+    masks = masks_at_sparsity(make, budget, target, 0.0, 1.0)[0]
+    places = {name: -above for name, above in shares.items()}
+    return fill_to_target(masks, places, budget, target, tolerance)
+
+
+def shares_above(score: Tensor) -> Tensor:
+    """The share of a site's units with a higher score than each, half of itself included.
+
+    Args:
+        score: (units,).
+
+    Returns:
+        float64 (units,), on the CPU.
+    """
+    order = torch.argsort(score.cpu(), descending=True, stable=True)
+    position = torch.empty(len(score), dtype=torch.float64)
+    position[order] = torch.arange(len(score), dtype=torch.float64)
+    return (position + 0.5) / len(score)

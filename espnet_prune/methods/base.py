@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import MEASURES, Controller, ControllerConfig, align_widths
+from espnet_prune.budget import (
+    MEASURES,
+    Controller,
+    ControllerConfig,
+    align_widths,
+    keep_highest,
+)
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
@@ -321,6 +327,16 @@ class Method(ABC):
         target = self.target if target is None else target
         tolerance = self.config.budget.tolerance
         return align_widths(masks, scores, gated.budget, target, tolerance, multiple)
+
+    def _highest(
+        self,
+        gated: GatedModel,
+        scores: Mapping[str, Tensor],
+        fixed: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """``keep_highest`` at the target, within the tolerance of the config."""
+        tolerance = self.config.budget.tolerance
+        return keep_highest(scores, gated.budget, self.target, tolerance, fixed)
 
     def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
         """Changes the kept units' weights, in place, before the cut; by default nothing."""

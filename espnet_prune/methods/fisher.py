@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import Budget, fill_to_target, keep_highest
+from espnet_prune.budget import Budget
 from espnet_prune.errors import TrainingError
 from espnet_prune.methods.base import DataMethod, Pass
 from espnet_prune.sites import UNIT_KINDS
@@ -45,9 +45,7 @@ class FisherMask(DataMethod):
         gradients = mask_gradients(gated, passes)
         costs = unit_costs(gated.budget, list(gradients))
         scores = {n: g.square().sum(dim=1) / costs[n] for n, g in gradients.items()}
-        tolerance = self.config.budget.tolerance
-        masks = keep_highest(scores, gated.budget, self.target)
-        masks = fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        masks = self._highest(gated, scores)
         masks = dict(self._aligned(gated, masks, scores))  # before kept units get their factors
         if options.rearrange:
             masks.update({n: rearranged(masks[n], g) for n, g in gradients.items()})

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target, keep_same_share, resolve
+from espnet_prune.budget import keep_same_share, resolve
 from espnet_prune.errors import ModelError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import Site
@@ -31,9 +31,8 @@ class Folding(Method):
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The first unit of each cluster stays."""
         scores = unit_scores(gated, Site.magnitudes)
-        shares = keep_same_share(scores, gated.budget, self.target)
         tolerance = self.config.budget.tolerance
-        shares = fill_to_target(shares, scores, gated.budget, self.target, tolerance)
+        shares = keep_same_share(scores, gated.budget, self.target, tolerance)
         return _first_ones(gated, {name: shares[name] for name in scores})
 
     def aligned(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target, keep_highest, resolve
+from espnet_prune.budget import resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.surgery import GatedModel
@@ -35,15 +35,13 @@ class Importance(Method):
         scores, budget = self.order(gated), gated.budget
         nothing = resolve(gated.site_map, {n: torch.zeros(len(s)) for n, s in scores.items()})
         held = float(budget.sparsity(budget.hard(nothing)))
-        tolerance = self.config.budget.tolerance
-        if held < self.target - tolerance:
+        if held < self.target - self.config.budget.tolerance:
             raise ConfigError(
                 f"{self.config.importance.file}: the {len(scores)} scored sites hold only "
                 f"{held:.1%} of what is prunable, the target is {self.target:.1%}; score more "
                 "sites, or lower it"
             )
-        masks = keep_highest(scores, budget, self.target)
-        return fill_to_target(masks, scores, budget, self.target, tolerance)
+        return self._highest(gated, scores)
 
     def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The file's scores."""

@@ -112,11 +112,15 @@ class L0Distill(LearningMethod):
         gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - target)
         if gap <= self.config.budget.tolerance:
             return masks
-        masks = gated.hard_masks_at(target)[0]
-        gated_sites, sites = gated.gate_names(), gated.site_map.sites
-        fixed = {n: masks[n] for n in gated_sites if sites[n].kind not in UNIT_KINDS}
+        shifted = gated.hard_masks_at(target)[0]
+        scores, sites = self.order(gated), gated.site_map.sites
+        fixed = {n: shifted[n] for n in gated.gate_names() if sites[n].kind not in UNIT_KINDS}
         tolerance = self.config.budget.tolerance
-        return fill_to_target(masks, self.order(gated), gated.budget, target, tolerance, fixed)
+        filled = fill_to_target(shifted, scores, gated.budget, target, tolerance, fixed)
+        for name in scores:  # a unit that is back has the value that it was learned with
+            back = (filled[name] != 0) & (shifted[name] == 0) & (masks[name] != 0)
+            filled[name][back] = masks[name][back]
+        return filled
 
 
 class L0(L0Distill):

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import BLOCK, fill_to_target, keep_highest, resolve
+from espnet_prune.budget import BLOCK, resolve
 from espnet_prune.errors import ConfigError, ModelError, TrainingError
 from espnet_prune.methods.base import DataMethod, Pass, unit_scores
 from espnet_prune.sites import Site
@@ -78,15 +78,12 @@ class LayerDrop(DataMethod):
             else:
                 gone.append(chosen)
         logger.info("blocks dropped: %s; thinned: %s", ", ".join(gone) or "none", thinned)
-        fixed, budget = _closed(gated, gone), gated.budget
         scores = {
             name: score.cpu()
             for name, score in unit_scores(gated, Site.magnitudes).items()
             if thinned is None or name.startswith(f"{thinned}.")
         }
-        masks = keep_highest(scores, budget, self.target, fixed)
-        tolerance = self.config.budget.tolerance
-        return fill_to_target(masks, scores, budget, self.target, tolerance, fixed)
+        return self._highest(gated, scores, _closed(gated, gone))
 
     def _next(
         self,

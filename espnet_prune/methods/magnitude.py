@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target, keep_highest, keep_same_share
+from espnet_prune.budget import keep_same_share
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import WEIGHT, Site
@@ -21,18 +21,15 @@ class Magnitude(Method):
     """All units of the model are ranked together; sites end up with different widths."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        scores, tolerance = unit_scores(gated, Site.magnitudes), self.config.budget.tolerance
-        masks = keep_highest(scores, gated.budget, self.target)
-        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        return self._highest(gated, unit_scores(gated, Site.magnitudes))
 
 
 class UniformMagnitude(Method):
-    """Every site keeps the same share of its units, the largest; up to one, to hit the target."""
+    """Every site keeps the same share of its units, the largest, but for a few of all sites."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         scores, tolerance = unit_scores(gated, Site.magnitudes), self.config.budget.tolerance
-        masks = keep_same_share(scores, gated.budget, self.target)
-        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        return keep_same_share(scores, gated.budget, self.target, tolerance)
 
 
 class UniformMagnitudeWeights(Method):

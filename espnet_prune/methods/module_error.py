@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target, keep_highest, resolve
+from espnet_prune.budget import resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.methods.base import Method, unit_scores
@@ -40,10 +40,7 @@ class ModuleError(Method):
             ConfigError: no file of errors is named, or it is of another model or other sites.
             DataError: the file is missing or damaged.
         """
-        scores = self.order(gated)
-        tolerance = self.config.budget.tolerance
-        masks = keep_highest(scores, gated.budget, self.target)
-        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        return self._highest(gated, self.order(gated))
 
     def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """Each unit's place by its group's error for what it costs."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import fill_to_target, keep_highest
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.surgery import GatedModel
 
@@ -14,9 +13,7 @@ class RandomUnits(Method):
     """Units are ranked by seeded noise, all together."""
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        scores, tolerance = self.order(gated), self.config.budget.tolerance
-        masks = keep_highest(scores, gated.budget, self.target)
-        return fill_to_target(masks, scores, gated.budget, self.target, tolerance)
+        return self._highest(gated, self.order(gated))
 
     def order(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The noise."""

@@ -19,13 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import (
-    BAND_STRENGTH_UNITS,
-    Controller,
-    TargetSchedule,
-    fill_to_target,
-    keep_highest,
-)
+from espnet_prune.budget import BAND_STRENGTH_UNITS, Controller, TargetSchedule
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
@@ -130,10 +124,7 @@ class SelfPinching(LearningMethod):
 
     def masks_at_target(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The masks of all thresholds scaled alike; finer units fill what a coarse one leaves."""
-        ratios = self.order(gated)
-        masks = keep_highest(ratios, gated.budget, self.target)
-        tolerance = self.config.budget.tolerance
-        return fill_to_target(masks, ratios, gated.budget, self.target, tolerance)
+        return self._highest(gated, self.order(gated))
 
     def _no_units(self) -> str:
         return (

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import keep_highest
 from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
@@ -17,4 +16,4 @@ class Unpruned(Method):
     target_range: ClassVar[tuple[float, float]] = (0.0, 0.0)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        return keep_highest(unit_scores(gated, Site.magnitudes), gated.budget, 0.0)
+        return self._highest(gated, unit_scores(gated, Site.magnitudes))

@@ -1,8 +1,11 @@
 """Aligned widths: multiples, the target hit again, the units by their scores."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import encoder, passes_of
+from safetensors.torch import save_file
 
 from espnet_prune.budget import align_widths
 from espnet_prune.config import load_yaml, to_dataclass
@@ -10,6 +13,8 @@ from espnet_prune.errors import ConfigError, TargetMissedError
 from espnet_prune.espnet.systems import read_system
 from espnet_prune.methods import METHODS, MethodConfig, make_method
 from espnet_prune.methods.base import ALIGNED_KINDS
+from espnet_prune.methods.fisher import mask_gradients, unit_costs
+from espnet_prune.methods.options import FisherConfig, ImportanceConfig
 from espnet_prune.surgery import cut, inject, plan_of
 
 WIDE = {"output_size": 48, "linear_units": 200}
@@ -81,6 +86,46 @@ def test_the_lowest_go_the_highest_come_back_and_values_stay():
         assert all(mask[opened] == 1.0)
         assert all(mask[sorted(new & old)] == 0.5)
     assert changed > 2
+
+
+def open_units(mask: torch.Tensor) -> set[int]:
+    return set(torch.nonzero(mask)[:, 0].tolist())
+
+
+def test_scores_of_a_file_decide_what_closes_and_opens(tmp_path):
+    path = tmp_path / "scores.safetensors"
+    chosen = replace(config(8), importance=ImportanceConfig(str(path)))
+    method = make_method("importance", target=0.5, config=chosen)
+    gated = inject(encoder(**WIDE), method).eval()
+    scores = {n: -s for n, s in make_method("magnitude").order(gated).items()}
+    save_file(scores, path)
+    before = method.masks(gated)
+    after = method.aligned(gated, before)
+    narrower = wider = 0
+    for name, score in scores.items():
+        old, new = open_units(before[name]), open_units(after[name])
+        closed = sorted(old, key=score.tolist().__getitem__)[: len(old - new)]
+        assert old - new == set(closed)
+        assert new == set(torch.topk(score, len(new)).indices.tolist())
+        narrower += len(new) < len(old)
+        wider += len(new) > len(old)
+    assert narrower and wider
+
+
+def test_fisher_aligns_by_its_own_scores():
+    chosen = replace(config(8), fisher=FisherConfig(rearrange=False, rescale=False))
+    method = make_method("fisher", target=0.5, config=chosen)
+    gated = inject(encoder(**WIDE), method).eval()
+    passes = passes_of(gated, 2)
+    gradients = mask_gradients(gated, passes)
+    costs = unit_costs(gated.budget, list(gradients))
+    found = method.masks(gated, passes)
+    masks = method.aligned(gated, found)
+    for name, gradient in gradients.items():
+        assert torch.equal(masks[name], found[name])
+        kept = open_units(masks[name])
+        scores = gradient.square().sum(dim=1) / costs[name]
+        assert kept == set(torch.topk(scores, len(kept)).indices.tolist())
 
 
 def test_one_leaves_the_masks_as_they_are():

@@ -62,6 +62,22 @@ def test_options_out_of_range_are_named(options):
         ControllerConfig(kind="band", **options)
 
 
+@pytest.mark.parametrize("rate", [0.0, -0.05])
+@pytest.mark.parametrize("kind", ["lagrangian", "constraint"])
+def test_multipliers_that_would_not_ascend_are_refused(kind, rate):
+    with pytest.raises(ConfigError, match=f"controller: learning_rate: {rate} is out of range"):
+        ControllerConfig(kind=kind, learning_rate=rate)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("band_width", 0.01), ("band_strength", 1e-4), ("band_growth", 1.1)]
+)
+@pytest.mark.parametrize("kind", ["lagrangian", "constraint"])
+def test_options_of_the_band_are_for_the_band_alone(kind, name, value):
+    with pytest.raises(ConfigError, match=f"controller: {name}: {value}: of kind band .*{kind}"):
+        ControllerConfig(kind=kind, **{name: value})
+
+
 def reached(controller, target: float, learning_rate: float) -> float:
     """Sparsity after min ||W - W M||^2 / 2 + size term, over one threshold; M closes small weights.
 

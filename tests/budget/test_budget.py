@@ -126,7 +126,7 @@ def test_selection_hits_the_target(choose, target):
     kinds = ("head", "feed_forward_unit", "convolution_channel", "front_end_channel")
     gated = inject(model, AllSites(kinds, learned=False))
     scores = {n: gated.site_map.sites[n].magnitudes() for n in gated.gate_names()}
-    masks = choose(scores, gated.budget, target)
+    masks = choose(scores, gated.budget, target, 0.005)
     reached = gated.budget.sparsity(gated.budget.hard(masks))
     assert reached == pytest.approx(target, abs=0.005)
 
@@ -134,7 +134,7 @@ def test_selection_hits_the_target(choose, target):
 def test_highest_scores_are_kept():
     gated = inject(encoder(), AllSites(("feed_forward_unit",), learned=False))
     scores = {n: torch.arange(24.0) for n in gated.gate_names()}
-    masks = keep_highest(scores, gated.budget, 0.5)
+    masks = keep_highest(scores, gated.budget, 0.5, 0.005)
     name = "block.0.macaron.units"
     kept = masks[name].nonzero()[:, 0]
     assert kept.tolist() == list(range(24 - len(kept), 24))
@@ -146,7 +146,7 @@ def test_finer_units_fill_what_a_head_would_overshoot(start):
     gated = inject(encoder(), AllSites(("head", "feed_forward_unit"), learned=False))
     scores = {n: gated.site_map.sites[n].magnitudes() for n in gated.gate_names()}
     scores = {n: s + (0 if n.endswith("units") else 10) for n, s in scores.items()}
-    near = keep_highest(scores, gated.budget, start)
+    near = keep_highest(scores, gated.budget, start, 1.0)
     filled = fill_to_target(near, scores, gated.budget, 0.5, 0.004)
 
     def sparsity(masks):

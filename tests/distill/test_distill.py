@@ -93,11 +93,28 @@ def test_linear_map_starts_at_the_identity():
 
 @pytest.mark.parametrize(
     "option, value",
-    [("mapping", "monoton"), ("layer_loss", "l2"), ("temperature", 0.0), ("ctc_weight", -1.0)],
+    [
+        ("mapping", "monoton"),
+        ("layer_loss", "l2"),
+        ("temperature", 0.0),
+        ("ctc_weight", -1.0),
+        ("teacher_layers", (5, 2)),
+        ("teacher_layers", (2, 2)),
+        ("teacher_layers", (-1, 2)),
+    ],
 )
 def test_wrong_options_are_named(option, value):
     with pytest.raises(ConfigError, match=option):
         DistillConfig(**{option: value})
+
+
+def test_a_loss_of_no_parts_is_refused_and_one_part_is_enough():
+    names = ("label_weight", "layer_weight", "ctc_weight", "attention_weight")
+    nothing = dict.fromkeys(names, 0.0)
+    with pytest.raises(ConfigError, match="all weights are 0"):
+        DistillConfig(**nothing)
+    for name in names:
+        assert getattr(DistillConfig(**{**nothing, name: 0.5}), name) == 0.5
 
 
 def test_a_teacher_layer_that_is_not_there_is_named():

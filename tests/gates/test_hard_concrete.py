@@ -61,6 +61,15 @@ def test_shift_opens_and_closes():
     assert int((gate.deterministic(-12.0) != 0).sum()) == 0
 
 
+def test_a_shift_that_closes_leaves_the_values_and_one_that_opens_lifts_them():
+    gate = gate_at([0.0, 0.5, 2.0, 3.0])
+    mask, closed, opened = (gate.deterministic(shift) for shift in (0.0, -3.5, 1.5))
+    assert (mask != 0).all() and closed[:2].tolist() == [0.0, 0.0]
+    assert torch.equal(closed[2:], mask[2:])
+    lifted = [1 / (1 + math.exp(-0.8 * value * 1.5)) for value in (1.5, 2.0, 3.5, 4.5)]
+    assert opened.tolist() == pytest.approx(lifted)
+
+
 def test_projection_keeps_log_alpha_where_it_can_come_back():
     gate = gate_at([-50.0, 50.0])
     gate.project()

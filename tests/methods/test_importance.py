@@ -5,6 +5,7 @@ import torch
 from models import encoder
 from safetensors.torch import save_file
 
+from espnet_prune.budget import resolve
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.methods import MethodConfig, make_method
@@ -18,9 +19,9 @@ UNITS = "block.0.feed_forward.units"
 def masks_of(tmp_path):
     """The masks by these scores of the feed-forward units."""
 
-    def call(change=lambda scores: scores, target=0.2):
+    def call(change=lambda scores: scores, target=0.2, tolerance=0.01):
         path = tmp_path / "scores.safetensors"
-        options = {"importance": {"file": str(path)}, "budget": {"tolerance": 0.01}}
+        options = {"importance": {"file": str(path)}, "budget": {"tolerance": tolerance}}
         config = to_dataclass(MethodConfig, options, "test")
         method = make_method("importance", target=target, config=config)
         gated = inject(encoder(**WIDE), method).eval()
@@ -32,6 +33,10 @@ def masks_of(tmp_path):
     return call
 
 
+def sparsity(gated, masks) -> float:
+    return float(gated.budget.sparsity(gated.budget.hard(resolve(gated.site_map, masks))))
+
+
 def test_the_lowest_scores_go_and_other_sites_stay(masks_of):
     gated, masks = masks_of()
     scored = gated.site_map.of_kinds(("feed_forward_unit",))
@@ -41,13 +46,24 @@ def test_the_lowest_scores_go_and_other_sites_stay(masks_of):
         assert masks[site.name].tolist() == sorted(masks[site.name].tolist())
     others = [name for name in masks if name not in gone]
     assert others and all(bool(masks[name].all()) for name in others)
-    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.2, abs=0.005)
+    assert sparsity(gated, masks) == pytest.approx(0.2, abs=0.005)
     cut(gated, masks)
 
 
 def test_sites_that_are_too_small_for_the_target(masks_of):
     with pytest.raises(ConfigError, match=r"scored sites hold only .*the target is 95\.0%"):
         masks_of(target=0.95)
+
+
+def test_heads_that_are_too_coarse_for_the_target_are_not_too_few(masks_of):
+    heads = {f"block.{block}.attention.heads": torch.arange(4.0) for block in range(3)}
+    gated, masks = masks_of(lambda _: heads, target=0.088, tolerance=0.001)
+    assert all(masks[name].tolist() == [0, 0, 1, 1] for name in heads)
+    assert sparsity(gated, masks) == pytest.approx(0.0844, abs=1e-4)
+    held = sparsity(gated, {name: torch.zeros(4) for name in heads})
+    message = f"the 3 scored sites hold only {held:.1%} .*the target is {held + 0.002:.1%}"
+    with pytest.raises(ConfigError, match=message):
+        masks_of(lambda _: heads, target=held + 0.002, tolerance=0.001)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from models import encoder, features, passes_of
 
 from espnet_prune.config import to_dataclass
-from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.errors import ConfigError, ModelError, TrainingError
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.methods.layer_drop import loss_without, sparsity_without
 from espnet_prune.surgery import cut, inject, plan_of
@@ -112,6 +112,20 @@ def test_only_the_loss_needs_data():
     assert by_loss.calibration_utterances == 3
     with pytest.raises(ConfigError, match="calibration data"):
         by_loss.masks(inject(encoder(), by_loss).eval())
+
+
+@pytest.mark.parametrize("loss", ["nan", "inf"])
+def test_a_loss_that_is_no_number_is_an_error(loss):
+    method = method_of(0.5, "loss")
+    gated = inject(encoder(), method).eval()
+    passes = [*passes_of(gated, 1), lambda: torch.tensor(float(loss))]
+    with pytest.raises(TrainingError, match=rf"without block\.0 the calibration loss is {loss}"):
+        method.masks(gated, passes)
+
+
+def test_blocks_alone_leave_nothing_to_thin():
+    with pytest.raises(ConfigError, match=r"sites: \['block'\]: LayerDrop chooses among units"):
+        method_of(sites=["block"])
 
 
 def test_a_model_without_blocks_to_drop_is_refused():

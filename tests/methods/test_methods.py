@@ -3,6 +3,7 @@
 import pytest
 import torch
 from models import encoder, features, passes_of
+from safetensors.torch import save_file
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
@@ -11,6 +12,11 @@ from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.sparse import count_zeroed
 
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
+TWO_HEADS = {"output_size": 64, "attention_heads": 2, "linear_units": 48, "num_blocks": 4}
+
+
+def sparsity(gated, masks) -> float:
+    return float(gated.budget.sparsity(gated.budget.hard(masks)))
 
 
 def train_gates(method: L0Distill, gated, updates: int) -> None:
@@ -35,8 +41,7 @@ def test_the_reached_sparsity_is_within_half_a_point(name, target):
         train_gates(method, gated, 200)
     looks_at_data = method.calibration_utterances > 0
     masks = method.masks(gated, passes_of(gated)) if looks_at_data else method.masks(gated)
-    reached = float(gated.budget.sparsity(gated.budget.hard(masks)))
-    assert reached == pytest.approx(target, abs=method.config.budget.tolerance)
+    assert sparsity(gated, masks) == pytest.approx(target, abs=method.config.budget.tolerance)
     small = cut(gated, masks)
     removed = sum(p.numel() for p in gated.model.parameters()) - sum(
         p.numel() for p in small.parameters()
@@ -44,6 +49,61 @@ def test_the_reached_sparsity_is_within_half_a_point(name, target):
     removed += count_zeroed(small)  # single weights leave zeros in tensors of the same shape
     assert removed == gated.budget.prunable - gated.budget.hard(masks)
     assert torch.isfinite(small(*features())[0]).all()
+
+
+@pytest.mark.parametrize(
+    "name, seed, target",
+    [
+        ("magnitude", 0, 0.4),
+        ("random", 2, 0.25),
+        ("random", 1, 0.4),
+        ("random", 0, 0.75),
+        ("importance", 2, 0.25),
+        ("importance", 1, 0.4),
+        ("importance", 0, 0.75),
+        ("uniform_magnitude", 0, 0.25),
+        ("uniform_magnitude", 0, 0.75),
+        ("small_from_scratch", 0, 0.25),
+        ("small_from_scratch", 0, 0.75),
+        ("l0", 0, 0.25),
+    ],
+)
+def test_where_a_head_is_too_much_finer_units_fill_to_the_target(name, seed, target, tmp_path):
+    path = tmp_path / "scores.safetensors"
+    options = {"importance": {"file": str(path)}} if name == "importance" else {}
+    config = to_dataclass(MethodConfig, options, "test")
+    method = make_method(name, target=target, seed=seed, config=config)
+    gated = inject(encoder(**TWO_HEADS), method).eval()
+    save_file(make_method("random", seed=seed).order(gated), path)
+    masks = method.masks(gated)
+    assert sparsity(gated, masks) == pytest.approx(target, abs=config.budget.tolerance)
+    cut(gated, masks)
+
+
+@pytest.mark.parametrize("seed, target", [(2, 0.25), (1, 0.75), (2, 0.75)])
+def test_learned_gates_are_filled_to_the_target_too(seed, target):
+    method = make_method("l0", target=target)
+    gated = inject(encoder(**TWO_HEADS), method).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for gate in gated.gates.values():
+            gate.log_alpha.copy_(8 * torch.rand(gate.units, generator=generator) - 4)
+    masks = method.masks(gated)
+    assert sparsity(gated, masks) == pytest.approx(target, abs=method.config.budget.tolerance)
+    cut(gated, masks)
+
+
+def test_whole_blocks_reach_a_target_that_they_hit_exactly():
+    config = to_dataclass(MethodConfig, {"sites": ["block"]}, "test")
+    method = make_method("l0", target=1 / 3, config=config)
+    gated = inject(encoder(num_blocks=6), method).eval()
+    with torch.no_grad():
+        for block in range(6):
+            gated.gate(f"block.{block}").log_alpha.fill_((5, 2, 6, 1, 4, 3)[block] / 2)
+    assert gated.hard_sparsity() == 0
+    masks = method.masks(gated)
+    closed = [block for block in range(6) if not masks[f"block.{block}"].any()]
+    assert closed == [1, 3] and sparsity(gated, masks) == pytest.approx(1 / 3, abs=1e-12)
 
 
 def test_unpruned_keeps_everything_and_takes_no_other_target():
@@ -121,6 +181,10 @@ def test_unknown_method_names_the_nearest():
         ({"gate_learning_rate": "fast"}, "gate_learning_rate"),
         ({"warmup_fraction": 2.0}, "warmup_fraction"),
         ({"controller": {"kind": "pid"}}, "pid"),
+        (
+            {"warmup_fraction": 0.7, "gate": {"settle_fraction": 0.4}},
+            r"warmup_fraction: 0\.7: .*settle_fraction: 0\.4",
+        ),
     ],
 )
 def test_wrong_options_are_named(options, named):
@@ -132,3 +196,19 @@ def test_wrong_options_are_named(options, named):
 def test_target_out_of_range(target):
     with pytest.raises(ConfigError, match="target"):
         make_method("l0_distill", target=target)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seed_out_of_range(seed):
+    with pytest.raises(ConfigError, match=f"seed: {seed} is out of range"):
+        make_method("random", seed=seed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["magnitude", "random", "fisher", "uniform_magnitude", "folding", "nas", "layer_drop"],
+)
+def test_sites_without_units_are_refused(name):
+    config = to_dataclass(MethodConfig, {"sites": ["branch"]}, "test")
+    with pytest.raises(ConfigError, match=r"sites: \['branch'.*at least one of head, feed"):
+        make_method(name, config=config)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from models import encoder, features
 
+from espnet_prune.budget import resolve
 from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ConfigError
 from espnet_prune.gates import WidthChoiceGate
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.surgery import cut, inject
@@ -75,6 +77,18 @@ def test_what_stays_of_a_site_are_its_largest_units_by_the_teacher_s_magnitudes(
             assert kept.any() and (kept.all() or scores[kept].min() >= scores[~kept].max())
             widths.add(float(kept.float().mean()))
     assert len(widths) > 1
+
+
+@pytest.mark.parametrize("ask", ["parameter_groups", "masks"])
+def test_a_target_beyond_the_narrowest_widths_is_refused(ask):
+    method = method_of(0.95)
+    gated = inject(encoder(**WIDE), method).eval()
+    gates = {n: gated.gate(n) for n in gated.gate_names() if gated.gate(n).units > 1}
+    quarters = resolve(gated.site_map, {n: g.widest(g.units // 4) for n, g in gates.items()})
+    most = float(gated.budget.sparsity(gated.budget.hard(quarters)))
+    message = rf"nas: fractions: \[0\.25, .*remove {100 * most:.1f}%, the target is 95\.0%"
+    with pytest.raises(ConfigError, match=message):
+        getattr(method, ask)(gated)
 
 
 def test_expected_size_equals_hard_size_when_the_choices_are_certain():

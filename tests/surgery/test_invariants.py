@@ -181,3 +181,13 @@ def test_training_step_reaches_weights_and_gates():
     reached = [n for n in gated.gate_names() if gated.gate(n).log_alpha.grad.abs().sum() > 0]
     assert len(reached) > len(gated.gate_names()) // 2
     assert gated.model.encoders[0].feed_forward.w_1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kinds", [("block",), ("block", "head"), ("block", "branch")])
+def test_in_training_a_closed_block_does_not_attend(kinds):
+    gated = inject(encoder(), AllSites(kinds)).train()
+    with torch.no_grad():
+        for name in gated.gate_names():
+            gated.gate(name).log_alpha.fill_(-60.0 if name == "block.0" else 60.0)
+    gated(*features())
+    assert gated.open_attention == [1]
