@@ -1,15 +1,18 @@
 """Recordings to text, by a saved or an exported model: files, folders, or a list on stdin."""
 
 import argparse
+import io
 import logging
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 from espnet_prune.bin import run_main
 from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.io_atomic import read_json
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".sph")
@@ -19,6 +22,7 @@ GIVE = {
     "--model": "a system's model folder",
     "--onnx": "a folder that `python -m espnet_prune.bin.export_onnx` made",
 }
+WHOLE = "espnet_asr"  # the kind of a saved model that has words
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,7 +43,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a line `FILE<tab>TEXT` each, or `FILE<tab>START<tab>END<tab>WORD` with times.
 
-    A recording that can't be read doesn't stop the others: it is named, and the status is 2.
+    What is named twice, itself or by its folder, is transcribed once, where it comes first. A
+    recording that can't be read doesn't stop the others: it is named, and the status is 2.
     """
     parser = get_parser()
     args = parser.parse_args(argv)
@@ -47,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--mode goes with --model; an exported graph decodes greedily")
     if args.timestamps and args.mode in ("ctc_prefix", "joint"):
         parser.error("--timestamps is of greedy CTC; a beam search has no frames")
+    _let_any_name_through(sys.stdout)
     files = _files(args.inputs)
     with tempfile.TemporaryDirectory() as folder:
         total, failed = _transcribe_all(*_load(args, Path(folder)), files, args)
@@ -94,6 +100,8 @@ def _print(recogniser, samples, path: Path, args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace, folder: Path) -> tuple:
     """The recogniser and its sampling rate in Hz; it may read an empty folder that stays."""
     _check_folder(*(("--onnx", args.onnx) if args.onnx else ("--model", args.model)))
+    if args.model:
+        _check_whole(args.model)
     if args.onnx or args.timestamps:
         if args.onnx:
             from espnet_prune.export.exported import open_exported
@@ -104,9 +112,10 @@ def _load(args: argparse.Namespace, folder: Path) -> tuple:
 
             recogniser = SavedRecogniser(args.model)
         return recogniser, recogniser.rate
-    from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, open_recogniser
+    from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser, rate_of
 
-    return open_recogniser(_for_espnet(args.model, folder), DecodeConfig()), SAMPLE_RATE
+    recogniser = open_recogniser(_for_espnet(args.model, folder), DecodeConfig())
+    return recogniser, rate_of(recogniser)
 
 
 def _check_folder(option: str, folder: Path) -> None:
@@ -126,21 +135,41 @@ def _lacks(option: str, folder: Path) -> list[str]:
     return [name for name in HOLDS[option] if not (folder / name).is_file()]
 
 
+def _check_whole(folder: Path) -> None:
+    """ConfigError for a saved model that has no words: an encoder alone, or of transformers."""
+    path = folder / HOLDS["--model"][0]
+    description = read_json(path)
+    kind = description.get("kind") if isinstance(description, dict) else None
+    if kind != WHOLE:
+        raise ConfigError(
+            f"{path}: kind {kind!r}, expected {WHOLE!r}: an encoder alone, or a model of "
+            f"transformers without a recipe, has no words here; give {GIVE['--model']}"
+        )
+
+
 def _for_espnet(model: Path, folder: Path) -> Path:
-    """The model's folder; another of it where the files of ESPnet weren't carried along."""
-    from espnet_prune.espnet.build import ESPNET_FOLDER
-    from espnet_prune.espnet.decoding import is_whisper_folder
+    """The model's folder; another of it where ESPnet's files weren't carried along, or moved."""
+    from espnet_prune.espnet.model_folder import (
+        CONFIG,
+        ESPNET_FOLDER,
+        WEIGHTS,
+        is_whisper_folder,
+        names_other_places,
+    )
     from espnet_prune.espnet.system import write_model
     from espnet_prune.surgery import load
 
-    if (model / ESPNET_FOLDER).exists() or is_whisper_folder(model):
+    if is_whisper_folder(model):
+        return model
+    stock = [model / ESPNET_FOLDER / name for name in (CONFIG, WEIGHTS)]
+    if all(path.exists() for path in stock) and not names_other_places(model):
         return model
     write_model(load(model), folder)
     return folder
 
 
 def _files(inputs: Sequence[str]) -> Iterator[Path | DataError]:
-    """The recordings in their order; those of a folder sorted.
+    """The recordings in their order, each once; those of a folder sorted.
 
     What is named on the command line is looked up at once, before a model is loaded; a list on
     stdin is read line by line, while the recordings are transcribed, and an error about one of
@@ -151,11 +180,30 @@ def _files(inputs: Sequence[str]) -> Iterator[Path | DataError]:
     """
     if list(inputs).count("-") > 1:
         raise DataError("'-' is given twice, but stdin can be read only once")
-    return chain.from_iterable([_listed() if name == "-" else _found(name) for name in inputs])
+    found = [_listed() if name == "-" else _found(name) for name in inputs]
+    return _once(chain.from_iterable(found))
+
+
+def _once(files: Iterable[Path | DataError]) -> Iterator[Path | DataError]:
+    """Each path where it comes first: `find` names folders and what is in them."""
+    seen: set[Path] = set()
+    for path in files:
+        if isinstance(path, DataError):
+            yield path
+        elif path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _let_any_name_through(stream: TextIO) -> None:
+    """Lets a standard stream pass on the bytes of a file's name that isn't UTF-8."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
 
 
 def _listed() -> Iterator[Path | DataError]:
     """Recordings named on stdin; a file that is missing is an error where it is read."""
+    _let_any_name_through(sys.stdin)
     for line in filter(None, map(str.strip, sys.stdin)):
         try:
             yield from _recordings(Path(line))
@@ -174,7 +222,7 @@ def _recordings(path: Path) -> list[Path]:
     """Those of a folder, sorted; what is no folder itself."""
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
     if not found:
         raise DataError(f"{path}: no recording in it ({', '.join(SUFFIXES)})")
     return found

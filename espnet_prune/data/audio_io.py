@@ -159,7 +159,8 @@ def _unreadable(entry: str, where: str, error: Exception) -> DataError:
 
 def _read_file(path: str) -> tuple[int, numpy.ndarray]:
     """Reads a file; floating-point samples are scaled, which libsndfile would cut to zeros."""
-    with soundfile.SoundFile(path) as file:
+    # Opened here, since soundfile fails on a name that is not UTF-8.
+    with open(path, "rb") as opened, soundfile.SoundFile(opened) as file:
         if file.subtype not in FLOAT_SUBTYPES:
             return file.samplerate, file.read(dtype="int16")
         samples = file.read(dtype="float32")

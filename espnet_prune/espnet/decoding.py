@@ -8,7 +8,7 @@ import contextlib
 import functools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,9 +24,9 @@ from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.espnet.model_folder import is_whisper_folder, model_files, read_espnet_config
+from espnet_prune.espnet.sample_rate import SAMPLE_RATE, sample_rate_of  # noqa: F401  (others use it)
 from espnet_prune.export.int8 import INT8_MODES, base_mode, by_onnx
-from espnet_prune.hf import WHISPER
-from espnet_prune.io_atomic import read_json
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
@@ -34,9 +34,7 @@ logger = logging.getLogger(__name__)
 MODES = ("greedy", "ctc_prefix", "joint")
 ALL_MODES = (*MODES, *INT8_MODES)
 DEFAULT_MODES = ("greedy", "joint")
-SAMPLE_RATE = 16000
 PART_UTTERANCES = 8  # decoded between two writes
-DESCRIPTION = "model.json"  # of a folder of ``espnet_prune.save``
 PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
@@ -85,6 +83,7 @@ class Recogniser:
         int8: whether its linear layers are quantised.
 
     Raises:
+        DataError: ESPnet's configuration is damaged.
         ModelError: the folder lacks the files.
     """
 
@@ -102,11 +101,13 @@ class Recogniser:
 
         files = model_files(folder)
         self.config = config
+        asr_config = read_espnet_config(files[0])
+        has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
         try:
             self.search = Speech2Text(
                 *map(str, files),
                 beam_size=config.beam_size,
-                ctc_weight=config.ctc_weight,
+                ctc_weight=config.ctc_weight if has_ctc else 0.0,
                 lm_weight=0.0,
                 penalty=config.penalty,
                 maxlenratio=config.maxlenratio,
@@ -119,7 +120,9 @@ class Recogniser:
                 "damaged or moved: make it again where it shall stand"
             ) from error
         self.model = self.search.asr_model
-        self.modes = MODES if self.model.decoder is not None else MODES[:-1]
+        self.model.espnet_prune_config = asr_config
+        needed = zip(MODES, (self.model.ctc, self.model.ctc, self.model.decoder), strict=True)
+        self.modes = tuple(mode for mode, part in needed if part is not None)
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
         if int8:
@@ -131,14 +134,22 @@ class Recogniser:
         """Recognised text, its words separated by single spaces.
 
         Args:
-            samples: int16 (samples,).
-            mode: one of ``MODES``.
+            samples: int16 (samples,), at the rate ``rate_of`` gives.
+            mode: one of ``modes``.
             name: of the utterance, for the warning.
 
         Returns:
             The text; empty if the recording is too short for the front-end, with a warning.
+
+        Raises:
+            ModelError: the mode needs CTC or a decoder, and the model has none.
         """
-        pieces = split_at_pauses(samples, SAMPLE_RATE, self.config.segment_seconds)
+        if mode not in self.modes:
+            lacks = "CTC" if self.model.ctc is None else "decoder"
+            raise ModelError(
+                f"modes: {mode}: this model has no {lacks}; give modes: [{', '.join(self.modes)}]"
+            )
+        pieces = split_at_pauses(samples, rate_of(self), self.config.segment_seconds)
         return " ".join(filter(None, (self._piece(piece, mode, name) for piece in pieces)))
 
     def _piece(self, samples: numpy.ndarray, mode: str, name: str) -> str:
@@ -146,7 +157,7 @@ class Recogniser:
 
         speech = samples.astype(numpy.float32) / FULL_SCALE
         try:
-            least = self._least()
+            least = least_samples(self.model)
             if len(speech) < least:
                 raise TooShortUttError(f"the front-end needs {least}", len(speech), least)
             decoders = dict(zip(MODES, (self._greedy, self._ctc_prefix, self._joint), strict=True))
@@ -161,17 +172,7 @@ class Recogniser:
             return ""
         return " ".join(text.split())
 
-    def _least(self) -> int:
-        """Least number of samples that the front-end takes: what its padding can mirror."""
-        front_end = self.model.frontend
-        return 1 if front_end is None else front_end.stft.n_fft // 2 + 1
-
     def _joint(self, speech: numpy.ndarray) -> str:
-        if self.model.decoder is None:
-            raise ModelError(
-                "modes: joint: this model has no decoder, CTC alone; give "
-                "modes: [greedy, ctc_prefix]"
-            )
         results = self.search(speech)
         return (results[0][0] or "") if results else ""
 
@@ -222,18 +223,23 @@ class Transcriber(Protocol):
     def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str: ...
 
 
-def is_whisper_folder(folder: Path) -> bool:
-    """Whether a model's folder, as ``espnet_prune.save`` writes it, holds a Whisper.
+def rate_of(recogniser: Transcriber) -> int:
+    """Rate in Hz of the samples that ``transcribe`` takes."""
+    return sample_rate_of(recogniser.model.espnet_prune_config)
 
-    Raises:
-        DataError: its description is damaged.
+
+def least_samples(model: Any) -> int:
+    """Least number of samples that an ESPnetASRModel encodes.
+
+    The front-end's padding mirrors half a window; the frames are then subsampled.
     """
-    path = folder / DESCRIPTION
-    if not path.exists():
-        return False
-    description = read_json(path)
-    config = description.get("config") if isinstance(description, dict) else None
-    return isinstance(config, dict) and config.get("encoder") == WHISPER
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import check_short_utt
+
+    front_end = model.frontend
+    if front_end is None:
+        return model.encoder.least() if hasattr(model.encoder, "least") else 1
+    frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
+    return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
 
 
 def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:
@@ -275,33 +281,24 @@ def _decode_part(part: _Part) -> None:
     import torch
 
     torch.set_num_threads(1)
+    recognise, rate = _opened(part)
     texts = {}
     for utterance, entry in part.entries.items():
-        samples, _ = read_audio(entry, where(part.data, utterance), SAMPLE_RATE)
-        texts[utterance] = _transcribe(part, samples, utterance)
+        samples, _ = read_audio(entry, where(part.data, utterance), rate)
+        texts[utterance] = recognise(samples, name=utterance)
     write_map(part.target, texts)
 
 
-def _transcribe(part: _Part, samples: numpy.ndarray, utterance: str) -> str:
+def _opened(part: _Part) -> tuple[Callable[..., str], int]:
+    """What makes a text of samples and an utterance's name, and its rate in Hz."""
     if by_onnx(part.mode):
         from espnet_prune.espnet.int8 import onnx_recogniser
 
         by_graph = onnx_recogniser(part.model, part.config.segment_seconds)
-        return by_graph.transcribe(samples, utterance)
+        return by_graph.transcribe, by_graph.rate
     mode = base_mode(part.mode)
     recogniser = _recogniser(part.model, part.digest, part.config, mode != part.mode)
-    return recogniser.transcribe(samples, mode, utterance)
-
-
-def model_files(model: Path) -> tuple[Path, Path]:
-    """Configuration and weights of a model, as ESPnet reads them; of Whisper, as we do."""
-    if is_whisper_folder(model):
-        return model / "model.json", model / "model.safetensors"
-    files = model / "espnet" / "config.yaml", model / "espnet" / "model.pth"
-    for path in files:
-        if not path.exists():
-            raise ModelError(f"{path}: no such file; run the stages that make this model")
-    return files
+    return functools.partial(recogniser.transcribe, mode=mode), rate_of(recogniser)
 
 
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:

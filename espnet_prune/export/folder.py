@@ -8,11 +8,12 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
+from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.io_atomic import read_json
 
 SCHEMA = 1
@@ -23,6 +24,8 @@ GRAPHS = (GRAPH, DECODER)
 FILES = {*GRAPHS, *(name + BESIDE for name in GRAPHS), DESCRIPTION, TOKENS, BPE, TOKENIZER}
 SPEECH = "ctc_speech"  # a whole model, from samples to CTC log-probabilities
 WHISPER = "whisper_speech"  # from samples to hidden states, and a decoder's step
+# what ``model.json`` may say; the last two aren't whole models
+KINDS = (SPEECH, WHISPER, "conformer_encoder", "transformers")
 LEAST_FRAMES = 16
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
 SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
@@ -84,46 +87,77 @@ def _ssl_frames(model: Any) -> dict[str, int]:
 
 
 def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
-    import humanfriendly
-
     embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
     if embed != "Conv2dSubsampling":
         raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
-    rate = (config.get("frontend_conf") or {}).get("fs", 16000)
     hop = model.frontend.hop_length
     return {
-        "sample_rate": humanfriendly.parse_size(rate) if isinstance(rate, str) else int(rate),
+        "sample_rate": sample_rate_of(config),
         "least_samples": LEAST_FRAMES * hop,
         "longest_samples": LONGEST_FRAMES * hop,
         "samples_a_frame": SUBSAMPLING * hop,
     }
 
 
+def check_folder(folder: Path, what: str) -> None:
+    """ConfigError where a folder can't be made, as a file has its name or that of one above it.
+
+    Args:
+        folder: the one to make, or there already.
+        what: makes it, with its article.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{nearest}: a file; {what} makes a folder, choose another name")
+
+
+def others_than_export(folder: Path) -> list[str]:
+    """Names of what is in a folder and isn't an earlier export's, sorted."""
+    names = sorted(path.name for path in folder.glob("*"))
+    return [name for name in names if name not in FILES] or ([] if _is_export(folder) else names)
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        about = read_json(folder / DESCRIPTION)
+    except DataError:
+        return False
+    schema, kind = (about.get(key) if isinstance(about, dict) else None for key in KEYS)
+    return schema == SCHEMA and kind in KINDS
+
+
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(
+    folder: Path,
+    others: Callable[[Path], list[str]] = others_than_export,
+    what: str = "an export",
+) -> Iterator[Path]:
     """Yields an empty folder beside ``folder`` that takes its place on success.
 
+    Args:
+        folder: to be made, or replaced; of a link, what it leads to.
+        others: names of what is in a folder and isn't an earlier one's.
+        what: makes the folder, with its article.
+
     Raises:
-        ConfigError: ``folder`` is a file, or holds anything but an earlier export.
+        ConfigError: ``folder`` is a file, or holds anything but an earlier one.
         EnvironmentProblem: the disk is full.
     """
-    folder = Path(os.path.abspath(folder))
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: a file; an export makes a folder, choose another name")
-    others = {path.name for path in folder.glob("*")} - FILES
-    if others:
+    folder = folder.resolve()
+    check_folder(folder, what)
+    found = others(folder)
+    if found:
         raise ConfigError(
-            f"{folder}: holds other files ({sorted(others)[0]}), which an export would remove; "
+            f"{folder}: holds other files than {what} ({found[0]}), which would be removed; "
             "choose another folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{s}") for s in ("tmp", "old"))
     try:
         temporary.mkdir()
         yield temporary
         if folder.exists():
-            (folder / DESCRIPTION).unlink(missing_ok=True)  # so that no half of it is ever read
-            shutil.rmtree(folder)
+            folder.replace(old)  # so that no half of it is ever read
         temporary.replace(folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -134,6 +168,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict:

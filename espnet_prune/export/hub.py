@@ -9,6 +9,7 @@ from espnet_prune.evaluate import plots
 from espnet_prune.evaluate.collect import TEACHER, plan_widths, read_result, system_entry
 from espnet_prune.evaluate.report import REPORT_FILE, REPORT_FOLDER
 from espnet_prune.export.card import CardOptions, model_card
+from espnet_prune.export.folder import check_folder
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 
 DESCRIPTION = "model.json"
@@ -21,34 +22,46 @@ def write_hub_folder(system: Path, out: Path, options: CardOptions) -> Path:
 
     Args:
         system: ``exp/<tag>/<system>``, finished; its numbers are those of the stages so far.
-        out: made if missing; files of these names are replaced, others stay.
+        out: made if missing; files of these names are replaced, or removed where an earlier call
+            wrote them of a system that had more; others stay.
         options: what no stage knows.
 
     Returns:
         The card.
 
     Raises:
+        ConfigError: ``out`` is a file.
         DataError: the system has no final model yet, or a record is damaged.
     """
     model = system / "model"
     if not (model / DESCRIPTION).exists():
         raise DataError(f"{model}: no model there; run stages 8 to 10 for this system first")
+    check_folder(out, "this command")
+    # all is read before anything is written
     entry = system_entry(system)
     encoder = (read_json(model / DESCRIPTION).get("config") or {}).get("encoder", "")
-    out.mkdir(parents=True, exist_ok=True)
-    for path in [*(model / name for name in MODEL_FILES), system / PLAN]:
-        if path.exists():
-            with atomic_path(out / path.name) as temporary:
-                shutil.copyfile(path, temporary)
-    pictures = []
-    if (system / PLAN).exists():
-        plots.plot_widths(options.name or entry["name"], plan_widths(system / PLAN), out / PICTURE)
-        pictures.append(PICTURE)
-    write_json(out / RESULTS, {"schema": 1, **entry})
+    widths = plan_widths(system / PLAN) if (system / PLAN).exists() else None
+    pictures = [] if widths is None else [PICTURE]
     options = replace(options, corpus=options.corpus or _corpus(system))
     text = model_card(entry, _dense(system), encoder, options, pictures)
+    copied = [*(model / name for name in MODEL_FILES), system / PLAN]
+    copied = [path for path in copied if path.exists()]
+    _remove_earlier(out, {path.name for path in copied} | {RESULTS, CARD, *pictures})
+    for path in copied:
+        with atomic_path(out / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    if widths is not None:
+        plots.plot_widths(options.name or entry["name"], widths, out / PICTURE)
+    write_json(out / RESULTS, {"schema": 1, **entry})
     write_text(out / CARD, text)
     return out / CARD
+
+
+def _remove_earlier(out: Path, new: set[str]) -> None:
+    """Removes what an earlier call wrote and this one won't; nothing where there was none."""
+    if (out / RESULTS).exists():
+        for name in {*MODEL_FILES, PLAN, PICTURE} - new:
+            (out / name).unlink(missing_ok=True)
 
 
 def _dense(system: Path) -> dict | None:

@@ -1,18 +1,19 @@
 """A pruned system as one zip file: ours, and one that ESPnet unpacks and loads by itself."""
 
+import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from espnet_prune.config import dump_yaml
-from espnet_prune.errors import DataError, ModelError
+from espnet_prune.errors import ConfigError, DataError, ModelError
+from espnet_prune.espnet.model_folder import CONFIG, ESPNET_FOLDER, WEIGHTS, read_espnet_config
+from espnet_prune.export.folder import check_folder
 from espnet_prune.io_atomic import atomic_path
 
 FILES = ("model.safetensors", "model.json", "bpe.model")
 RECORDS = ("system.json", "plan.json", "profile.json")
-ESPNET_FOLDER = "espnet"
-CONFIG, WEIGHTS, BPE, STATISTICS = "config.yaml", "model.pth", "bpe.model", "feats_stats.npz"
+BPE, STATISTICS = "bpe.model", "feats_stats.npz"
 META = {"yaml_files": {"asr_train_config": CONFIG}, "files": {"asr_model_file": WEIGHTS}}
 
 
@@ -24,11 +25,12 @@ def pack_system(system: Path, out: Path) -> None:
         out: the file to make.
 
     Raises:
+        ConfigError: ``out`` is a folder.
         DataError: the system has no final model yet.
     """
     model = _model_of(system)
     wanted = [model / name for name in FILES] + [system / name for name in RECORDS]
-    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as z:
+    with _new_zip(out) as z:
         for path in wanted:
             if path.exists():
                 z.write(path, path.name)
@@ -45,7 +47,8 @@ def pack_for_espnet(system: Path, out: Path) -> None:
         out: the file to make.
 
     Raises:
-        DataError: the system has no final model yet.
+        ConfigError: ``out`` is a folder.
+        DataError: the system has no final model yet, or its configuration is damaged.
         ModelError: a Whisper, which is no model of stock ESPnet.
     """
     folder = _model_of(system) / ESPNET_FOLDER
@@ -54,19 +57,29 @@ def pack_for_espnet(system: Path, out: Path) -> None:
             f"{folder}: no model for stock ESPnet there, which knows no Whisper; make a folder of "
             "it by espnet_prune.bin.hub_folder"
         )
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_espnet_config(folder / CONFIG)
     if config.get("bpemodel"):
         config["bpemodel"] = BPE
     if (config.get("normalize_conf") or {}).get("stats_file"):
         config["normalize_conf"]["stats_file"] = STATISTICS
     texts = {"meta.yaml": META, CONFIG: config}
-    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as z:
+    with _new_zip(out) as z:
         for name, value in texts.items():
             z.writestr(name, dump_yaml(value))
         others = [folder / name for name in (WEIGHTS, BPE, STATISTICS)]
         for path in [*others, *(system / name for name in RECORDS)]:
             if path.exists():
                 z.write(path, path.name)
+
+
+@contextlib.contextmanager
+def _new_zip(out: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file that appears whole or not at all."""
+    if out.is_dir():
+        raise ConfigError(f"{out}: a folder; give the file to make, such as {out / 'model.zip'}")
+    check_folder(out.parent, "this command")
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as z:
+        yield z
 
 
 def is_for_espnet(system: Path) -> bool:

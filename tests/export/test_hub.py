@@ -101,3 +101,33 @@ def test_the_folder_loads_and_transcribes(system, tmp_path, capsys):
 def test_a_system_without_a_model_is_named(tmp_path, capsys):
     assert run_main(hub_main, ["--system", str(tmp_path), "--out", str(tmp_path / "hub")]) == 2
     assert "run stages 8 to 10" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_system_keeps_nothing_of_it(system, tmp_path):
+    whole = shutil.copytree(system, tmp_path / "whole")
+    (whole / "plan.json").unlink()
+    out = tmp_path / "hub"
+    for folder in (system, whole):
+        assert run_main(hub_main, ["--system", str(folder), "--out", str(out)]) == 0
+        (out / "notes.txt").write_text("mine")
+    assert not (out / "plan.json").exists() and not (out / "structure.png").exists()
+    assert (out / "notes.txt").exists() and "structure.png" not in (out / "README.md").read_text()
+
+
+def test_a_folder_that_this_command_did_not_make_loses_nothing(system, tmp_path):
+    whole = shutil.copytree(system, tmp_path / "whole")
+    (whole / "plan.json").unlink()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/plan.json").write_text("mine")
+    assert run_main(hub_main, ["--system", str(whole), "--out", str(tmp_path / "hub")]) == 0
+    assert (tmp_path / "hub/plan.json").read_text() == "mine"
+
+
+def test_a_damaged_plan_or_a_file_in_the_way_leaves_nothing_half(system, tmp_path, capsys):
+    damaged = shutil.copytree(system, tmp_path / "damaged")
+    (damaged / "plan.json").write_text("{}")
+    assert run_main(hub_main, ["--system", str(damaged), "--out", str(tmp_path / "hub")]) == 2
+    assert "plan.json" in capsys.readouterr().err and not (tmp_path / "hub").exists()
+    (tmp_path / "hub").write_text("mine")
+    assert run_main(hub_main, ["--system", str(system), "--out", str(tmp_path / "hub")]) == 2
+    assert "hub: a file; this command makes a folder" in capsys.readouterr().err

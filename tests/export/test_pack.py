@@ -59,6 +59,17 @@ def test_no_place_of_this_machine_is_in_it(system, zips):
     assert yaml.safe_load(config)["bpemodel"] == "bpe.model"
 
 
+def test_a_folder_and_what_is_below_a_file_cannot_be_the_zip(system, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out, message in (
+        (tmp_path, "a folder; give the file"),
+        (tmp_path / "file/a.zip", "a file"),
+    ):
+        assert run_main(pack_main, ["--system", str(system), "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_whisper_is_none_of_stock_espnet(system, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.json").write_text("{}")
