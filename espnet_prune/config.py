@@ -11,7 +11,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
         if key_node.tag == MERGE:  # `<<: *anchor`, whose keys may be given again
             continue
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            break  # the safe loader says so
         if key in seen:
             raise ConfigError(
                 f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}: key '{key}' is "
@@ -59,7 +61,8 @@ def load_yaml(path: str | Path, _chain: tuple[Path, ...] = ()) -> dict:
     """Reads a YAML mapping; ``base: FILE`` (relative to this file) is merged below it.
 
     Raises:
-        ConfigError: the file is missing, not YAML, not a mapping, or its bases form a ring.
+        ConfigError: the file can't be read, isn't YAML in UTF-8 or no mapping, or its bases form
+            a ring.
     """
     path = Path(path).resolve()
     if path in _chain:
@@ -68,21 +71,34 @@ def load_yaml(path: str | Path, _chain: tuple[Path, ...] = ()) -> dict:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
-    loader = _StrictLoader(text)
-    loader.name = str(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: it can't be read ({error.strerror}); a YAML file was expected"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error}); convert it") from error
     try:
-        content = loader.get_single_data()
+        content = _parse(text, str(path))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys was expected, not {type(content).__name__}")
     base = content.pop(BASE_KEY, None)
     if base is None:
         return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: {BASE_KEY}: the path of one YAML file was expected, not {base}")
     return merge(load_yaml(path.parent / base, (*_chain, path)), content)
+
+
+def _parse(text: str, name: str) -> Any:
+    loader = _StrictLoader(text)
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -63,11 +63,21 @@ def test_base_is_merged_below(tmp_path):
         ("- 1\n", "a mapping"),
         ("base: own.yaml\n", "lead back to itself"),
         ("base: none.yaml\n", "none.yaml: no such"),
+        ("base: [1]\n", r"own.yaml: base: the path of one YAML file was expected, not \[1\]"),
+        ("base: .\n", "it can't be read .*directory"),
+        ("? [a]\n: b\n", "not valid YAML: while constructing a mapping"),
+        ("a: \x07\n", "own.yaml: not valid YAML"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
+        load_yaml(tmp_path / "own.yaml")
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "own.yaml").write_bytes(b"a: \xe9\n")
+    with pytest.raises(ConfigError, match="own.yaml: not UTF-8"):
         load_yaml(tmp_path / "own.yaml")
 
 

@@ -9,7 +9,7 @@ import pytest
 from espnet_prune.bin import BROKEN_PIPE_EXIT, run_main
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
-from espnet_prune.stage import finished, mark_finished
+from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, with_later
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -47,6 +47,18 @@ def test_a_stage_is_finished_only_with_its_own_configuration(tmp_path):
     assert finished(tmp_path, config)
     with pytest.raises(ConfigError, match="a.b: 1 -> 2"):
         finished(tmp_path, {"a": {"b": 2}, "c": (1, 2)})
+    with pytest.raises(ConfigError, match="Use another --tag"):
+        finished(tmp_path, {})
+    with pytest.raises(ConfigError, match="Use another --work_dir, or remove .* every exp/TAG"):
+        finished(tmp_path, {}, OTHER_WORK_DIR)
+
+
+def test_keys_that_an_older_record_lacks_are_no_change(tmp_path):
+    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1, "b": 2}
+    mark_finished(tmp_path, {"a": 1})
+    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1}
+    mark_finished(tmp_path, {"a": 1, "b": 1})
+    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1, "b": 2}
 
 
 def test_a_user_error_is_one_line_and_status_2(capsys):

@@ -54,6 +54,8 @@ class Bound:
             if not isinstance(value, dict) or value.get(key) is None:
                 return f"{what}: not in the report"
             value = value[key]
+        if not isinstance(value, (int, float)):
+            return f"{what} is {value!r}, expected a number"
         if not COMPARISONS[self.comparison](value, self.limit):
             return f"{what} is {value}, expected {self.comparison} {self.limit}"
         return None
@@ -92,7 +94,12 @@ def problems(rows: Sequence[Row], experiment: Path) -> list[str]:
     report_file = experiment / "report/report.json"
     if not report_file.is_file():
         return [*missing, f"{report_file} is missing, so no bound can be checked"]
-    report = json.loads(report_file.read_text(encoding="utf-8"))
+    try:
+        report = json.loads(report_file.read_text(encoding="utf-8"))
+        {system["name"] for system in report["systems"]}
+    except (ValueError, KeyError, TypeError) as error:
+        again = "run stage 13 (report) again"
+        return [*missing, f"{report_file} is damaged ({error!r}), so no bound was checked; {again}"]
     found = [bound.problem(report) for row in rows for bound in row.bounds]
     return missing + [problem for problem in found if problem]
 

@@ -29,12 +29,9 @@ parse_librispeech_options() {
                 name=${1#--}
                 if [[ ($name == debug || $name == skip_bad) && ${2-} != true && ${2-} != false ]]; then
                     value=true # may come without a value
-                elif (($# > 1)); then
-                    value=$2
-                    shift
                 else
-                    echo "error: --$name needs a value" >&2
-                    exit 2
+                    value=${2-}
+                    shift $(($# > 1))
                 fi ;;
             *)
                 if [[ $1 == --help || $1 == -h ]]; then librispeech_usage; fi
@@ -42,6 +39,8 @@ parse_librispeech_options() {
                 shift
                 continue ;;
         esac
+        # an empty one is that of a variable that isn't set
+        [[ -n $value ]] || { echo "error: --$name needs a value" >&2; exit 2; }
         printf -v "$name" '%s' "$value"
         shift
     done

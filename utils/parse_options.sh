@@ -5,28 +5,23 @@
 #     name=default    # what it is
 # or as a comment alone for a heading, then sources this file and calls `parse_options "$@"`.
 # `--name value` and `--name=value` set $name; `--help` prints the block; an unknown name is an error that names the
-# nearest one. An option named in $option_flags may come without a value: true. Whoever wraps the script may set
-# `program` to the name that users know it by.
+# nearest one. An option named in $option_flags may come without a value: true, and has no other than true and false.
+# Whoever wraps the script may set `program` to the name that users know it by.
 
 _option_lines() { sed -n '/^# <options>$/,/^# <\/options>$/p' "$0" | sed '1d;$d'; }
 
 _option_names() { _option_lines | sed -n 's/^\([a-z_0-9]*\)=.*/\1/p'; }
 
 print_options() {
-    local line name default text
+    local line name text
     while IFS= read -r line; do
         if [[ $line == '# '* ]]; then
             printf '\n%s\n' "${line#'# '}"
         elif [[ $line == *=* ]]; then
             name=${line%%=*}
-            default=${line#*=}
             text=
-            if [[ $default == *' # '* ]]; then
-                text=${default##*' # '}
-                default=${default%%' # '*}
-            fi
-            default=$(sed "s/ *\$//; s/^['\"]//; s/['\"]\$//" <<<"$default")
-            printf '  --%-16s %s%s\n' "$name" "$text" "${default:+ [$default]}"
+            if [[ $line == *' # '* ]]; then text=${line##*' # '}; fi
+            printf '  --%-16s %s%s\n' "$name" "$text" "${!name:+ [${!name}]}"
         fi
     done < <(_option_lines)
 }
@@ -44,6 +39,24 @@ option_error() {
     echo "error: $*" >&2
     echo "       ${program:-$0} --help lists the options" >&2
     exit 2
+}
+
+check_number() { # OPTION LEAST
+    if [[ ! ${!1} =~ ^[0-9]{1,9}$ ]] || ((10#${!1} < $2)); then
+        option_error "--$1: '${!1}' is not a whole number of at least $2"
+    fi
+}
+
+check_seconds() { # OPTION
+    [[ ${!1} =~ ^([0-9]+\.?[0-9]*|\.[0-9]+|inf)$ ]] || option_error "--$1: '${!1}' is not a number of seconds"
+}
+
+check_choice() { # OPTION WORD...
+    local word others="${*:2:$#-2}"
+    for word in "${@:2}"; do
+        if [[ ${!1} == "$word" ]]; then return; fi
+    done
+    option_error "--$1: '${!1}' is not ${others// /, } or ${!#}"
 }
 
 parse_options() {
@@ -72,4 +85,5 @@ parse_options() {
         fi
         printf -v "${name#--}" '%s' "$value"
     done
+    for name in ${option_flags-}; do check_choice "$name" true false; done
 }

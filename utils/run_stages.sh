@@ -111,7 +111,6 @@ run_stages() {
     local n started=$SECONDS stage_before=() waits_for=() this_stage=() submissions=0 report_submissions=0
     submitting=false
     if [[ $cmd_backend != local ]]; then
-        python -m espnet_prune.bin.jobs begin "$exp"
         submitting=true
         trap end_submission EXIT
         trap 'exit 130' INT

@@ -7,11 +7,11 @@ parse_whisper_options() {
     local whisper=''
     arguments=()
     while (($#)); do
+        if [[ $1 == --whisper=* ]]; then set -- --whisper "${1#*=}" "${@:2}"; fi
         case $1 in
-            --whisper=*) whisper=${1#*=} ;;
-            --whisper)
-                (($# > 1)) || { echo "error: --whisper needs a value" >&2; exit 2; }
-                whisper=$2
+            --whisper) # an empty value is that of a variable that isn't set
+                whisper=${2-}
+                [[ -n $whisper ]] || { echo "error: --whisper needs a value" >&2; exit 2; }
                 shift ;;
             *)
                 if [[ $1 == --help || $1 == -h ]]; then

@@ -35,6 +35,22 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_factors(text: str) -> tuple[float, ...]:
+    """The speeds of ``--speed_factors``.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    from espnet_prune.errors import ConfigError
+
+    try:
+        return tuple(float(word) for word in text.split())
+    except ValueError as error:
+        raise ConfigError(
+            f"--speed_factors: '{text}' was expected as numbers between spaces: \"0.9 1.0 1.1\""
+        ) from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints the table."""
     import torch
@@ -50,12 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     check_range("--updates", args.updates, 1, 1e6)
     check_range("--vocab_size", args.vocab_size, 5, 1e6)
+    check_range("--ngpu", args.ngpu, 0, 1e6)
+    if args.utterances is not None:
+        check_range("--utterances", args.utterances, 1, 1e6)
     if args.processor_seconds and args.ngpu:
         raise ConfigError("--processor_seconds: a GPU's time is the clock's; leave one of both out")
-    factors = tuple(float(word) for word in args.speed_factors.split())
+    factors = read_factors(args.speed_factors)
     lengths = (args.utterance_seconds, args.tokens_per_second)
     corpus = Corpus(args.train_hours, args.valid_hours, factors, *lengths)
-    utterances = args.utterances or (None if args.ngpu else 1)
+    utterances = args.utterances
+    if utterances is None and not args.ngpu:
+        utterances = 1
     timer = StepTimer(corpus, utterances, args.updates, args.ngpu, args.processor_seconds)
     rows = recipe_rows(args.conf_dir, timer, corpus, args.vocab_size)
     about = {

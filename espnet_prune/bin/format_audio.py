@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.data.format import format_data
     from espnet_prune.data.parallel import Share
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     args = get_parser().parse_args(argv)
     options = ("sample_rate", "format", "min_seconds", "max_seconds")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fingerprint": fingerprint(args.source),
         **{name: getattr(args, name) for name in options},
     }
-    if not finished(args.out, config):
+    if not finished(args.out, config, OTHER_WORK_DIR):
         values = (args.sample_rate, args.format, args.min_seconds, args.max_seconds)
         share = Share.parse(args.part) if args.part else None
         counts = format_data(args.source, args.out, *values, jobs=args.nj, share=share)

@@ -24,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Gets the model, unless it is there already."""
     from espnet_prune.errors import DataError
     from espnet_prune.hf.get_whisper import get_whisper
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     args = get_parser().parse_args(argv)
     config = {"whisper": args.whisper}
-    if not finished(args.out, config):
+    if not finished(args.out, config, OTHER_WORK_DIR):
         if args.out.exists():
             raise DataError(
                 f"{args.out}: it exists, but this command didn't make it; move it elsewhere, and "

@@ -21,7 +21,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def begin(experiment: Path) -> None:
-    """Makes way for new jobs.
+    """Makes way for new jobs, and the folder of their logs.
 
     Raises:
         ConfigError: jobs of this experiment are queued or run, which would write the same files.
@@ -40,6 +40,7 @@ def begin(experiment: Path) -> None:
         )
     for folder in folders_below(logs):
         shutil.rmtree(folder)
+    logs.mkdir(parents=True, exist_ok=True)
 
 
 def describe(experiment: Path, folders: Sequence[Path]) -> str:
@@ -58,16 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Does what is asked; awaiting failed jobs gives the exit status 1."""
     from espnet_prune.cluster import submit
     from espnet_prune.cluster.job import folders_below, read_job
+    from espnet_prune.cluster.status import check_experiment
 
     args = get_parser().parse_args(argv)
-    folders = folders_below(args.experiment / LOGS)
     if args.action == "begin":
         begin(args.experiment)
+        return 0
+    check_experiment(args.experiment)
+    folders = folders_below(args.experiment / LOGS)
+    if not folders:
+        watch = f"python -m espnet_prune.bin.status {args.experiment.resolve()}"
+        print(f"{args.experiment}: no jobs; what was made: {watch}")
     elif args.action == "list":
         print(describe(args.experiment, folders))
-    elif args.action == "cancel" and folders:
+    elif args.action == "cancel":
         submit.cancel(submit.unfinished(folders))
-    elif args.action == "wait" and folders:
+    elif args.action == "wait":
         failures = submit.wait_or_cancel(folders)
         return submit.report(failures, sum(len(read_job(folder).tasks) for folder in folders))
     return 0

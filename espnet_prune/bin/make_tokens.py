@@ -24,19 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.data.resume import file_fingerprint
     from espnet_prune.data.tokens import make_tokens
     from espnet_prune.hf.identity import TOKENIZER_FILES, with_contents
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded
 
     args = get_parser().parse_args(argv)
     config = {
         "text": str(args.text),
         "fingerprint": file_fingerprint(args.text),
         "type": args.type,
-        "vocab_size": args.vocab_size,
     }
+    before = recorded(args.out) or {}
+    if args.type == "bpe":
+        config["vocab_size"] = args.vocab_size
+    elif "vocab_size" in before:  # earlier versions recorded it for all, but nothing read it
+        config["vocab_size"] = before["vocab_size"]
     if args.tokenizer is not None:
         config["tokenizer"] = args.tokenizer
         config = with_contents(config, args.tokenizer, TOKENIZER_FILES, args.out)
-    if not finished(args.out, config):
+    if not finished(args.out, config, OTHER_WORK_DIR):
         tokens = make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(tokens)} tokens")

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.data.parallel import Share
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.data.speed import perturb_data
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     args = get_parser().parse_args(argv)
     config = {
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fingerprint": fingerprint(args.source),
         "factors": args.factors,
     }
-    if not finished(args.out, config):
+    if not finished(args.out, config, OTHER_WORK_DIR):
         share = Share.parse(args.part) if args.part else None
         data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj, share)
         if share is None:

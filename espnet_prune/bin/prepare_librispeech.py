@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepares LibriSpeech, unless it is done already."""
     from espnet_prune.data import librispeech, librispeech_download
     from espnet_prune.data.librispeech_layout import find_root
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     args = get_parser().parse_args(argv)
     corpus = librispeech.read_corpus(args.sets)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "skip_bad": args.skip_bad,
     }
     whole = all((args.out / name / "wav.scp").exists() for name in corpus.sets)
-    if not (finished(args.out, config) and whole):
+    if not (finished(args.out, config, OTHER_WORK_DIR) and whole):
         librispeech.prepare(root, corpus, args.out, args.nj, args.skip_bad)
         mark_finished(args.out, config)
     return 0

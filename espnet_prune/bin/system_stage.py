@@ -34,9 +34,10 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     from espnet_prune.stage import check_same, finished, mark_finished
 
     args = parser.parse_args(argv)
-    made_by, source = _made_by(args)
+    made_by, source = _made_by(args, name)
     if finished(args.out / name, made_by):
         return 0
+    _check_tokens(args.tokens, args.teacher / "model")
     from espnet_prune.espnet import stages
     from espnet_prune.espnet.distributed import is_first
     from espnet_prune.espnet.recipe import for_system, read_recipe
@@ -50,7 +51,7 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     system = read_system(args.systems, args.system)
     recipe = for_system(recipe, system, task)
     if source is not None and name == "prune":
-        check_same(source[0] / name, source[1])
+        check_same(*source)
     folders = stages.Folders(args.train, args.valid, args.tokens, args.stats)
     stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
     if is_first():
@@ -58,10 +59,21 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     return 0
 
 
-def _made_by(args: argparse.Namespace) -> tuple[dict, tuple[Path, dict] | None]:
+def _check_tokens(tokens: Path, model: Path) -> None:
+    from espnet_prune.data.tokens import check_tokens
+    from espnet_prune.surgery.description import read_description
+
+    config = read_description(model)["config"]
+    bpe_model = config.get("bpemodel")
+    check_tokens(tokens, config["token_list"], bpe_model and model / bpe_model, str(model))
+
+
+def _made_by(args: argparse.Namespace, name: str) -> tuple[dict, tuple[Path, dict] | None]:
     """What a stage's result depends on, and of a rung the run's folder and what that depends on."""
+    from espnet_prune.bin.list_systems import taken_from
     from espnet_prune.config import load_yaml
     from espnet_prune.provenance import file_digest
+    from espnet_prune.stage import with_later
 
     systems = load_yaml(args.systems).get("systems") or {}
     row = systems.get(args.system)
@@ -71,8 +83,11 @@ def _made_by(args: argparse.Namespace) -> tuple[dict, tuple[Path, dict] | None]:
         "system": row,
         "teacher": {"folder": str(args.teacher), "weights": file_digest(weights)},
     }
-    source = row.get("taken_from") if isinstance(row, dict) else None
+    data = {"train": str(args.train), "valid": str(args.valid)}
+    source = taken_from(row)
     if source not in systems:  # none, or an error that reading the system names
-        return made_by, None
-    whole = {**made_by, "system": systems[source]}
-    return {**made_by, "taken_from": systems[source]}, (args.out.parent / source, whole)
+        return with_later(made_by, data, args.out / name), None
+    run = args.out.parent / source / name
+    whole = with_later({**made_by, "system": systems[source]}, data, run)
+    taken = {**made_by, "taken_from": systems[source]}
+    return with_later(taken, data, args.out / name), (run, whole)

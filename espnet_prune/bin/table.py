@@ -19,9 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints or writes the table."""
-    from espnet_prune.evaluate.out_path import check_out_file
     from espnet_prune.evaluate.paper_table import paper_table, read_reports
     from espnet_prune.io_atomic import write_text
+    from espnet_prune.out_path import check_out_file
     from espnet_prune.provenance import command_line
 
     args = get_parser().parse_args(argv)

@@ -25,13 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml
     from espnet_prune.errors import ConfigError
-    from espnet_prune.hf.identity import MODEL_FILES, with_contents
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
     config = load_yaml(args.config)
-    pretrained = (config.get("encoder_conf") or {}).get("model")
-    made_by = with_contents(config, pretrained, MODEL_FILES, args.out)
+    made_by = _made_by(args, config)
     if finished(args.out, made_by):
         return 0
     from espnet_prune.espnet.build import build_asr_model
@@ -60,6 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     finish_teacher(args.out, config, untrained)
     mark_finished(args.out, made_by)
     return 0
+
+
+def _made_by(args: argparse.Namespace, config: dict) -> dict:
+    """What the teacher depends on: configuration, pretrained model, tokens, data folders."""
+    from espnet_prune.data.tokens import FILES
+    from espnet_prune.hf.identity import MODEL_FILES, with_contents
+    from espnet_prune.stage import with_later
+
+    pretrained = (config.get("encoder_conf") or {}).get("model")
+    made_by = with_contents(config, pretrained, MODEL_FILES, args.out)
+    made_by = with_contents(made_by, str(args.tokens), FILES, args.out)
+    data = {"train": str(args.train), "valid": str(args.valid)}
+    return with_later(made_by, data, args.out)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def folder_states(experiment: Path) -> list[tuple[str, str]]:
         name = str(folder.relative_to(experiment))
         if (folder / MARK).exists():
             result.append((name, DONE))
-        else:
+        elif not (folder.parent / MARK).exists():  # what a finished product was made by is done
             result.append((name, f"begun{_epochs(folder)}"))
     return result
 
@@ -131,14 +131,19 @@ def _epochs(folder: Path) -> str:
     return f", epoch {last} of {wanted} saved"
 
 
+def check_experiment(experiment: Path) -> None:
+    """DataError where there is no such experiment."""
+    if not experiment.is_dir():
+        raise DataError(f"{experiment}: no such folder; give the experiment's, such as exp/base")
+
+
 def describe(experiment: Path) -> str:
     """The whole as text.
 
     Raises:
         DataError: there is no such experiment.
     """
-    if not experiment.is_dir():
-        raise DataError(f"{experiment}: no such folder; give the experiment's, such as exp/base")
+    check_experiment(experiment)
     commands = command_states(experiment / "log")
     width = max((len(command.log.name) for command in commands), default=0)
     lines = ["Commands, by their logs:"]

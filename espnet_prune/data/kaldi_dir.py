@@ -42,6 +42,11 @@ def where(folder: str | Path, utterance: str) -> str:
     return f"{Path(folder) / 'wav.scp'}: utterance '{utterance}'"
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a file as Kaldi and ESPnet see them: U+0085, U+2028 and so on end none."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def read_map(path: Path, empty_values: bool = False) -> dict[str, str]:
     """Reads one Kaldi file of ``key value`` lines.
 
@@ -50,7 +55,7 @@ def read_map(path: Path, empty_values: bool = False) -> dict[str, str]:
             missing; names file, line and key.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run stage 1, or make it") from error
     except UnicodeDecodeError as error:

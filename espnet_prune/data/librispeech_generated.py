@@ -12,7 +12,7 @@ from espnet_prune.data import synth
 from espnet_prune.data.librispeech_layout import SPEAKERS_FILE, TRANSCRIPT
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.io_atomic import write_text
-from espnet_prune.stage import finished, mark_finished
+from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
 CORPUS = "LibriSpeech"
 FIRST_READER = 100_001
@@ -38,7 +38,7 @@ def generate(corpus: synth.Corpus, out: Path, jobs: int = 1, where: str = "corpu
     root = out / CORPUS
     synth.check(corpus, where)
     settings = dataclasses.asdict(corpus)
-    if finished(out, settings):
+    if finished(out, settings, OTHER_WORK_DIR):
         return root
     synth.check_voices(corpus, where)
     readers = {voice: FIRST_READER + i for i, voice in enumerate(corpus.voices)}

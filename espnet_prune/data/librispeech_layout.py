@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet_prune.data.audio_io import read_audio
+from espnet_prune.data.kaldi_dir import lines_of
 from espnet_prune.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _transcript(folder: Path) -> Path:
 
 def _lines(folder: Path) -> list[str]:
     text = _transcript(folder).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in lines_of(text) if line.strip()]
 
 
 def read_chapter_list(path: Path) -> dict[str, int]:
@@ -194,7 +195,7 @@ def read_genders(path: Path) -> dict[str, str]:
         logger.warning("%s: no such file, so spk2gender is not written", path)
         return {}
     genders = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), 1):
         if not line.strip() or line.startswith(";"):
             continue
         fields = [value.strip() for value in line.split("|")]

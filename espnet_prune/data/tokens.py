@@ -3,16 +3,21 @@
 ``<blank>`` first, then ``<unk>``, the tokens, ``<sos/eos>`` last.
 """
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.config import check_choice
 from espnet_prune.data.kaldi_dir import read_map
-from espnet_prune.errors import ConfigError
-from espnet_prune.io_atomic import atomic_path, write_json, write_text
+from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+from espnet_prune.provenance import file_digest
 
 TYPES = ("bpe", "char", "hugging_face")
 BLANK, UNKNOWN, SPACE, END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 BPE_MODEL = "bpe.model"
+LIST, DESCRIPTION = "tokens.txt", "tokens.json"
+FILES = (LIST, DESCRIPTION, BPE_MODEL, "tokenizer.json")  # what models are trained by
 
 
 def make_tokens(
@@ -49,9 +54,48 @@ def make_tokens(
         pieces = _train_bpe(sentences, out / BPE_MODEL, vocabulary_size, text)
     tokens = [BLANK, UNKNOWN, *pieces, END]
     model = BPE_MODEL if kind == "bpe" else None
-    write_json(out / "tokens.json", {"type": kind, "vocab_size": len(tokens), "model": model})
-    write_text(out / "tokens.txt", "\n".join(tokens) + "\n")
+    write_json(out / DESCRIPTION, {"type": kind, "vocab_size": len(tokens), "model": model})
+    write_text(out / LIST, "\n".join(tokens) + "\n")
     return tokens
+
+
+def check_tokens(folder: Path, token_list: Sequence[str], model: Path | None, owner: str) -> None:
+    """Makes sure that a folder of tokens is the one that a model was trained with.
+
+    Args:
+        folder: of the tokens.
+        token_list: the model's own.
+        model: its own BPE model or tokenizer, if it has one.
+        owner: the model, for the error.
+
+    Raises:
+        ConfigError: a token is another, or the BPE model or tokenizer is; names both.
+        DataError: the folder has no tokens.
+    """
+    remedy = (
+        "make the tokens as they were (stage 4, with that --token_type and --vocab_size on that "
+        "training set), or train another teacher with these: another --tag"
+    )
+    try:
+        with (folder / LIST).open(encoding="utf-8") as file:
+            found = [line.rstrip() for line in file]
+    except FileNotFoundError as error:
+        raise DataError(f"{folder / LIST}: no such file; run stage 4 (tokens) first") from error
+    own = [token.rstrip() for token in token_list]  # as ESPnet reads them
+    if found != own:
+        pairs = enumerate(itertools.zip_longest(found, own), 1)
+        line, (ours, theirs) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise ConfigError(
+            f"{folder / LIST}: its {len(found)} tokens are not the {len(own)} that {owner} was "
+            f"trained with (line {line}: {ours!r}, there {theirs!r}); {remedy}"
+        )
+    name = read_json(folder / DESCRIPTION)["model"]
+    digests = [path and file_digest(path) for path in (name and folder / name, model)]
+    if digests[0] != digests[1]:
+        raise ConfigError(
+            f"{folder / (name or DESCRIPTION)}: {name or 'none'} is not the BPE model or tokenizer "
+            f"that {owner} was trained with, {model}; {remedy}"
+        )
 
 
 def _train_bpe(sentences: list[str], target: Path, size: int, text: Path) -> list[str]:

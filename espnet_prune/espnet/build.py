@@ -5,7 +5,6 @@ here every weight must fit.
 """
 
 import argparse
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,13 @@ import numpy
 from torch import nn
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.errors import ModelError
 from espnet_prune.espnet import registry  # noqa: F401  (stubs and the cut encoder's class)
+from espnet_prune.espnet.encoder import naming_what_fails
+from espnet_prune.espnet.model_folder import BPE, CONFIG, STATISTICS, WEIGHTS
 from espnet_prune.espnet.whisper import cut_joined, join
 from espnet_prune.io_atomic import atomic_path, write_text
 from espnet_prune.io_torch import read_torch, write_torch
-from espnet_prune.surgery.serialize import espnet_config, load_strictly
-
-ESPNET_FOLDER = "espnet"
+from espnet_prune.surgery.serialize import copy_bpe, espnet_config, load_strictly
 
 
 def build_asr_model(config: Mapping) -> nn.Module:
@@ -42,21 +40,17 @@ def build_asr_model(config: Mapping) -> nn.Module:
     config = dict(config)
     with tempfile.TemporaryDirectory() as folder:
         values = {**_defaults(), **config}
-        if values.get("normalize") == "global_mvn":
-            stats = Path(folder) / "stats.npz"
-            size = _feature_size(values)
-            numpy.savez(stats, count=1, sum=numpy.zeros(size), sum_square=numpy.ones(size))
-            values["normalize_conf"] = {
-                **(values["normalize_conf"] or {}),
-                "stats_file": str(stats),
-            }
-        arguments = argparse.Namespace(**values)
-        try:
+        with naming_what_fails():
+            if values.get("normalize") == "global_mvn":
+                stats = Path(folder) / "stats.npz"
+                size = _feature_size(values)
+                numpy.savez(stats, count=1, sum=numpy.zeros(size), sum_square=numpy.ones(size))
+                values["normalize_conf"] = {
+                    **(values["normalize_conf"] or {}),
+                    "stats_file": str(stats),
+                }
+            arguments = argparse.Namespace(**values)
             model = ASRTask.build_model(arguments)
-        except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
-            raise ModelError(
-                f"ESPnet can't build the model of this configuration: {error}"
-            ) from error
     config["token_list"] = list(arguments.token_list)
     plan = config.pop("pruned_arch", None)
     model.espnet_prune_config = config
@@ -92,22 +86,24 @@ def write_espnet_folder(model: nn.Module, folder: str | Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        ModelError: the model doesn't carry its configuration.
+        DataError: the file of its tokens is gone.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     config = {**_defaults(), **espnet_config(model)}
     if config.get("bpemodel"):
-        target = folder / "bpe.model"
-        if Path(config["bpemodel"]).resolve() != target:
-            shutil.copyfile(config["bpemodel"], target)
-        config["bpemodel"] = str(target)
+        copy_bpe(config["bpemodel"], folder / BPE)
+        config["bpemodel"] = str(folder / BPE)
     if config.get("normalize") == "global_mvn":
-        target = folder / "feats_stats.npz"
+        target = folder / STATISTICS
         _write_stats(model.normalize, target)
         config["normalize_conf"] = {**(config["normalize_conf"] or {}), "stats_file": str(target)}
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    write_torch(state, folder / "model.pth")
-    write_text(folder / "config.yaml", dump_yaml(config))
+    write_torch(state, folder / WEIGHTS)
+    write_text(folder / CONFIG, dump_yaml(config))
     return folder
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.sites import is_whisper
 
-SAMPLE_RATE = 16000
 CHECK_TOKENS = 8
 
 
@@ -16,7 +16,8 @@ def input_shape(model: nn.Module, seconds: float) -> tuple[int, ...]:
         model: an ESPnetASRModel.
         seconds: the utterance's length.
     """
-    samples = round(seconds * SAMPLE_RATE)
+    rate = sample_rate_of(getattr(model, "espnet_prune_config", None))
+    samples = round(seconds * rate)
     if model.frontend is None:
         return (samples,)
     return round(samples / model.frontend.hop_length), model.frontend.output_size()

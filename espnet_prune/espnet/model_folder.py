@@ -14,6 +14,7 @@ from espnet_prune.io_atomic import read_json
 
 DESCRIPTION, OWN_WEIGHTS = "model.json", "model.safetensors"  # of ``espnet_prune.save``
 ESPNET_FOLDER, CONFIG, WEIGHTS = "espnet", "config.yaml", "model.pth"  # for stock ESPnet
+BPE, STATISTICS = "bpe.model", "feats_stats.npz"  # beside them
 # libyaml's reads a list of 5000 tokens in 0.06 s, Python's in 0.5 s
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

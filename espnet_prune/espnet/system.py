@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from espnet_prune.errors import DataError
-from espnet_prune.espnet.build import ESPNET_FOLDER, load_trained, write_espnet_folder
+from espnet_prune.espnet.build import load_trained, write_espnet_folder
+from espnet_prune.espnet.model_folder import ESPNET_FOLDER
 from espnet_prune.espnet.whisper import whisper_of
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import provenance

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from espnet_prune.evaluate.collect import TEACHER
-from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.pareto import Chart, Curve, Point
 from espnet_prune.evaluate.plots import COLOURS, save, subplots
 from espnet_prune.io_atomic import write_json
+from espnet_prune.out_path import check_out_folder
 
 SCHEMA = 1
 PARETO_FILE = "pareto.json"

@@ -9,10 +9,10 @@ from pathlib import Path
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate import plots, tables
 from espnet_prune.evaluate.collect import collect, kept_widths, progress_curves
-from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.page import Picture, render_page
 from espnet_prune.evaluate.stage_results import SCHEMA, read_result
 from espnet_prune.io_atomic import write_json, write_text
+from espnet_prune.out_path import check_out_folder
 
 REPORT_FOLDER = "report"
 REPORT_FILE = "report.json"

@@ -25,9 +25,9 @@ from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem
 from espnet_prune.espnet.decoding import is_whisper_folder, model_files
 from espnet_prune.espnet.probe import Probe, Utterance
-from espnet_prune.evaluate.out_path import check_out_folder
 from espnet_prune.evaluate.wer import count_errors
 from espnet_prune.io_atomic import read_json, write_json
+from espnet_prune.out_path import check_out_folder
 from espnet_prune.provenance import file_digest
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.stage import BEGUN, check_same, mark_begun

@@ -15,6 +15,7 @@ from typing import Any
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
 from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.io_atomic import read_json
+from espnet_prune.out_path import check_out_folder
 
 SCHEMA = 1
 GRAPH, DECODER, DESCRIPTION = "model.onnx", "decoder.onnx", "model.json"
@@ -99,18 +100,6 @@ def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
     }
 
 
-def check_folder(folder: Path, what: str) -> None:
-    """ConfigError where a folder can't be made, as a file has its name or that of one above it.
-
-    Args:
-        folder: the one to make, or there already.
-        what: makes it, with its article.
-    """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ConfigError(f"{nearest}: a file; {what} makes a folder, choose another name")
-
-
 def others_than_export(folder: Path) -> list[str]:
     """Names of what is in a folder and isn't an earlier export's, sorted."""
     names = sorted(path.name for path in folder.glob("*"))
@@ -144,7 +133,7 @@ def new_folder(
         EnvironmentProblem: the disk is full.
     """
     folder = folder.resolve()
-    check_folder(folder, what)
+    check_out_folder(folder)
     found = others(folder)
     if found:
         raise ConfigError(

@@ -9,8 +9,8 @@ from espnet_prune.evaluate import plots
 from espnet_prune.evaluate.collect import TEACHER, plan_widths, read_result, system_entry
 from espnet_prune.evaluate.report import REPORT_FILE, REPORT_FOLDER
 from espnet_prune.export.card import CardOptions, model_card
-from espnet_prune.export.folder import check_folder
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
+from espnet_prune.out_path import check_out_folder
 
 DESCRIPTION = "model.json"
 MODEL_FILES = ("model.safetensors", "bpe.model", DESCRIPTION)
@@ -36,7 +36,7 @@ def write_hub_folder(system: Path, out: Path, options: CardOptions) -> Path:
     model = system / "model"
     if not (model / DESCRIPTION).exists():
         raise DataError(f"{model}: no model there; run stages 8 to 10 for this system first")
-    check_folder(out, "this command")
+    check_out_folder(out)
     # all is read before anything is written
     entry = system_entry(system)
     encoder = (read_json(model / DESCRIPTION).get("config") or {}).get("encoder", "")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.errors import ConfigError, DataError, ModelError
+from espnet_prune.errors import DataError, ModelError
 from espnet_prune.espnet.model_folder import CONFIG, ESPNET_FOLDER, WEIGHTS, read_espnet_config
-from espnet_prune.export.folder import check_folder
 from espnet_prune.io_atomic import atomic_path
+from espnet_prune.out_path import check_out_file
 
 FILES = ("model.safetensors", "model.json", "bpe.model")
 RECORDS = ("system.json", "plan.json", "profile.json")
@@ -75,9 +75,7 @@ def pack_for_espnet(system: Path, out: Path) -> None:
 @contextlib.contextmanager
 def _new_zip(out: Path) -> Iterator[zipfile.ZipFile]:
     """A zip file that appears whole or not at all."""
-    if out.is_dir():
-        raise ConfigError(f"{out}: a folder; give the file to make, such as {out / 'model.zip'}")
-    check_folder(out.parent, "this command")
+    check_out_file(out)
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as z:
         yield z
 

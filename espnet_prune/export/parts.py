@@ -19,7 +19,8 @@ from espnet_prune.export.folder import (
 )
 from espnet_prune.export.graphs import EncoderGraph, Output, SpeechGraph, SslGraph
 from espnet_prune.export.whisper_graph import WhisperGraph
-from espnet_prune.sites import is_transformer_decoder
+from espnet_prune.sites import describe_conformer, is_transformer_decoder
+from espnet_prune.surgery.cut import twin_of
 
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported
 CHECKED_TOKENS = (5, 3, 12)
@@ -67,8 +68,10 @@ class Part:
 def conformer_encoder(encoder: nn.Module) -> Part:
     """Features to hidden states by ESPnet's ConformerEncoder."""
 
+    size = _feature_size(encoder)
+
     def example(frames: int) -> Inputs:
-        return (torch.randn(1, frames, _feature_size(encoder), generator=_noise(frames)),)
+        return (torch.randn(1, frames, size, generator=_noise(frames)),)
 
     def expected(feats: Tensor) -> Inputs:
         return (encoder(feats, torch.tensor([feats.shape[1]]))[0],)
@@ -189,11 +192,13 @@ def transformers_whisper(whole: nn.Module) -> Part:
 
 
 def parts_of(model: nn.Module) -> list[Part]:
-    """What a model is exported as.
+    """What a model is exported as, of a copy in evaluation mode.
 
     Raises:
-        ModelError: a model, or a part of it, that can't be exported.
+        ModelError: a model, or a part of it, that can't be exported, or one that isn't in float32.
     """
+    _refuse_other_precisions(model)
+    model = twin_of(model).eval()
     name = type(model).__name__
     if hasattr(model, "encoders"):
         return [conformer_encoder(model)]
@@ -230,7 +235,19 @@ def _noise(seed: int) -> torch.Generator:
 
 
 def _feature_size(encoder: nn.Module) -> int:
-    from espnet_prune.sites import describe_conformer
+    size = describe_conformer(encoder)["input_size"]
+    if isinstance(size, list):
+        raise ModelError(
+            f"{type(encoder).__name__}: features of {size[0]} to {size[-1]} values a frame fit it, "
+            "and it doesn't say which it reads; set encoder.input_size to that width"
+        )
+    return size
 
-    config = getattr(encoder, "espnet_prune_config", None) or describe_conformer(encoder)
-    return config["input_size"]
+
+def _refuse_other_precisions(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ModelError(
+                f"{name} is {parameter.dtype}; graphs are exported in float32: call model.float() "
+                "first"
+            )

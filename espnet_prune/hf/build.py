@@ -31,6 +31,7 @@ WHISPER_POSITIONS_PER_SECOND = 50
 # What stands for hidden frames, in training alone. It is there only where the configuration hides
 # any, and facebook/wav2vec2-base-960h, for one, was saved without it.
 MASK_EMBEDDING = "masked_spec_embed"
+UNBUILDABLE = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, ImportError)
 # transformers: sizes that don't fit are a RuntimeError, an unknown activation is a KeyError
 UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
@@ -90,8 +91,13 @@ def _check_missing(name: str, missing: Iterable[str]) -> None:
         logger.info("%s: has no %s; it starts at random", name, ", ".join(missing))
 
 
-def from_config(class_name: str, config: Mapping) -> nn.Module:
+def from_config(class_name: str, config: Mapping, attention: str | None = None) -> nn.Module:
     """A model with random weights from its configuration.
+
+    Args:
+        class_name: one of ``CLASSES``.
+        config: what transformers' configuration is made from.
+        attention: how attention is computed, such as ``eager``; by default transformers' choice.
 
     Raises:
         ModelError: an unknown class, or a configuration that transformers doesn't take.
@@ -100,14 +106,23 @@ def from_config(class_name: str, config: Mapping) -> nn.Module:
     _check_class(class_name, "class_name")
     try:
         made = getattr(transformers, CLASSES[class_name]).from_dict(dict(config))
+        if attention is not None:
+            made._attn_implementation = attention
         return getattr(transformers, class_name)(made).eval()
     except KeyError as error:
         raise ModelError(
             f"{class_name}: no model of this configuration: {error} isn't known; where it is an "
             "activation, choose one of transformers' own, such as gelu"
         ) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except _unbuildable() as error:
         raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
+
+
+def _unbuildable() -> tuple[type[Exception], ...]:
+    """What a configuration raises that holds what transformers doesn't take."""
+    from huggingface_hub.errors import StrictDataclassError  # which comes with transformers
+
+    return (*UNBUILDABLE, StrictDataclassError)
 
 
 def whisper_features(config) -> object:
@@ -125,8 +140,16 @@ def whisper_shell(config, generation: Mapping) -> nn.Module:
 
 
 def generation_config(values: Mapping) -> object:
-    """transformers' GenerationConfig of these values."""
-    return import_transformers().GenerationConfig.from_dict(dict(values))
+    """transformers' GenerationConfig of these values.
+
+    Raises:
+        ModelError: it doesn't take them.
+    """
+    transformers = import_transformers()
+    try:
+        return transformers.GenerationConfig.from_dict(dict(values))
+    except _unbuildable() as error:
+        raise ModelError(f"generation_config: not one of transformers: {error}") from error
 
 
 def describe_model(model: nn.Module) -> dict:
@@ -178,19 +201,18 @@ def build_model(description: Mapping) -> nn.Module:
     """The model that ``describe_model`` described, with random weights.
 
     Raises:
-        ModelError: an unknown class, or a plan of another model.
+        ModelError: an unknown class, a configuration that transformers doesn't take, or a plan of
+            another model.
     """
-    transformers = import_transformers()
-    name = description.get("class")
-    _check_class(name, "model.json: class")
-    config = getattr(transformers, CLASSES[name]).from_dict(dict(description["config"]))
-    config._attn_implementation = description["attention"]
-    model = getattr(transformers, name)(config)
+    name, config = description.get("class"), description.get("config")
+    _check_class(name, "class")
+    if not isinstance(config, Mapping):
+        raise ModelError("config: no configuration of transformers; save the model again")
+    model = from_config(name, config, description.get("attention"))
     if description.get("plan") is not None:
-        cut_to_plan(model, whole_plan(model, description["plan"], "model.json: plan"))
+        cut_to_plan(model, whole_plan(model, description["plan"], "plan"))
     if description.get("generation_config") is not None:
-        made = transformers.GenerationConfig.from_dict(description["generation_config"])
-        model.generation_config = made
+        model.generation_config = generation_config(description["generation_config"])
     return model
 
 
@@ -210,6 +232,6 @@ def import_transformers() -> ModuleType:
 
 
 def _check_class(name: object, where: str) -> None:
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         near = nearest(str(name), CLASSES)
         raise ModelError(f"{where}: '{name}' is not known{near}; expected one of {list(CLASSES)}")

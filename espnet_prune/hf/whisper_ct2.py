@@ -61,7 +61,8 @@ def convert_whisper(folder: Path, out: Path) -> nn.Module:
         raise ModelError(f"{path}: holds a {file.specification}, expected a {SPECIFICATION}")
     arrays = dict(file.arrays)
     special = _special_tokens(folder / "tokenizer.json")
-    options = read_json(folder / "config.json")
+    options = _read_mapping(folder / "config.json")
+    tokenizer = _tokenizer(folder)
     config = _configuration(arrays, special, path)
     model = from_config("WhisperForConditionalGeneration", config)
     load_strictly(model, _weights(arrays, config, path), str(path))
@@ -70,13 +71,41 @@ def convert_whisper(folder: Path, out: Path) -> nn.Module:
     seconds = config["max_source_positions"] // POSITIONS_PER_SECOND
     bins = config["num_mel_bins"]
     transformers.WhisperFeatureExtractor(bins, chunk_length=seconds).save_pretrained(out)
-    tokenizer = transformers.WhisperTokenizer.from_pretrained(folder, pad_token=END)
     tokenizer.save_pretrained(out)
     return model
 
 
+def _read_mapping(path: Path) -> dict:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path}: a mapping of keys was expected, not a {type(found).__name__}; copy the file "
+            "of the folder's origin"
+        )
+    return found
+
+
+def _tokenizer(folder: Path):
+    """Whisper's tokenizer, of transformers."""
+    kind = import_transformers().WhisperTokenizer
+    try:
+        return kind.from_pretrained(folder, pad_token=END)
+    except Exception as error:  # what the library tokenizers raises is of no class of its own
+        raise DataError(
+            f"{folder / 'tokenizer.json'}: can't be read as Whisper's tokenizer ({error}); copy "
+            "the file of the folder's origin"
+        ) from error
+
+
 def _special_tokens(path: Path) -> dict[str, int]:
-    found = {entry["content"]: entry["id"] for entry in read_json(path).get("added_tokens", [])}
+    added = _read_mapping(path).get("added_tokens", [])
+    try:
+        found = {str(entry["content"]): int(entry["id"]) for entry in added}
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: added_tokens: entries with `content` and `id` were expected; copy the file "
+            "of the folder's origin"
+        ) from error
     missing = [token for token in (END, START, "<|notimestamps|>") if token not in found]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}; expected Whisper's own tokenizer")

@@ -29,7 +29,7 @@ from espnet_prune.sites.base import (
     Site,
     SiteMap,
 )
-from espnet_prune.sites.front_end import encoder_positions, front_end_sites
+from espnet_prune.sites.front_end import encoder_positions, fitting_bins, front_end_sites
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 FRAMES_PER_SECOND = 100.0
@@ -268,20 +268,46 @@ def conformer_sites(
 
 
 def describe_conformer(encoder: nn.Module) -> dict:
-    """The options that build an encoder of this one's dense shape, read off the encoder.
+    """The options that build an encoder of this one's dense shape: its own, or read off it.
+
+    Its attribute ``input_size`` says the features' width where there is one. The module itself
+    shows the width only up to rounding, so that ``input_size`` may be a list of those that fit.
 
     Raises:
-        ModelError: a part of it isn't known, or it was cut and no longer shows them.
+        ModelError: a part of it isn't known, it was cut and no longer shows them, or its
+            ``input_size`` doesn't fit it.
     """
+    carried = getattr(encoder, "espnet_prune_config", None)
+    options = dict(carried) if carried else _read_options(encoder)
+    size = getattr(encoder, "input_size", None)
+    if size is None:
+        return options
+    known = options.get("input_size", size)
+    fits = known[0] if isinstance(known, list) else known
+    if encoder_positions(size) != encoder_positions(fits):
+        raise ModelError(
+            f"{type(encoder).__name__}.input_size: {size} doesn't fit its first layers; expected "
+            f"{known}, the width of the features"
+        )
+    return {**options, "input_size": size}
+
+
+def _read_options(encoder: nn.Module) -> dict:
     _check_parts(encoder)
-    layer = encoder.encoders[0]
-    bins = encoder.embed.out.in_features // encoder.embed.conv[2].out_channels
+    layers, embed = encoder.encoders, encoder.embed
+    layer = layers[0]
+    widths = fitting_bins(embed.out.in_features // embed.conv[2].out_channels)
     return {
-        "input_size": 80 if ((80 - 1) // 2 - 1) // 2 == bins else bins * 4 + 3,
+        "input_size": widths if len(widths) > 1 else widths[0],
         "output_size": encoder.output_size(),
         "attention_heads": layer.self_attn.h,
         "linear_units": layer.feed_forward.w_1.out_features,
-        "num_blocks": len(encoder.encoders),
+        "num_blocks": len(layers),
+        "dropout_rate": float(layer.dropout.p),
+        "positional_dropout_rate": float(embed.pos_enc.dropout.p),
+        "attention_dropout_rate": float(layer.self_attn.dropout.p),
+        "stochastic_depth_rate": [float(block.stochastic_depth_rate) for block in layers],
+        "layer_drop_rate": float(layers.layer_drop_rate),
         "macaron_style": layer.feed_forward_macaron is not None,
         "rel_pos_type": "latest",
         "cnn_module_kernel": layer.conv_module.depthwise_conv.kernel_size[0],

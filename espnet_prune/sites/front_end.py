@@ -14,6 +14,7 @@ from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite
 KERNEL = 3  # both convolutions of Conv2dSubsampling: kernel 3, stride 2, no padding
 STRIDE = 2
 NAMES = ("front_end.0", "front_end.1")
+USUAL_BINS = 80  # of ESPnet's own filter bank
 
 
 def subsampled(length: int) -> int:
@@ -24,6 +25,16 @@ def subsampled(length: int) -> int:
 def encoder_positions(frames: int) -> int:
     """Length after both."""
     return subsampled(subsampled(frames))
+
+
+def fitting_bins(last_bins: int) -> list[int]:
+    """Bins of features of which both convolutions leave ``last_bins``, ascending.
+
+    Rounding makes them four; 80 stands for all of its four, being ESPnet's own.
+    """
+    smallest = ((last_bins - 1) * STRIDE + KERNEL - 1) * STRIDE + KERNEL
+    bins = list(range(smallest, smallest + STRIDE * STRIDE))
+    return [USUAL_BINS] if USUAL_BINS in bins else bins
 
 
 class EmptyFrontEnd(nn.Module):
@@ -110,9 +121,7 @@ def front_end_sites(
     """
     channels = embed.conv[2].out_channels
     last_bins = embed.out.in_features // channels
-    if bins is None:
-        smallest = ((last_bins - 1) * STRIDE + KERNEL - 1) * STRIDE + KERNEL
-        bins = 80 if subsampled(subsampled(80)) == last_bins else smallest
+    bins = fitting_bins(last_bins)[0] if bins is None else bins
     first, second = subsampled(frames), subsampled(subsampled(frames))
     area = KERNEL * KERNEL
     terms = [

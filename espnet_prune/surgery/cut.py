@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from espnet_prune.sites import (
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import Plan
-from espnet_prune.surgery.sparse import mark_sparse
+from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
 PLAN_ATTRIBUTE = "espnet_prune_plan"
+M = TypeVar("M", bound=nn.Module)
 
 
 def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -34,19 +36,25 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
         The small model, of the wrapped model's class, its plan attached; where single weights are
         gated, one of the same shape with zeros, marked as sparse.
     """
-    for module in gated.modules():  # ESPnet keeps the last attention map, with its graph
-        if isinstance(getattr(module, "attn", None), Tensor):
-            module.attn = None
-    twin = copy.deepcopy(gated)
+    twin = twin_of(gated)
     masks = twin.hard_masks() if masks is None else masks
     model = twin.release()
+    zeroed = [site.layer for site in twin.site_map.of_kinds((WEIGHT,))]
+    sparse = [*sparse_layers(model), *zeroed]
     _cut_sites(twin.site_map, masks)
-    weights = [site.layer.weight for site in twin.site_map.of_kinds((WEIGHT,))]
-    if weights:
-        mark_sparse(model, weights)
-    else:
+    if sparse:
+        mark_sparse(model, [layer.weight for layer in sparse])
+    if not zeroed:
         setattr(model, PLAN_ATTRIBUTE, Plan.from_masks(twin.site_map, masks))
     return model
+
+
+def twin_of(module: M) -> M:
+    """A copy that shares nothing; ESPnet's last attention maps, which have a graph, are let go."""
+    for part in module.modules():
+        if isinstance(getattr(part, "attn", None), Tensor):
+            part.attn = None
+    return copy.deepcopy(module)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import nn
 from espnet_prune.budget import Budget, Controller
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.gates import Gate
 from espnet_prune.sites import (
     FRAMES_PER_SECOND,
@@ -28,8 +29,6 @@ from espnet_prune.sites import (
     with_decoder,
 )
 from espnet_prune.surgery.gated import GatedModel
-
-SAMPLE_RATE = 16000
 
 
 class GatingMethod(Protocol):
@@ -87,9 +86,7 @@ def _features_of(model: nn.Module) -> tuple[float, int | None]:
     frontend = getattr(model, "frontend", None)
     if frontend is None or not hasattr(frontend, "hop_length"):
         return FRAMES_PER_SECOND, None
-    config = getattr(model, "espnet_prune_config", {})
-    rate = (config.get("frontend_conf") or {}).get("fs", SAMPLE_RATE)
-    rate = SAMPLE_RATE if isinstance(rate, str) else rate
+    rate = sample_rate_of(getattr(model, "espnet_prune_config", None))
     return rate / frontend.hop_length, frontend.output_size()
 
 
@@ -110,10 +107,19 @@ def _encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
-def _refuse_cut(model: nn.Module) -> None:
-    """ModelError for a model that was cut, whose next plan would count the wrong units."""
+def _refuse_cut_or_gated(model: nn.Module) -> None:
+    """ModelError for a model whose gates are on, which would stay beside the new ones.
+
+    And for one that was cut, whose next plan would count the wrong units.
+    """
     from espnet_prune.surgery.cut import plan_of  # which imports this module
 
+    hooks = (hook for m in model.modules() for hook in m._forward_pre_hooks.values())
+    if any(isinstance(getattr(hook, "__self__", None), GatedModel) for hook in hooks):
+        raise ModelError(
+            f"{type(model).__name__}: a model that is already gated can't be gated; take its gates "
+            "off by gated.release() first"
+        )
     if plan_of(model) is not None:
         raise ModelError(
             f"{type(model).__name__}: a model that is already cut can't be gated; prune the "
@@ -132,11 +138,11 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
         The gated model; train it, then ``cut`` it.
 
     Raises:
-        ModelError: no rules are known for this model, or it is already cut.
+        ModelError: no rules are known for this model, or it is already cut or gated.
         ConfigError: an unknown kind of site or measure, or a decoder whose single weights should
             be pruned.
     """
-    _refuse_cut(model)
+    _refuse_cut_or_gated(model)
     decoder = getattr(method, "decoder", None)
     if tuple(method.site_kinds) == (WEIGHT,):
         if decoder is not None:
@@ -154,7 +160,7 @@ def inject(model: nn.Module, method: GatingMethod) -> GatedModel:
     if not gates:
         raise ModelError(f"sites {list(method.site_kinds)}: the model has none of them")
     budget = Budget(site_map, list(gates), method.measure)
-    if hasattr(model, "encoders") and not hasattr(model, "espnet_prune_config"):
+    if hasattr(model, "encoders"):
         model.espnet_prune_config = describe_conformer(model)
     device = next(model.parameters()).device
     wrapped = GatedModel(model, site_map, gates, budget, method.make_controller(), method.seed)

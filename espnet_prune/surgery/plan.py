@@ -64,21 +64,14 @@ class Plan:
             raise ModelError(
                 f"{where}: schema {SCHEMA} was expected; was it made by a newer version?"
             )
-        sites = {}
-        for name, entry in value.get("sites", {}).items():
-            try:
-                site = SitePlan(
-                    str(entry["kind"]), entry["block"], int(entry["units"]), tuple(entry["kept"])
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise ModelError(f"{where}: site '{name}' is malformed ({error})") from error
-            increasing = all(a < b for a, b in zip(site.kept, site.kept[1:], strict=False))
-            if not increasing or any(not 0 <= k < site.units for k in site.kept):
-                raise ModelError(
-                    f"{where}: site '{name}': kept must be ascending indices below {site.units}"
-                )
-            sites[name] = site
-        return cls(sites)
+        found = value.get("sites", {})
+        if not isinstance(found, Mapping):
+            raise ModelError(
+                f"{where}: sites: a mapping of names was expected; cut the model again"
+            )
+        return cls(
+            {name: _read_site(entry, f"{where}: site '{name}'") for name, entry in found.items()}
+        )
 
     def part(self, prefix: str) -> "Plan | None":
         """The plan of the sites whose names begin so; None where there are none."""
@@ -93,3 +86,19 @@ class Plan:
         """Original indices of the blocks that are still there, ascending."""
         gone = {s.block for s in self.sites.values() if s.kind == "block" and not s.kept}
         return sorted({s.block for s in self.sites.values()} - gone - {None})
+
+
+def _read_site(entry: object, where: str) -> SitePlan:
+    try:
+        site = SitePlan(str(entry["kind"]), entry["block"], entry["units"], tuple(entry["kept"]))
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{where} is malformed ({error}); cut the model again") from error
+    numbers = [site.units, *site.kept, *([] if site.block is None else [site.block])]
+    if any(type(number) is not int for number in numbers):  # True is an int too
+        raise ModelError(
+            f"{where}: units, kept and block must be whole numbers; cut the model again"
+        )
+    increasing = all(a < b for a, b in zip(site.kept, site.kept[1:], strict=False))
+    if not increasing or any(not 0 <= k < site.units for k in site.kept):
+        raise ModelError(f"{where}: kept must be ascending indices below {site.units}")
+    return site

@@ -14,25 +14,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from espnet_prune.errors import ModelError
-from espnet_prune.io_atomic import atomic_path, read_json, write_json
+from espnet_prune.errors import ConfigError, DataError, ModelError
+from espnet_prune.espnet.model_folder import BPE
+from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.sites import DECODER, describe_conformer
 from espnet_prune.surgery.cut import plan_of
+from espnet_prune.surgery.description import BUILDERS, DESCRIPTION, SCHEMA, read_description
 from espnet_prune.surgery.plan import Plan
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
+from espnet_prune.surgery.stock import remove_outdated
 
-SCHEMA = 1
 WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
-BPE = "bpe.model"
 CONFIG_ATTRIBUTE = "espnet_prune_config"
-
-# who builds a saved model, by its kind; imported only when one is loaded
-BUILDERS = {
-    "espnet_asr": "espnet_prune.espnet.build:build_asr_model",
-    "conformer_encoder": "espnet_prune.espnet.encoder:build_encoder",
-    "transformers": "espnet_prune.hf.build:build_model",
-}
 
 # what of an ESPnet configuration makes the model; the rest steers training
 MODEL_KEYS = (
@@ -45,6 +38,8 @@ MODEL_KEYS = (
 def save(model: nn.Module, folder: str | Path) -> Path:
     """Writes a model, cut or not, to a folder.
 
+    Files for stock ESPnet that are there and hold other weights are removed.
+
     Args:
         model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
             ConformerEncoder, or a wav2vec 2.0, HuBERT or Whisper model of transformers.
@@ -54,19 +49,22 @@ def save(model: nn.Module, folder: str | Path) -> Path:
         The folder.
 
     Raises:
+        ConfigError: the folder is a file.
         ModelError: the model's configuration isn't known.
+        DataError: the file of its tokens is gone.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file; a model is saved as a folder, choose another name")
     description = {"schema": SCHEMA, **_describe(model)}
     bpe = description["config"].get("bpemodel")
     if bpe:
-        if Path(bpe).resolve() != (folder / BPE).resolve():
-            with atomic_path(folder / BPE) as temporary:
-                shutil.copyfile(bpe, temporary)
+        copy_bpe(bpe, folder / BPE)
         description["config"]["bpemodel"] = BPE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    remove_outdated(folder, state)
     tied = _tied_names(model)
     if tied:
         description["tied"] = tied
@@ -81,8 +79,28 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     return folder
 
 
+def copy_bpe(source: str | Path, target: Path) -> None:
+    """Copies a model's file of tokens, unless it is there already.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    _check_bpe(Path(source))
+    if Path(source).resolve() != target.resolve():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _check_bpe(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file, by which the model's text becomes tokens; copy it there from "
+            "where the model was made"
+        )
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
-    """Reads what ``save`` wrote; outputs are equal to the saved model's.
+    """Reads what ``save`` wrote, in float32; of a model that was, outputs are equal.
 
     Args:
         folder: the folder.
@@ -92,34 +110,33 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         The model, in evaluation mode.
 
     Raises:
-        DataError: the description is missing or isn't JSON.
-        ModelError: another schema or kind; missing, unexpected, mis-shaped or damaged weights.
+        DataError: the description or the file of tokens is missing, or the former isn't JSON.
+        ModelError: another schema or kind; a configuration of which no model can be built; missing,
+            unexpected, mis-shaped or damaged weights.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
-    description = read_json(folder / DESCRIPTION)
-    if description.get("schema") != SCHEMA:
-        raise ModelError(
-            f"{folder / DESCRIPTION}: schema {description.get('schema')!r}, expected {SCHEMA}; "
-            "was it saved by another version?"
-        )
+    description = read_description(folder)
+    config = dict(description["config"])
+    if config.get("bpemodel"):
+        bpe = (folder / config["bpemodel"]).resolve()
+        _check_bpe(bpe)
+        config["bpemodel"] = str(bpe)
     try:
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS}: can't be read ({error})") from error
-    config = dict(description["config"])
-    if config.get("bpemodel"):
-        config["bpemodel"] = str((folder / config["bpemodel"]).resolve())
-    kind = description.get("kind")
-    if kind not in BUILDERS:
-        raise ModelError(f"{folder / DESCRIPTION}: kind {kind!r}, expected one of {list(BUILDERS)}")
-    module, function = BUILDERS[kind].split(":")
-    model = getattr(importlib.import_module(module), function)(config)
-    shapes = description.get("sparse", {})
+    module, function = BUILDERS[description["kind"]].split(":")
+    build = getattr(importlib.import_module(module), function)
+    try:
+        model = build(config)
+    except ModelError as error:
+        raise ModelError(f"{folder / DESCRIPTION}: {error}") from error
+    shapes = description["sparse"]
     state = expand(state, shapes, str(folder / WEIGHTS))
-    for name, other in description.get("tied", {}).items():
+    for name, other in description["tied"].items():
         if other in state:
             state[name] = state[other]
     load_strictly(model, state, str(folder / WEIGHTS))
@@ -210,7 +227,7 @@ def _describe(model: nn.Module) -> dict:
         return {"kind": "transformers", "config": describe(model)}
     if hasattr(model, "encoders"):
         plan = plan_of(model)
-        config = getattr(model, CONFIG_ATTRIBUTE, None) or describe_conformer(model)
+        config = describe_conformer(model)
         if plan is not None:
             config = {**config, "pruned_arch": plan.to_json()}
         return {"kind": "conformer_encoder", "config": config}

@@ -30,6 +30,11 @@ def sparse_names(model: nn.Module) -> tuple[str, ...]:
     return getattr(model, SPARSE_ATTRIBUTE, ())
 
 
+def sparse_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose weights are stored sparse; a cut renames these weights or drops them."""
+    return [model.get_submodule(name.rpartition(".")[0]) for name in sparse_names(model)]
+
+
 def count_zeroed(model: nn.Module, part: nn.Module | None = None) -> int:
     """How many of the sparse weights' numbers are 0, in the whole model or in a part of it."""
     inside = {id(parameter) for parameter in (part or model).parameters()}

@@ -77,11 +77,15 @@ def test_products_are_done_or_so_many_epochs_far(experiment, capsys):
     mark_begun(experiment / "l0_50/prune", {"max_epoch": 7})
     write_json(experiment / "l0_50/prune/train_seconds.json", {"epochs": {"1": 2.0, "2": 2.0}})
     mark_begun(experiment / "teacher/train", {"max_epoch": 7})
+    mark_begun(experiment / "other/train", {"max_epoch": 7})
+    mark_finished(experiment / "other", {})
     assert program.main([str(experiment)]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert ["stats", "done"] in lines
     assert ["l0_50/prune", "begun, epoch 2 of 7 saved"] in lines
     assert ["teacher/train", "begun"] in lines
+    assert ["other", "done"] in lines
+    assert not [line for line in lines if line[:1] == ["other/train"]]
 
 
 def test_a_missing_experiment_is_named(tmp_path):

@@ -8,7 +8,7 @@ import soundfile
 
 from espnet_prune.bin import run_main
 from espnet_prune.bin.validate_data import main
-from espnet_prune.data.kaldi_dir import DataSet, read_data, validate, write_data
+from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, validate, write_data
 from espnet_prune.errors import DataError
 
 
@@ -45,6 +45,16 @@ def test_written_is_read_again_sorted(tmp_path):
     assert read_data(tmp_path) == data
     assert (tmp_path / "wav.scp").read_text() == "a 1.wav\nb 2.wav\n"
     assert (tmp_path / "spk2utt").read_text() == "x a\ny b\n"
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """Kaldi and ESPnet split nowhere else."""
+    path = tmp_path / "text"
+    path.write_text("a ONE\u2028TWO\nb TH\u0085REE\x0cFOUR\r\n", encoding="utf-8")
+    assert read_map(path) == {"a": "ONE\u2028TWO", "b": "TH\u0085REE\x0cFOUR"}
+    path.write_text("")
+    with pytest.raises(DataError, match="it is empty"):
+        read_map(path)
 
 
 def test_subset_keeps_only_the_utterances_named(data):

@@ -14,7 +14,10 @@ from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, validate
 from espnet_prune.data.speed import perturb
+from espnet_prune.data.tokens import check_tokens
+from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
+from espnet_prune.stage import mark_finished, recorded
 
 
 def speed(data: Path, *factors: str, jobs: int = 1) -> int:
@@ -133,7 +136,8 @@ def test_finished_speed_with_other_factors_is_an_error(data, capsys):
     assert speed(data, "0.9") == 0
     assert speed(data, "0.9") == 0
     assert speed(data, "1.1") == 2
-    assert "factors" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "factors" in error and "Use another --work_dir, or remove this folder" in error
 
 
 # Format
@@ -279,7 +283,8 @@ def test_data_that_changed_after_formatting_is_noticed(data, tmp_path, make_data
     assert format_to(data, out) == 0
     make_data(data, {"a-1": 0.6})
     assert format_to(data, out) == 2
-    assert "made with another configuration (fingerprint:" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "made with another configuration (fingerprint:" in error and "--work_dir" in error
 
 
 # Tokens
@@ -349,4 +354,32 @@ def test_text_that_changed_after_the_tokens_is_noticed(text, tmp_path, capsys):
     assert tokens(text, tmp_path / "tokens", "--type", "char") == 0
     text.write_text("u0 OTHER\n")
     assert tokens(text, tmp_path / "tokens", "--type", "char") == 2
-    assert "fingerprint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "fingerprint" in error and "--work_dir" in error and "--tag" not in error
+
+
+def test_a_number_of_tokens_matters_only_to_bpe(text, tmp_path, capsys):
+    char, bpe = tmp_path / "char", tmp_path / "bpe"
+    for size in ("30", "40"):
+        assert tokens(text, char, "--type", "char", "--vocab_size", size) == 0
+    assert "vocab_size" not in recorded(char)
+    mark_finished(char, {**recorded(char), "vocab_size": 30})  # as earlier versions did
+    for size in ("30", "40"):
+        assert tokens(text, char, "--type", "char", "--vocab_size", size) == 0
+    assert tokens(text, bpe, "--type", "bpe", "--vocab_size", "40") == 0
+    assert tokens(text, bpe, "--type", "bpe", "--vocab_size", "41") == 2
+    assert "vocab_size: 40 -> 41" in capsys.readouterr().err
+
+
+def test_tokens_are_those_of_a_model_or_refused(text, tmp_path):
+    out = tmp_path / "tokens"
+    assert tokens(text, out, "--type", "bpe", "--vocab_size", "40") == 0
+    own = (out / "tokens.txt").read_text().splitlines()
+    check_tokens(out, own, out / "bpe.model", "model")
+    with pytest.raises(ConfigError, match=r"tokens.txt: its 42 .* the 41 that model .*\(line 42:"):
+        check_tokens(out, own[:-1], out / "bpe.model", "model")
+    for model in (out / "tokens.json", None):
+        with pytest.raises(ConfigError, match="bpe.model is not the BPE model or tokenizer that"):
+            check_tokens(out, own, model, "model")
+    with pytest.raises(DataError, match="absent/tokens.txt: no such file; run stage 4"):
+        check_tokens(tmp_path / "absent", own, None, "model")

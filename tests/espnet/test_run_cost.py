@@ -89,6 +89,9 @@ def test_recipes_of_pretrained_models_are_refused_by_name(conf, capsys):
         (["--ngpu", "1", "--processor_seconds"], "--processor_seconds: a GPU's time"),
         (["--updates", "0"], "--updates"),
         (["--speed_factors", "0"], "--speed_factors"),
+        (["--speed_factors", "0.9,1.0"], "--speed_factors: '0.9,1.0' was expected as numbers"),
+        (["--utterances=-3"], "--utterances: -3 is out of range"),
+        (["--ngpu=-1"], "--ngpu: -1 is out of range"),
     ],
 )
 def test_wrong_options_are_named(conf, capsys, option, message):

@@ -130,4 +130,4 @@ def test_a_damaged_plan_or_a_file_in_the_way_leaves_nothing_half(system, tmp_pat
     assert "plan.json" in capsys.readouterr().err and not (tmp_path / "hub").exists()
     (tmp_path / "hub").write_text("mine")
     assert run_main(hub_main, ["--system", str(system), "--out", str(tmp_path / "hub")]) == 2
-    assert "hub: a file; this command makes a folder" in capsys.readouterr().err
+    assert "is a file; a folder was expected" in capsys.readouterr().err

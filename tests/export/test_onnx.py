@@ -145,7 +145,7 @@ def test_an_export_removes_no_other_files(exporting, tmp_path):
     (tmp_path / "thesis.tex").write_text("all of it")
     with pytest.raises(ConfigError, match="thesis.tex.*choose another folder"):
         export_onnx(encoder(), tmp_path)
-    with pytest.raises(ConfigError, match="a file; an export makes a folder"):
+    with pytest.raises(ConfigError, match="is a file; a folder was expected"):
         export_onnx(encoder(), tmp_path / "thesis.tex")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -62,7 +62,7 @@ def test_no_place_of_this_machine_is_in_it(system, zips):
 def test_a_folder_and_what_is_below_a_file_cannot_be_the_zip(system, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for out, message in (
-        (tmp_path, "a folder; give the file"),
+        (tmp_path, "it is a folder; a file was expected"),
         (tmp_path / "file/a.zip", "a file"),
     ):
         assert run_main(pack_main, ["--system", str(system), "--out", str(out)]) == 2

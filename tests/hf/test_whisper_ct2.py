@@ -214,6 +214,33 @@ def test_a_folder_without_tokenizer_or_with_another_one_is_refused(tmp_path):
         convert(tmp_path / "ct2", tmp_path / "out")
 
 
+def without_a_model(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({"added_tokens": json.loads(path.read_text())["added_tokens"]}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").write_text("[]"), "config.json: a mapping.*not a list"),
+        (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer.json: a mapping.*a list"),
+        (
+            lambda f: (f / "tokenizer.json").write_text('{"added_tokens": [3]}'),
+            "tokenizer.json: added_tokens: entries with `content` and `id`",
+        ),
+        (without_a_model, "tokenizer.json: can't be read as Whisper's tokenizer"),
+    ],
+)
+def test_damaged_files_beside_the_weights_are_refused_before_anything_is_written(
+    damage, message, tmp_path
+):
+    write_folder(tmp_path / "ct2")
+    damage(tmp_path / "ct2")
+    with pytest.raises(DataError, match=message):
+        convert(tmp_path / "ct2", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def recordings(tmp_path) -> dict[str, numpy.ndarray]:
     """Samples (samples,) by text: commands, spoken by flite with some noise."""

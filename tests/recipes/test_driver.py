@@ -1,7 +1,6 @@
 """The staged driver: its options, its messages, and the commands that its stages give."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,52 +11,6 @@ from espnet_prune.config import load_yaml
 ROOT = Path(__file__).resolve().parents[2]
 SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
 AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
-CONFIGS = ("teacher", "prune", "finetune", "decode", "profile", "systems")
-# Stands in for utils/submit.py: notes the command, does not run it, and fails where told to.
-RECORDER = """#!/usr/bin/env bash
-log=$1
-shift
-mkdir -p "${log%/*}"
-printf '# 2026-01-01 00:00:00 command\nprinted by %s\n' "$3" >> "$log"
-echo "$*" >> "$RECORD"
-[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]]
-"""
-
-
-@pytest.fixture
-def driver(tmp_path: Path):
-    """Calls a recipe whose commands are noted, not run; returns the process and them."""
-    recorder = tmp_path / "recorder.sh"
-    recorder.write_text(RECORDER)
-    recorder.chmod(0o755)
-    (tmp_path / "conf").mkdir()
-    for name in CONFIGS:
-        (tmp_path / f"conf/{name}.yaml").write_text("systems: {l0_50: {}, magnitude_50: {}}\n")
-    record = tmp_path / "record"
-
-    def call(*arguments: str, recipe: Path = SYNTH, cwd: Path = tmp_path, **environment: str):
-        record.write_text("")
-        commands = {name: str(recorder) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        process = subprocess.run(
-            [recipe, *arguments],
-            cwd=cwd,
-            env=os.environ
-            | {"RECORD": str(record), "ESPNET_PRUNE_CURRENT_ENV": "1", "PATH": path}
-            | commands
-            | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return process, record.read_text().splitlines()
-
-    return call
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[str]:
-    return ["--conf_dir", str(tmp_path / "conf"), "--work_dir", str(tmp_path / "work")]
 
 
 def mains(commands: list[str]) -> list[str]:
@@ -73,6 +26,12 @@ def test_help_documents_every_option_and_stage(driver):
         assert f"--{option} " in process.stdout
     assert "14  pack" in process.stdout
     assert str(SYNTH) in process.stdout
+
+
+def test_help_shows_what_the_recipe_chose(driver):
+    process, _ = driver("--tag", "mine", "--help")
+    assert "number of BPE tokens [75]" in process.stdout
+    assert "exp/TAG [mine]" in process.stdout
 
 
 def test_help_of_an4_documents_its_own_option(driver):
@@ -106,10 +65,15 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--nodes", "2"], "--nodes 2: trainings on several machines need --cmd_backend slurm"),
         (["--nodes=2", "--cmd_backend=sge"], "need --cmd_backend slurm, not sge"),
         (["--wait=no"], "--wait: 'no' is not true or false"),
+        (["--list_stages=yes"], "--list_stages: 'yes' is not true or false"),
+        (["--min_seconds", "abc"], "--min_seconds: 'abc' is not a number of seconds"),
+        (["--max_seconds=-3"], "--max_seconds: '-3' is not a number of seconds"),
+        (["--normalise", "none english"], "'none english' is not none or english"),
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
         (["--token_type", "word"], "'word' is not bpe, char or hugging_face"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
+        (["--tag", ".."], "--tag: '..' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
         (["--stage", "6", "--teacher_config", "/x.yaml"], "name another by --teacher_config"),
     ],
@@ -128,10 +92,19 @@ def test_unknown_system_is_named(driver, places):
     assert "no system 'l0_51'; did you mean 'l0_50'?" in process.stderr
 
 
-def test_missing_corpus_folder_is_named(driver):
-    process, commands = driver("--an4", "/nowhere", recipe=AN4)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--an4", "/nowhere"], "there is no folder '/nowhere'"),
+        (["--an4=/nowhere"], "there is no folder '/nowhere'"),
+        (["--an4", ""], "--an4 needs a folder"),
+        (["--an4="], "--an4 needs a folder"),
+    ],
+)
+def test_missing_corpus_folder_is_named(driver, arguments, message):
+    process, commands = driver(*arguments, recipe=AN4)
     assert process.returncode == 2 and not commands
-    assert "'/nowhere'" in process.stderr
+    assert message in process.stderr
 
 
 def test_runs_every_stage_in_order(driver, places):
@@ -258,37 +231,6 @@ def test_paths_with_spaces(driver, tmp_path):
     assert (tmp_path / "my work").is_dir()
 
 
-# Stands in for utils/submit.py with a scheduler: notes the command, prints a submission's folder.
-SUBMITTER = """#!/usr/bin/env bash
-folder=$(mktemp -d "$JOBS/XXXX")
-echo "$*" >> "$RECORD"
-number=$(wc -l < "$RECORD")
-[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]] || exit 2
-mv "$folder" "$JOBS/$number"
-echo "$number" > "$JOBS/$number/id"
-echo "$JOBS/$number"
-for word; do if [[ $word == *.log ]]; then break; fi; done
-mkdir -p "${word%/*}"
-printf '%s\\n' '# 2026-01-01 00:00:00 n1: x' "printed in job $number" '# ended after 1 s' > "$word"
-"""
-
-
-@pytest.fixture
-def submitting(driver, places, tmp_path):
-    """The driver with a scheduler that is played; returns the process and the commands."""
-    program = tmp_path / "submitter.sh"
-    program.write_text(SUBMITTER)
-    program.chmod(0o755)
-    (tmp_path / "jobs").mkdir()
-    commands = {name: str(program) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
-
-    def call(*arguments, **environment):
-        words = [*places, "--cmd_backend", "slurm", *arguments]
-        return driver(*words, JOBS=str(tmp_path / "jobs"), **commands, **environment)
-
-    return call
-
-
 def after(command: str) -> list[int]:
     """Numbers of the submissions that a command has to wait for."""
     return [int(part.split()[0].rsplit("/", 1)[1]) for part in command.split("--after ")[1:]]
@@ -386,3 +328,47 @@ def test_commands_of_the_back_ends_carry_their_options(driver, places, tmp_path,
     assert process.returncode == 2
     assert "no-such-sbatch: no such program" in process.stderr
     assert "Submitted" not in process.stdout
+
+
+def test_what_is_compared_with_has_to_be_there_before_anything_is_trained(driver, places):
+    words = [*places, "--systems", "l0_50", "--compare_with"]
+    process, commands = driver(*words, "unpruned", "--stage", "8")
+    assert process.returncode == 2 and not commands
+    assert "--compare_with: 'unpruned' is not among the systems (l0_50)" in process.stderr
+    process, commands = driver(*words, "unpruned? l0_50", "--stage", "13", "--stop_stage", "13")
+    assert process.returncode == 0, process.stderr
+    assert "not compared with unpruned" in process.stderr
+    assert commands[0].endswith("--compare_with exp/base/l0_50")
+
+
+def test_without_a_report_nothing_has_to_be_there_to_compare_with(driver, places):
+    words = ["--compare_with", "unpruned", "--stage", "cut", "--stop_stage", "cut"]
+    process, commands = driver(*places, *words)
+    assert process.returncode == 0, process.stderr
+    assert mains(commands) == ["cut"]
+
+
+def test_configurations_that_queued_jobs_read_are_not_overwritten(submitting, tmp_path):
+    from espnet_prune.cluster.job import Job, record, write_id
+
+    folder = tmp_path / "work/exp/base/log/.jobs/queued"
+    record(Job("slurm", "x.log", ("true",), str(tmp_path)), folder)
+    write_id(folder, "7")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "squeue").write_text("#!/bin/sh\necho 7 PENDING queued\n")
+    (programs / "squeue").chmod(0o755)
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/teacher.yaml").write_text("max_epoch: 1\n")
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = ["--stage", "6", "--overrides", str(tmp_path / "over")]
+    process, commands = submitting(*words, PATH=path)
+    assert process.returncode == 2 and not commands
+    assert "still queued or running: 7" in process.stderr
+    assert not (tmp_path / "work/exp/base/conf").exists()
+
+
+def test_a_submission_of_nothing_says_so(submitting):
+    process, commands = submitting("--stage", "speed", "--stop_stage", "speed")
+    assert process.returncode == 0, process.stderr
+    assert not commands and "exp/base: no jobs" in process.stdout

@@ -89,6 +89,8 @@ def test_debug_on_a_given_corpus_takes_its_chapters(tmp_path, first_stage):
     [
         (["--librispeech", "/nowhere"], "--librispeech: there is no folder '/nowhere'"),
         (["--librispeech"], "--librispeech needs a value"),
+        (["--librispeech", ""], "--librispeech needs a value"),
+        (["--mirror="], "--mirror needs a value"),
         (["--debug=maybe"], "--debug: 'maybe' is not true or false"),
         (["--librispeec", "x"], "unknown option '--librispeec'"),
     ],
@@ -163,5 +165,6 @@ def test_whisper_is_fetched_before_the_data_is_prepared(tmp_path, first_stage):
         f"get_whisper --out downloads/whisper --whisper {tmp_path}/my\\ whisper &&" in commands[0]
     )
     assert "prepare_librispeech" in commands[0]
-    done = run(WHISPER_RECIPE, "--whisper")
-    assert done.returncode == 2 and "--whisper needs a value" in done.stderr
+    for words in (["--whisper"], ["--whisper", ""], ["--whisper="]):
+        done = run(WHISPER_RECIPE, *words)
+        assert done.returncode == 2 and "--whisper needs a value" in done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_prune.bin.list_systems import main, system_names
+from espnet_prune.bin.list_systems import compared, main, system_names
 from espnet_prune.errors import ConfigError
 
 
@@ -53,6 +53,11 @@ def test_no_name_is_lost_where_a_row_is_wrong(tmp_path):
         ("systems: {}\n", None, "at least one"),
         ("systems: {teacher: {}}\n", None, "can't be called 'teacher'"),
         ("systems: {l0_50: {}}\n", "l0_5", "did you mean 'l0_50'"),
+        ("systems: {a: {}, b: {}}\n", "a b a", "--systems: 'a' comes twice"),
+        ("systems: {stats: {}}\n", None, "can't be called 'stats'.*another folder of exp/TAG"),
+        ("systems: {a/b: {}}\n", None, "systems: 'a/b' is not a folder's name"),
+        ("systems: {..: {}}\n", None, "systems: '..' is not"),
+        ("systems: {50: {}}\n", None, "systems: 50 is not.*quotes"),
     ],
 )
 def test_errors(tmp_path, text, only, expected):
@@ -60,3 +65,16 @@ def test_errors(tmp_path, text, only, expected):
     path.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         system_names(path, only)
+
+
+def test_a_source_that_is_no_name_is_left_to_the_stage_that_reads_the_row(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("systems: {a: {taken_from: [b]}, b: {}}\n")
+    assert system_names(path) == ["a", "b"]
+
+
+def test_what_is_compared_with_is_made_or_decoded(tmp_path):
+    (tmp_path / "before/decode").mkdir(parents=True)
+    assert compared("before a? absent?", ["a"], tmp_path) == ["before", "a"]
+    with pytest.raises(ConfigError, match="--compare_with: 'absent' is not among the systems"):
+        compared("absent", ["a"], tmp_path)

@@ -59,6 +59,7 @@ def test_malformed_bound_is_an_error(check_recipe, text):
         ("a sparsity >= 0.5", "is 0.4, expected >= 0.5"),
         ("a wer.dev.wer <= 1", "not in the report"),
         ("b sparsity >= 0", "no system 'b'"),
+        ("a name >= 0", "is 'a', expected a number"),
     ],
 )
 def test_bounds(check_recipe, text, expected):
@@ -77,6 +78,15 @@ def test_missing_files_and_missed_bounds_are_reported(check_recipe, tmp_path):
     (tmp_path / "report/report.json").write_text(json.dumps({"systems": [{"name": "a", "n": 2}]}))
     found = check_recipe.problems([row], tmp_path)
     assert found[1:] == ["a n is 2, expected <= 1.0"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"systems": [3]}', '{"systems": [{}]}'])
+def test_a_damaged_report_is_named(check_recipe, tmp_path, text):
+    row = check_recipe.Row("x.yaml", (), (check_recipe.Bound.parse("a n <= 1"),))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.json").write_text(text)
+    (found,) = check_recipe.problems([row], tmp_path)
+    assert "report.json is damaged" in found and "run stage 13 (report) again" in found
 
 
 def test_a_folder_without_rows_is_an_error(check_recipe, tmp_path):

@@ -48,6 +48,7 @@ def test_help_shows_defaults(script):
     assert process.returncode == 0
     assert "Group" in process.stdout
     assert "the second [a b]" in process.stdout
+    assert "the second [c d]" in run(script, "--second", "c d", "--help").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--firt", "1"], ["--first"], ["1"], ["--path", "x"]])

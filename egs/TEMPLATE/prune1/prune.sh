@@ -14,7 +14,7 @@ nj=$(nproc)                      # parallel jobs for data and decoding
 cmd_backend=local                # local, or submit every command to slurm or sge and return (cmd.sh, conf/)
 wait=false                       # true: having submitted, wait for the end; Ctrl-C then cancels the jobs
 # Where
-work_dir=                        # where data, dump and exp are made; default: the recipe's folder
+work_dir=                        # where data, dump and exp are made, relative to the recipe's folder; default: there
 tag=base                         # name of the experiment: exp/TAG
 # Data
 corpus=                          # name of the corpus in the report
@@ -32,7 +32,7 @@ tokenizer=                       # with hugging_face: the pretrained Whisper's n
 normalise=none                   # texts before they are scored: none, or english (Whisper's rules)
 # Systems
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
-compare_with=                    # systems that the others are compared with besides the teacher
+compare_with=                    # systems to compare the others with besides the teacher; "NAME?": if it is there
 # Configurations: YAML files, relative to the recipe's folder
 conf_dir=conf                    # where those stand that are not named here
 systems_config=                  # methods, targets and seeds; default: CONF_DIR/systems.yaml, and so on
@@ -89,12 +89,6 @@ config() { # NAME [FILE]: the absolute path of the file, by default that of CONF
     realpath -m "${2:-$conf_dir/$1.yaml}"
 }
 
-check_number() { # OPTION LEAST
-    if [[ ! ${!1} =~ ^[0-9]{1,9}$ ]] || ((10#${!1} < $2)); then
-        option_error "--$1: '${!1}' is not a whole number of at least $2"
-    fi
-}
-
 option_flags="list_stages wait"
 parse_options "$@"
 if [[ $list_stages == true ]]; then list_stages && exit 0; fi
@@ -108,14 +102,16 @@ check_number ngpu 0
 check_number nodes 1
 check_number nj 1
 check_number vocab_size 2
-[[ $cmd_backend =~ ^(local|slurm|sge)$ ]] || option_error "--cmd_backend: '$cmd_backend' is not local, slurm or sge"
+check_seconds min_seconds
+check_seconds max_seconds
+check_choice cmd_backend local slurm sge
 ((nodes == 1)) || [[ $cmd_backend == slurm ]] ||
     option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
-[[ $wait =~ ^(true|false)$ ]] || option_error "--wait: '$wait' is not true or false"
-[[ $audio_format =~ ^(flac|ark|keep)$ ]] || option_error "--audio_format: '$audio_format' is not flac, ark or keep"
-[[ $token_type =~ ^(bpe|char|hugging_face)$ ]] || option_error "--token_type: '$token_type' is not bpe, char or hugging_face"
-[[ $normalise =~ ^(none|english)$ ]] || option_error "--normalise: '$normalise' is not none or english"
-[[ $tag =~ ^[A-Za-z0-9._-]+$ ]] || option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
+check_choice audio_format flac ark keep
+check_choice token_type bpe char hugging_face
+check_choice normalise none english
+[[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
+    option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
 
 runs() { ((first <= $1 && $1 <= last)) && [[ $skipped != *" $1 "* ]]; }
 
@@ -154,6 +150,7 @@ mkdir -p "$work_dir"
 cd "$work_dir"
 
 exp=exp/$tag
+[[ $cmd_backend == local ]] || python -m espnet_prune.bin.jobs begin "$exp" # queued jobs read exp/TAG/conf
 if [[ -n $overrides ]]; then
     configs=()
     for name in systems teacher prune finetune decode profile; do
@@ -172,6 +169,8 @@ valid_dump=dump/$valid_set
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
 if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
     systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
+    ! runs 13 || compare_with=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" --only "$systems" \
+        --compare_with "$compare_with" "$exp")
 fi
 
 # shellcheck source=../../../utils/run_stages.sh

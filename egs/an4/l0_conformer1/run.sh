@@ -7,11 +7,11 @@ export program=$0
 an4=
 arguments=()
 while (($#)); do
+    if [[ $1 == --an4=* ]]; then set -- --an4 "${1#*=}" "${@:2}"; fi
     case $1 in
-        --an4=*) an4=${1#*=} ;;
-        --an4)
-            (($# > 1)) || { echo "error: --an4 needs a folder" >&2; exit 2; }
-            an4=$2
+        --an4) # an empty value is that of a variable that isn't set
+            an4=${2-}
+            [[ -n $an4 ]] || { echo "error: --an4 needs a folder" >&2; exit 2; }
             shift ;;
         --help | -h)
             echo "--an4 DIR: AN4, unpacked (with etc/ and wav/); without it, AN4 is downloaded from CMU"

@@ -21,5 +21,5 @@ exec "$root/egs/TEMPLATE/prune1/prune.sh" \
     --local_data_cmd "$get_whisper_cmd && $local_data_cmd" \
     --train_set train_clean_5 --valid_set dev_clean_2 --test_sets "test_clean" \
     --speed_factors "" --audio_format keep --max_seconds 30 \
-    --token_type hugging_face --tokenizer downloads/whisper --normalise english --compare_with unpruned \
+    --token_type hugging_face --tokenizer downloads/whisper --normalise english --compare_with "unpruned?" \
     ${arguments[@]+"${arguments[@]}"}
