@@ -102,7 +102,7 @@ def halved_encoder(dense: nn.Module, seconds: float) -> Structure:
 
 def _config(measure: str, seconds: float, align: int = 1):
     from espnet_prune.methods import MethodConfig
-    from espnet_prune.methods.base import BudgetConfig
+    from espnet_prune.methods.options import BudgetConfig
 
     budget = BudgetConfig(measure=measure, reference_seconds=seconds, align=align)
     return MethodConfig(budget=budget)

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from espnet_prune.budget import (
-    MEASURES,
     Controller,
     ControllerConfig,
     align_widths,
@@ -21,100 +20,24 @@ from espnet_prune.gates import (
     FixedGate,
     Gate,
     HardConcreteConfig,
-    SelfPinchingConfig,
     WidthChoiceConfig,
 )
 from espnet_prune.methods.options import (
+    BudgetConfig,
     CalibrationConfig,
+    ClipConfig,
     FisherConfig,
     ImportanceConfig,
     LayerDropConfig,
     ModuleErrorConfig,
+    PinchingConfig,
 )
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
-ALIGNMENTS = (1, 2, 4, 8, 16, 32)
 ALIGNED_KINDS = (FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL)
-
-
-@dataclass(frozen=True)
-class BudgetConfig:
-    """What is counted, and how near the target must be.
-
-    Attributes:
-        measure: ``parameters`` or ``macs``.
-        reference_seconds: length of the utterance that MACs are counted for.
-        tolerance: allowed distance of the reached hard sparsity from the target.
-        align: widths of feed-forwards and of convolutions, the front-end's too, are multiples of
-            this after the cut (or whole); 1 leaves them as learned. Heads have the width d_k each,
-            which no cut changes.
-    """
-
-    measure: str = "parameters"
-    reference_seconds: float = 10.0
-    tolerance: float = 0.005
-    align: int = 1
-
-    def __post_init__(self) -> None:
-        check_choice("budget: measure", self.measure, MEASURES)
-        check_range("budget: reference_seconds", self.reference_seconds, 0.5, 600)
-        check_range("budget: tolerance", self.tolerance, 0, 1)
-        if self.align not in ALIGNMENTS:
-            raise ConfigError(
-                f"budget: align: {self.align}; expected one of {ALIGNMENTS}, 1 for widths as they "
-                "are learned"
-            )
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """Largest gradient norm of each group, each clipped apart from the others."""
-
-    weights: float = 5.0
-    gates: float = 1.0
-    multipliers: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("weights", "gates", "multipliers"):
-            check_range(f"clip: {name}", getattr(self, name), 1e-6, 1e9)
-
-
-# A projected constraint never pushes back, and one threshold moves a whole site: it overshoots.
-PINCHING_CONTROLLERS = ("band", "lagrangian")
-
-
-@dataclass(frozen=True)
-class PinchingConfig:
-    """Options of the self-pinching methods alone (Xu et al. 2025).
-
-    Attributes:
-        gate: of the thresholds.
-        controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
-        learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
-        momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
-            which counts where there are few updates (ours).
-        distill: whether the uncompressed model teaches too (ours; the authors' code has
-            labels alone).
-        epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
-            them there is no finetuning any more, as in the paper, and the number of updates is
-            still that of the other systems.
-    """
-
-    gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
-    controller: ControllerConfig = field(default_factory=lambda: ControllerConfig(kind="band"))
-    learning_rate: float = 2e-4
-    momentum: float = 0.9
-    distill: bool = False
-    epochs_from_finetuning: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
-        check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
-        check_range("pinching: momentum", self.momentum, 0, 0.999)
-        check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from espnet_prune.budget import BAND_STRENGTH_UNITS, Controller, TargetSchedule
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
-from espnet_prune.methods.base import LearningMethod, PinchingConfig, labels_only, learned_groups
+from espnet_prune.methods.base import LearningMethod, labels_only, learned_groups
+from espnet_prune.methods.options import PinchingConfig
 from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
