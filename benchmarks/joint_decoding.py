@@ -75,7 +75,8 @@ def measure(args: argparse.Namespace) -> dict:
     from tqdm import tqdm
 
     from espnet_prune.espnet import fast_decoder, fast_encoder
-    from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Recogniser
+    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
+    from espnet_prune.espnet.sample_rate import SAMPLE_RATE
     from espnet_prune.evaluate.profile import interleaved
 
     config = DecodeConfig(

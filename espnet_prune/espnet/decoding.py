@@ -25,7 +25,7 @@ from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.espnet.model_folder import is_whisper_folder, model_files, read_espnet_config
-from espnet_prune.espnet.sample_rate import SAMPLE_RATE, sample_rate_of  # noqa: F401  (others use it)
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.export.int8 import INT8_MODES, base_mode, by_onnx
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished

@@ -15,11 +15,11 @@ from espnet_prune.data.kaldi_dir import where
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.espnet.decoding import (
     FULL_SCALE,
-    SAMPLE_RATE,
     DecodeConfig,
-    is_whisper_folder,
     open_recogniser,
 )
+from espnet_prune.espnet.model_folder import is_whisper_folder
+from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 from espnet_prune.gates import FixedGate
 from espnet_prune.sites import DecoderConfig, Site
 from espnet_prune.surgery import inject

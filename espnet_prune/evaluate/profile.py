@@ -24,14 +24,14 @@ from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import DataError
 from espnet_prune.espnet.decoding import (
     FULL_SCALE,
-    SAMPLE_RATE,
     DecodeConfig,
     Transcriber,
-    model_files,
     open_recogniser,
 )
 from espnet_prune.espnet.encoder_input import input_shape
 from espnet_prune.espnet.fast_encoder import as_espnet, is_fast
+from espnet_prune.espnet.model_folder import model_files
+from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 from espnet_prune.provenance import file_digest
 
 SCHEMA = 1

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy
 
-from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Transcriber, open_recogniser
+from espnet_prune.espnet.decoding import DecodeConfig, Transcriber, open_recogniser
 from espnet_prune.espnet.int8 import exported, stored_bytes
+from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 from espnet_prune.evaluate.profile import (
     ProfileConfig,
     interleaved,

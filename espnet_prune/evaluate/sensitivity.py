@@ -23,7 +23,7 @@ from espnet_prune.data.kaldi_dir import read_data
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem
-from espnet_prune.espnet.decoding import is_whisper_folder, model_files
+from espnet_prune.espnet.model_folder import is_whisper_folder, model_files
 from espnet_prune.espnet.probe import Probe, Utterance
 from espnet_prune.evaluate.wer import count_errors
 from espnet_prune.io_atomic import read_json, write_json

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate import plots
-from espnet_prune.evaluate.collect import TEACHER, plan_widths, read_result, system_entry
+from espnet_prune.evaluate.collect import TEACHER, plan_widths, system_entry
 from espnet_prune.evaluate.report import REPORT_FILE, REPORT_FOLDER
+from espnet_prune.evaluate.stage_results import read_result
 from espnet_prune.export.card import CardOptions, model_card
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.out_path import check_out_folder

@@ -7,13 +7,19 @@ from pathlib import Path
 
 from espnet_prune.config import dump_yaml
 from espnet_prune.errors import DataError, ModelError
-from espnet_prune.espnet.model_folder import CONFIG, ESPNET_FOLDER, WEIGHTS, read_espnet_config
+from espnet_prune.espnet.model_folder import (
+    BPE,
+    CONFIG,
+    ESPNET_FOLDER,
+    STATISTICS,
+    WEIGHTS,
+    read_espnet_config,
+)
 from espnet_prune.io_atomic import atomic_path
 from espnet_prune.out_path import check_out_file
 
 FILES = ("model.safetensors", "model.json", "bpe.model")
 RECORDS = ("system.json", "plan.json", "profile.json")
-BPE, STATISTICS = "bpe.model", "feats_stats.npz"
 META = {"yaml_files": {"asr_train_config": CONFIG}, "files": {"asr_model_file": WEIGHTS}}
 
 

@@ -19,7 +19,8 @@ from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.espnet import decoding
-from espnet_prune.espnet.decoding import SAMPLE_RATE, DecodeConfig, Recogniser, decode
+from espnet_prune.espnet.decoding import DecodeConfig, Recogniser, decode
+from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 
 TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
 LENGTHS = (9000, 100, 16000, 12000, 700, 8000, 14000, 9500, 11000, 13000)  # two are too short
