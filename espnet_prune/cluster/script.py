@@ -20,6 +20,7 @@ def write_script(job: Job, folder: Path) -> Path:
     write_text(
         path,
         "#!/bin/bash\n"
+        "trap '' USR1 USR2\n"  # by default they would end it, before the task heeds them
         f"cd {shlex.quote(job.directory)} || exit 1\n"
         f"export PYTHONPATH={shlex.quote(str(PACKAGE_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
         f"exec {shlex.join([sys.executable, *module])}\n",

@@ -151,6 +151,14 @@ class Task:
             write_json(self.files.stop, {"time_limit": near, "seconds": seconds})
             self.asked_at = time.monotonic()
 
+    def heed_the_clock(self) -> None:
+        """Asks in time also where the announcement may have come before anybody heeded it."""
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        if self.job.stop_seconds and end.isdigit() and _limit_is_near(self.job.stop_seconds):
+            signal.signal(signal.SIGALRM, self.ask_to_stop)
+            left = int(end) - self.job.stop_seconds - time.time()
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1.0))
+
     def cancel(self, number: int, frame) -> None:
         """Signal handler: ends the command."""
         self.cancelled_at = self.cancelled_at or time.monotonic()
@@ -250,6 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(name, task.cancel)
     for name in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, task.ask_to_stop)
+    task.heed_the_clock()
     culprit = _failed_before(task.job) if backend == "sge" else None
     if culprit:
         print(f"error: not run, because {culprit} failed", flush=True)

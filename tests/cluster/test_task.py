@@ -1,12 +1,17 @@
 """A task whose time limit is announced: what it leaves for its next run."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from throw_away_slurm import wait_until
 
+from espnet_prune.cluster import script
 from espnet_prune.cluster.job import Job, TaskFiles, record
 from espnet_prune.cluster.task import Task
 
@@ -66,3 +71,33 @@ def test_a_training_that_gives_up_is_not_queued_again(files, tmp_path, monkeypat
     assert run(tmp_path, WAITS_FOR_STOP, asked=True).wants_another_run
     failing = run(tmp_path, 'test -e "$ESPNET_PRUNE_TASK.stopped" && exit 2', asked=False)
     assert failing.ended["status"] == 2 and not failing.wants_another_run
+
+
+SLOW_TO_START = """#!/bin/sh
+touch begun
+until [ -e go_on ]; do sleep 0.02; done
+exec {} "$@"
+"""
+
+
+@pytest.mark.parametrize("left, heeded", [(STOP_SECONDS + 2, True), (STOP_SECONDS + 3600, False)])
+def test_a_limit_that_is_announced_before_the_task_has_begun(
+    files, tmp_path, monkeypatch, left, heeded
+):
+    """The signal comes while Python starts: it ends nothing, and the clock asks in its place."""
+    python = tmp_path / "python"
+    python.write_text(SLOW_TO_START.format(sys.executable))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + left)))
+    looks = 5000 if heeded else 100
+    look = f'seq {looks} | until [ -e "$ESPNET_PRUNE_TASK.stop" ] || ! read; do sleep 0.02; done'
+    job = Job("slurm", "x.log", ("bash", "-c", look), str(tmp_path), stop_seconds=STOP_SECONDS)
+    record(job, tmp_path / "records")
+    submitted = script.write_script(job, tmp_path / "records")
+    process = subprocess.Popen(["bash", submitted], process_group=0)
+    assert wait_until((tmp_path / "begun").exists, 20)
+    process.send_signal(signal.SIGUSR1)
+    (tmp_path / "go_on").touch()
+    assert process.wait(60) == 0
+    assert files.stop.exists() is heeded
