@@ -14,12 +14,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--over", type=Path, required=True, help="folder of what wins")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("configs", nargs="+", metavar="NAME=FILE", help="the recipe's, by name")
+    parser.add_argument(
+        "--config",
+        dest="configs",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("NAME", "FILE", "RESULT"),
+        help="one of the recipe's, and what the result is called, without .yaml; several times",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes ``OUT/NAME.yaml`` for every file that exists; all are read before one is written.
+    """Writes ``OUT/RESULT.yaml`` for every file that exists; all are read before one is written.
 
     Raises:
         ConfigError: a file of --over has a name that the recipe lacks, so nothing would read it.
@@ -28,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.io_atomic import write_text
 
     args = get_parser().parse_args(argv)
-    own = {name: Path(file) for name, _, file in (text.partition("=") for text in args.configs)}
+    own = {name: (Path(file), f"{result}.yaml") for name, file, result in args.configs}
     over = {path.stem: load_yaml(path) for path in sorted(args.over.glob("*.yaml"))}
     if not over:
         raise ConfigError(f"{args.over}: no YAML files are there to merge over the recipe's")
@@ -38,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{nearest(name, own)}; choose one of {sorted(own)}"
         )
     merged = {
-        name: merge(load_yaml(path), over.get(name, {}))
-        for name, path in own.items()
+        result: merge(load_yaml(path), over.get(name, {}))
+        for name, (path, result) in own.items()
         if path.exists()
     }
-    for name, values in merged.items():
-        write_text(args.out / f"{name}.yaml", dump_yaml(values))
+    for result, values in merged.items():
+        write_text(args.out / result, dump_yaml(values))
     return 0
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ConfigError
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.espnet.distributed import process_rank
 from espnet_prune.espnet.ladder_trainer import LadderTrainer
@@ -137,12 +138,21 @@ class PruneTask(_DistillTask):
     def build_optimizers(
         cls, args: argparse.Namespace, model: nn.Module
     ) -> list[torch.optim.Optimizer]:
-        """One optimiser for the weights, one for gates and multipliers, which don't decay."""
+        """One optimiser for the weights, one for gates and multipliers, which don't decay.
+
+        Raises:
+            ConfigError: ``optim2`` doesn't read what the method sets for its gates.
+        """
         method, clip = model.method, model.method.config.clip
         groups = method.parameter_groups(model.gated)
         special = {id(p) for group in groups for p in group["params"]}
         weights = [p for p in model.parameters() if id(p) not in special and p.requires_grad]
         gates = optim_classes[args.optim2](groups, **args.optim2_conf)
+        if unread := {key for group in groups for key in group} - {"params", *gates.defaults}:
+            raise ConfigError(
+                f"optim2: '{args.optim2}' doesn't read {sorted(unread)}, which "
+                f"{type(model.method).__name__} sets for its gates; choose adam or adamw"
+            )
         clip_before_steps(gates, {0: clip.gates, 1: clip.multipliers})
         gates.register_step_post_hook(lambda *unused: model.gated.after_update())
         return [cls.weights_optimizer(args, weights, clip.weights), gates]

@@ -1,12 +1,17 @@
 """Training configurations are checked before ESPnet sees them; errors name key and remedy."""
 
+import argparse
 import copy
+from types import SimpleNamespace
 
 import pytest
+from models import encoder
 
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.options import check_training_config, read_floats
+from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.surgery import inject
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +191,16 @@ def test_what_schedules_are_counted_by_must_be_there(tmp_path, missing):
     path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
     with pytest.raises(ConfigError, match=f"{missing} is missing"):
         _ = read_recipe(path, PruneTask).updates
+
+
+def test_an_optimiser_that_reads_no_momentum_of_the_thresholds_is_an_error():
+    from espnet_prune.espnet.prune_task import PruneTask
+
+    method = make_method("self_pinching", target=0.5, config=MethodConfig(), updates=9)
+    gated = inject(encoder(), method)
+    model = SimpleNamespace(method=method, gated=gated, parameters=gated.parameters)
+    options = {"optim": "adam", "optim_conf": {}, "optim2_conf": {}}
+    with pytest.raises(ConfigError, match="optim2: 'sgd' doesn't read .'betas'.*choose adam"):
+        PruneTask.build_optimizers(argparse.Namespace(optim2="sgd", **options), model)
+    _, gates = PruneTask.build_optimizers(argparse.Namespace(optim2="adamw", **options), model)
+    assert gates.param_groups[0]["betas"][0] == method.options.momentum

@@ -189,6 +189,23 @@ def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     assert [c for c in commands if "--system own" in c]
 
 
+def test_another_file_of_systems_is_merged_beside_the_recipe_s_own(driver, places, tmp_path):
+    """Two drivers on one tag, each with its own systems, leave each other's alone."""
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/systems.yaml").write_text("systems: {l0_50: {seed: 1}}\n")
+    others = tmp_path / "a=b.yaml"
+    others.write_text("systems: {l0_50: {target: 0.6}}\n")
+    words = ["--overrides", str(tmp_path / "over"), "--stage", "8", "--systems", "l0_50"]
+    made = tmp_path / "work/exp/base/conf"
+    driver(*places, *words)
+    own = (made / "systems.yaml").read_bytes()
+    process, commands = driver(*places, *words, "--systems_config", str(others))
+    assert process.returncode == 0, process.stderr
+    assert f"--systems {made}/systems_a=b.yaml" in commands[0]
+    assert load_yaml(made / "systems_a=b.yaml")["systems"]["l0_50"] == {"target": 0.6, "seed": 1}
+    assert (made / "systems.yaml").read_bytes() == own
+
+
 def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
     (tmp_path / "over/teecher.yaml").write_text("max_epoch: 1\n")

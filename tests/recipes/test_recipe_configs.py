@@ -43,7 +43,7 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
 
     conf = recipe / "conf"
     if over is not None:
-        own = [f"{name}={conf / name}.yaml" for name in NAMES]
+        own = [word for n in NAMES for word in ("--config", n, str(conf / f"{n}.yaml"), n)]
         assert merge_conf.main(["--over", str(over), "--out", str(tmp_path), *own]) == 0
         conf = tmp_path
     teacher = check_training_config(TeacherTask, load_yaml(conf / "teacher.yaml"), "teacher.yaml")

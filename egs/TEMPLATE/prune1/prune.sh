@@ -155,8 +155,10 @@ if [[ -n $overrides ]]; then
     configs=()
     for name in systems teacher prune finetune decode profile; do
         file=${name}_config
-        configs+=("$name=${!file}")
-        declare "$file=$PWD/$exp/conf/$name.yaml"
+        merged=$(basename "${!file}" .yaml)
+        [[ $merged == "$name" ]] || merged=${name}_$merged # two files for one option don't meet
+        configs+=(--config "$name" "${!file}" "$merged")
+        declare "$file=$PWD/$exp/conf/$merged.yaml"
     done
     python -m espnet_prune.bin.merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
 fi
