@@ -17,9 +17,9 @@ from espnet_prune.espnet.decoding import (
     FULL_SCALE,
     DecodeConfig,
     open_recogniser,
+    rate_of,
 )
 from espnet_prune.espnet.model_folder import is_whisper_folder
-from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 from espnet_prune.gates import FixedGate
 from espnet_prune.sites import DecoderConfig, Site
 from espnet_prune.surgery import inject
@@ -115,7 +115,7 @@ class Probe:
     def _run(self, utterance: Utterance) -> tuple[float, str]:
         """Loss and text; by CTC both come of one forward pass."""
         place = where(utterance.folder, utterance.name)
-        samples, _ = read_audio(utterance.entry, place, SAMPLE_RATE)
+        samples, _ = read_audio(utterance.entry, place, rate_of(self.recogniser))
         if self.is_whisper:
             loss = self._loss(samples, utterance.text, place)
             return loss, self.recogniser.transcribe(samples, "greedy", utterance.name)

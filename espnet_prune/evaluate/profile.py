@@ -27,11 +27,12 @@ from espnet_prune.espnet.decoding import (
     DecodeConfig,
     Transcriber,
     open_recogniser,
+    rate_of,
 )
 from espnet_prune.espnet.encoder_input import input_shape
 from espnet_prune.espnet.fast_encoder import as_espnet, is_fast
 from espnet_prune.espnet.model_folder import model_files
-from espnet_prune.espnet.sample_rate import SAMPLE_RATE
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.provenance import file_digest
 
 SCHEMA = 1
@@ -235,15 +236,15 @@ def _times(
     pair: Sequence[Transcriber], data: Path, config: ProfileConfig
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Seconds of speech, and least seconds of work (dense, small), of each measurement."""
-    speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances))
+    rate = rate_of(pair[0])
+    speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances), rate)
     best = _time_encoders(pair, speech, config)
     seconds = dict.fromkeys(best, config.reference_seconds)
 
     def measure(mode: str, number: int, repeats: int) -> tuple[float, list[float]]:
         chosen = spread(speech, number)
-        spoken = sum(len(samples) for samples in chosen) / SAMPLE_RATE
-        actions = [_transcriber(r, chosen, mode) for r in pair]
-        return spoken, interleaved(actions, repeats, config.least_seconds)
+        actions = [decoding_run(r, chosen, mode) for r in pair]
+        return sum(map(len, chosen)) / rate, interleaved(actions, repeats, config.least_seconds)
 
     greedy, joint = config.greedy_utterances, config.joint_utterances
     seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
@@ -252,18 +253,22 @@ def _times(
     return seconds, best
 
 
-def read_speech(data: Path, number: int) -> list[numpy.ndarray]:
+def read_speech(data: Path, number: int, rate: int) -> list[numpy.ndarray]:
     """Samples (int16) of ``number`` recordings, or of all if they are fewer.
 
+    Args:
+        data: a dump folder.
+        number: how many, at equal distances.
+        rate: theirs, in Hz.
+
     Raises:
-        DataError: none is long enough to time.
+        DataError: one has another rate, or none is long enough to time.
     """
     entries = list(read_data(data).recordings.items())
     read = (
-        read_audio(entry, where(data, name), SAMPLE_RATE)[0]
-        for name, entry in spread(entries, number)
+        read_audio(entry, where(data, name), rate)[0] for name, entry in spread(entries, number)
     )
-    speech = [samples for samples in read if len(samples) >= LEAST_SECONDS * SAMPLE_RATE]
+    speech = [samples for samples in read if len(samples) >= LEAST_SECONDS * rate]
     if not speech:
         raise DataError(
             f"{data}: no recording of at least {LEAST_SECONDS} s to time; give another set"
@@ -293,7 +298,7 @@ def time_encoder(model, speech: Sequence[numpy.ndarray], seconds: float) -> Call
     """One pass of a model's encoder over recordings joined to so many seconds, to be timed."""
     import torch
 
-    needed = round(seconds * SAMPLE_RATE)
+    needed = round(seconds * sample_rate_of(model.espnet_prune_config))
     samples = numpy.resize(numpy.concatenate(speech), needed)  # repeats what is too short
     waves = torch.from_numpy(samples.astype(numpy.float32) / FULL_SCALE)[None]
     with torch.no_grad():
@@ -322,5 +327,8 @@ def _as_espnet(encoder, run: Callable[[], object]) -> Callable[[], object]:
     return stock
 
 
-def _transcriber(recogniser: Transcriber, speech: list, mode: str) -> Callable[[], object]:
+def decoding_run(
+    recogniser: Transcriber, speech: Sequence[numpy.ndarray], mode: str
+) -> Callable[[], object]:
+    """The recognition of recordings (int16 samples each), one after the other, to be timed."""
     return lambda: [recogniser.transcribe(samples, mode) for samples in speech]

@@ -4,16 +4,16 @@ As in ``profile``: least of interleaved repeats, one utterance at a time. ONNX R
 samples to text by greedy CTC only, as its graph is one of samples to log-probabilities.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 
-from espnet_prune.espnet.decoding import DecodeConfig, Transcriber, open_recogniser
+from espnet_prune.espnet.decoding import DecodeConfig, Transcriber, open_recogniser, rate_of
 from espnet_prune.espnet.int8 import exported, stored_bytes
-from espnet_prune.espnet.sample_rate import SAMPLE_RATE
 from espnet_prune.evaluate.profile import (
     ProfileConfig,
+    decoding_run,
     interleaved,
     read_speech,
     spread,
@@ -42,7 +42,8 @@ def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileCo
     """
     folder = system / "model"
     search = DecodeConfig(beam_size=config.beam_size, ctc_weight=config.ctc_weight)
-    speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances))
+    number = max(config.greedy_utterances, config.joint_utterances)
+    speech = read_speech(data, number, rate_of(dense))
     small = open_recogniser(folder, search, int8=True)
     made = {TORCH: {"bytes": stored_bytes(small.model), **_torch(small, dense, speech, config)}}
     for name, int8 in ((ONNX, False), (ONNX_INT8, True)):
@@ -73,9 +74,9 @@ def _onnx(
     def run() -> object:
         return [small.transcribe(samples) for samples in chosen]
 
-    actions = [_texts(dense, chosen, "greedy"), run]
+    actions = [decoding_run(dense, chosen, "greedy"), run]
     best = interleaved(actions, config.repeats, config.least_seconds)
-    return _ratios([("ctc_greedy", _seconds(chosen), best)])
+    return _ratios([("ctc_greedy", _seconds(chosen, dense), best)])
 
 
 def _encoder(
@@ -95,16 +96,12 @@ def _decoding(
     config: ProfileConfig,
 ) -> tuple[str, float, list[float]]:
     mode = name.removeprefix("ctc_")
-    actions = [_texts(recogniser, chosen, mode) for recogniser in (dense, small)]
-    return name, _seconds(chosen), interleaved(actions, repeats, config.least_seconds)
+    actions = [decoding_run(recogniser, chosen, mode) for recogniser in (dense, small)]
+    return name, _seconds(chosen, dense), interleaved(actions, repeats, config.least_seconds)
 
 
-def _texts(recogniser: Transcriber, chosen: Sequence, mode: str) -> Callable[[], object]:
-    return lambda: [recogniser.transcribe(samples, mode) for samples in chosen]
-
-
-def _seconds(chosen: Sequence[numpy.ndarray]) -> float:
-    return sum(map(len, chosen)) / SAMPLE_RATE
+def _seconds(chosen: Sequence[numpy.ndarray], recogniser: Transcriber) -> float:
+    return sum(map(len, chosen)) / rate_of(recogniser)
 
 
 def _ratios(measured: Sequence[tuple[str, float, list[float]]]) -> dict[str, dict[str, float]]:

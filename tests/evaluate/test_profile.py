@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
@@ -42,7 +43,7 @@ SECONDS = (0.6, 0.2, 1.0, 0.8)  # of the recordings; one is too short to time
 RATE = 16000
 
 
-def asr_model(use_sdpa: bool = False) -> torch.nn.Module:
+def asr_model(use_sdpa: bool = False, rate: int = RATE) -> torch.nn.Module:
     """A tiny ESPnet model of random weights."""
     torch.manual_seed(0)
     encoder = dict(output_size=16, attention_heads=2, linear_units=24, num_blocks=2)
@@ -50,7 +51,7 @@ def asr_model(use_sdpa: bool = False) -> torch.nn.Module:
     config = dict(
         token_list=["<blank>", "<unk>", "A", "B", "<sos/eos>"],
         token_type="char",
-        frontend_conf=dict(n_mels=20, hop_length=160),
+        frontend_conf=dict(n_mels=20, hop_length=160, fs=rate),
         normalize="utterance_mvn",
         encoder="conformer",
         encoder_conf={**encoder, "use_sdpa": use_sdpa},
@@ -76,20 +77,23 @@ def experiment(gated, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def write_noise(folder: Path, rate: int) -> Path:
     """A data folder of noise."""
-    folder = tmp_path_factory.mktemp("data")
     generator = numpy.random.default_rng(0)
     recordings = {}
     for index, seconds in enumerate(SECONDS):
         path = folder / f"u{index}.flac"
-        samples = generator.normal(0, 3000, round(seconds * RATE)).astype(numpy.int16)
-        soundfile.write(path, samples, RATE)
+        samples = generator.normal(0, 3000, round(seconds * rate)).astype(numpy.int16)
+        soundfile.write(path, samples, rate)
         recordings[f"u{index}"] = str(path)
     texts = dict.fromkeys(recordings, "AB")
     write_data(folder, DataSet(recordings, texts, dict.fromkeys(recordings, "s")))
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_noise(tmp_path_factory.mktemp("data"), RATE)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,14 @@ def test_the_teacher_beside_itself_costs_the_same(experiment, data):
     assert itself["params"]["total"]["kept"] == itself["params"]["total"]["dense"]
 
 
+def test_a_model_of_8_khz_is_timed_on_8_khz(tmp_path, data):
+    write_model(asr_model(rate=8000), tmp_path / "model")
+    measured = profile(tmp_path, tmp_path, write_noise(tmp_path, 8000), QUICK)
+    assert measured["measured_seconds_of_speech"]["joint"] == SECONDS[0]
+    with pytest.raises(DataError, match="16000"):
+        profile(tmp_path, tmp_path, data, QUICK)
+
+
 def test_fused_attention_is_counted_too_and_left_as_it_was():
     fused = asr_model(use_sdpa=True)
     assert encoder_macs(fused, 2.0) == encoder_macs(asr_model(), 2.0)
@@ -163,13 +175,13 @@ def test_the_least_time_counts_and_short_actions_are_repeated():
 
 
 def test_recordings_too_short_to_time_are_left_out(data, tmp_path):
-    assert [len(samples) / RATE for samples in read_speech(data, 99)] == [0.6, 1.0, 0.8]
-    assert len(read_speech(data, 1)) == 1
+    assert [len(samples) / RATE for samples in read_speech(data, 99, RATE)] == [0.6, 1.0, 0.8]
+    assert len(read_speech(data, 1, RATE)) == 1
     path = tmp_path / "u.flac"
     soundfile.write(path, numpy.ones(100, dtype=numpy.int16), RATE)
     write_data(tmp_path, DataSet({"u": str(path)}, {"u": "A"}, {"u": "s"}))
     with pytest.raises(DataError, match=f"{LEAST_SECONDS}"):
-        read_speech(tmp_path, 1)
+        read_speech(tmp_path, 1, RATE)
 
 
 def arguments(experiment, data, config) -> list[str]:

@@ -54,14 +54,14 @@ def model(tmp_path_factory):
     return folder
 
 
-def write_noise(folder, lengths):
+def write_noise(folder, lengths, rate=RATE):
     """A dump folder of noise."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = numpy.random.default_rng(0)
     recordings = {}
     for index, length in enumerate(lengths):
         path = folder / f"u{index}.flac"
-        soundfile.write(path, generator.normal(0, 3000, length).astype(numpy.int16), RATE)
+        soundfile.write(path, generator.normal(0, 3000, length).astype(numpy.int16), rate)
         recordings[f"u{index}"] = str(path)
     texts = dict.fromkeys(recordings, "YES NO")
     write_data(folder, DataSet(recordings, texts, {name: "s" for name in recordings}))
@@ -129,6 +129,15 @@ def test_the_greedy_text_is_that_of_decoding(model, data):
     for utterance in utterances:
         samples, _ = soundfile.read(utterance.entry, dtype="int16")
         assert texts[utterance.name] == recogniser.transcribe(samples, "greedy") != ""
+
+
+def test_a_model_of_8_khz_is_tried_on_8_khz(tmp_path):
+    from espnet_prune.espnet.probe import Probe
+
+    asr = build(tmp_path / "model", frontend_conf=dict(n_mels=20, fs="8k"))
+    data = write_noise(tmp_path / "data", [4500, 8000, 6000], rate=8000)
+    loss, _ = Probe(tmp_path / "model", chosen_utterances(data, 3), ("head",)).measure({})
+    assert loss == pytest.approx(mean_loss(asr, data), rel=1e-5)
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["half", "all"])
