@@ -53,7 +53,9 @@ def time_both(encoders: Sequence, seconds: float, repeats: int) -> list[Times]:
 def grid(
     size: int, blocks: int, seconds: float, repeats: int, targets: Sequence[float], align: int
 ) -> list[dict]:
-    """Speed-ups of 30/50/70% x uniform/learned x parameters/MACs, and of half of every width.
+    """Speed-ups of 30/50/70% x uniform/learned x parameters/MACs, and of two halves.
+
+    They are half of every width, and half of all blocks beside a whole front-end.
 
     Returns:
         A row a structure: speed-ups of our pass over our dense one, of ESPnet's over ESPnet's, and
@@ -71,6 +73,7 @@ def grid(
         ]
         if measure == "parameters" and align == 1:
             cuts.append(structures.halved_encoder(dense, seconds))
+            cuts.append(structures.whole_front_end(dense, seconds))
         plain = copy.deepcopy(dense)
         first, *others = time_both([plain, *(c.encoder for c in cuts)], seconds, repeats)
         for made, times in zip(cuts, others, strict=True):

@@ -13,7 +13,7 @@ DENSE = "dense, torch float32"
 
 
 def measure(size: int, blocks: int, seconds: float, repeats: int, target: float = 0.5) -> dict:
-    """Seconds, speed-ups over the dense encoder in torch, and sizes of the files' weights.
+    """Seconds, and speed-ups over the dense encoder in torch.
 
     Linear layers alone have 8 bits in torch (pointwise convolutions are none of them there), matrix
     products in ONNX Runtime; all of torch's go by the pass that decoding takes. Random weights:
@@ -49,18 +49,11 @@ def _in_onnx_runtime(encoder: nn.Module, folder: Path) -> dict:
     from espnet_prune.export.folder import GRAPH
     from espnet_prune.export.int8 import quantise
     from espnet_prune.export.onnx import export_onnx
+    from espnet_prune.export.session import open_session
 
+    threads = torch.get_num_threads()
     plain, small = folder / "float32", folder / "int8"
     export_onnx(encoder, plain)
     shutil.copytree(plain, small)
     quantise(small / GRAPH)
-    return {f"cut, ONNX Runtime {f.name}": _session(f / GRAPH) for f in (plain, small)}
-
-
-def _session(path: Path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return {f"cut, ONNX Runtime {f.name}": open_session(f / GRAPH, threads) for f in (plain, small)}

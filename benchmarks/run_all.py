@@ -10,10 +10,10 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 RECORD = "benchmarks.json"
 PAGE = "RESULTS.md"
 
@@ -102,7 +102,9 @@ def length(sizes: Sizes) -> dict:
 
     rows = encoders.by_length(sizes.lengths, sizes.length_size, sizes.blocks, sizes.repeats)
     what = f"encoders of {sizes.blocks} x {sizes.length_size}, cut: uniform, -50% parameters"
-    return {"what": f"{what}; pieces of at most {encoders.SEGMENT_SECONDS:g} s", "rows": rows}
+    what += f"; pieces of at most {encoders.SEGMENT_SECONDS:g} s"
+    what += f"; more than {encoders.ONCE_SECONDS:g} s run once"
+    return {"what": what, "rows": rows}
 
 
 def int8(sizes: Sizes) -> dict:
@@ -202,6 +204,7 @@ PARTS = {
     "length": Part(length, _length_lines),
     "int8": Part(int8, _int8_lines),
 }
+DRAWN = ("grid", "size", "length")  # by plots.py
 
 
 def _conditions(record: dict) -> str:
@@ -209,7 +212,7 @@ def _conditions(record: dict) -> str:
     return (
         f"{about['cpu']}, {about['cores']} cores; {record['threads']} thread, batch "
         f"{record['batch']}, torch {about['torch']}; ratios of the least of {record['repeats']} "
-        "interleaved repeats"
+        "interleaved repeats, where a part doesn't name other numbers"
     )
 
 
@@ -231,6 +234,7 @@ def page(record: dict) -> str:
         if name in record:
             lines += [f"## {name} (commit {record['commits'][name]})", ""]
             lines += ["```", *PARTS[name].lines(record[name]), "```", ""]
+            lines += [f"![{name}]({name}.png)", ""] if name in DRAWN else []
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -248,12 +252,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = QUICK if args.quick else FULL
     record = {"schema": SCHEMA, "machine": machine(), "threads": args.threads, "batch": 1}
     record["repeats"] = sizes.repeats
+    record["sizes"] = json.loads(json.dumps(asdict(sizes)))  # as it will be read
     record = {"commits": {}, **_measured_before(args.out / RECORD, record), **record}
     print(_conditions(record))
     for name in args.parts:
         part = PARTS[name]
         aligned = (args.align,) if name == "aligned_grid" else ()
         record[name] = part.measure(sizes, *aligned)
+        record[name] |= {"align": args.align} if aligned else {}
         record["commits"][name] = git_commit()
         print("", f"== {name}", *part.lines(record[name]), sep="\n", flush=True)
         (args.out / RECORD).write_text(json.dumps(record, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Dense Conformer encoders with random weights, and cuts of them: halved, uniform, or learned.
+"""Dense Conformer encoders of random weights, and cuts: halved, uniform, of blocks alone, learned.
 
 The learned shape is that of ``l0_50`` of the recipe egs/an4/l0_conformer1 (its plan.json): the
 share of units that each site kept, stretched over the depth. One number, added to all shares,
@@ -7,7 +7,7 @@ gone, widths that differ from block to block, odd widths.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -100,12 +100,26 @@ def halved_encoder(dense: nn.Module, seconds: float) -> Structure:
     return _cut(gated, masks, "half of every width")
 
 
-def _config(measure: str, seconds: float, align: int = 1):
+def whole_front_end(dense: nn.Module, seconds: float, target: float = 0.5) -> Structure:
+    """A uniform cut that leaves the front-end: ``target`` of the parameters of all other sites."""
+    from espnet_prune.methods import make_method
+
+    config = _config("parameters", seconds, front_end=False)
+    method = make_method("uniform_magnitude", target=target, config=config)
+    gated = _gated(dense, method)
+    name = f"blocks alone, -{100 * target:.0f}% of parameters"
+    return _cut(gated, method.masks(gated), name)
+
+
+def _config(measure: str, seconds: float, align: int = 1, front_end: bool = True):
     from espnet_prune.methods import MethodConfig
     from espnet_prune.methods.options import BudgetConfig
 
     budget = BudgetConfig(measure=measure, reference_seconds=seconds, align=align)
-    return MethodConfig(budget=budget)
+    config = MethodConfig(budget=budget)
+    if front_end:
+        return config
+    return replace(config, sites=tuple(k for k in config.sites if k != "front_end_channel"))
 
 
 def _gated(dense: nn.Module, method) -> nn.Module:

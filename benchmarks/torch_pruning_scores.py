@@ -1,11 +1,12 @@
 """Torch-Pruning beside the methods here: what it can cut of a Conformer, and its scores as a file.
 
 Each kind of unit is cut by Torch-Pruning in a fresh copy of the model's first block, and the model
-is run; what it can't cut is printed with its reason. The importance (group magnitude, its default
-normalisation) of the units that it can cut goes to a file for the method `importance`, which makes
-a row of the same table with the same updates:
+is run; what it can't cut is printed with its reason, and kept beside the scores in a JSON file. The
+importance (group magnitude, its default normalisation) of the units that it can cut goes to a file
+for the method `importance`, which makes a row of the same table with the same updates; sparsity
+can't go beyond what these units hold.
 
-    pip install --no-deps torch-pruning==1.6.1
+    pip install --no-deps torch-pruning==1.6.1    # utils/run_tests.sh installs it, too
     python benchmarks/torch_pruning_scores.py --model exp/base/teacher/model --out exp/base/tp.safetensors
     # systems.yaml: tp_50: {method: importance, target: 0.5, options: {importance: {file: exp/base/tp.safetensors}}}
 """  # noqa: E501
@@ -13,7 +14,7 @@ a row of the same table with the same updates:
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 SECONDS = 4.0  # of the input that is traced
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import espnet_prune
     from espnet_prune.espnet.encoder_input import random_input
-    from espnet_prune.io_atomic import atomic_path
+    from espnet_prune.io_atomic import atomic_path, write_json
 
     args = get_parser().parse_args(argv)
 
@@ -49,17 +50,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     def fresh():
         return espnet_prune.load(args.model).encoder.eval()
 
-    scores = {}
+    scores, kinds = {}, {}
     for kind, (module, site) in KINDS.items():
         problem = failure(fresh(), module.format(0), example)
-        print(f"{kind}: {problem or 'cut, and the model runs'}")
+        kinds[kind] = problem or "cut, and the model runs"
+        print(f"{kind}: {kinds[kind]}")
         if problem is None and site:
             for block in range(len(fresh().encoders)):
                 scores[site.format(block)] = importance(fresh(), module.format(block), example)
     with atomic_path(args.out) as temporary:
         save_file(scores, temporary)
-    print(f"{args.out}: scores of {sum(map(len, scores.values()))} units, {len(scores)} sites")
+    units, share = sum(map(len, scores.values())), share_of_prunable(fresh(), scores)
+    record = {"kinds": kinds, "sites": len(scores), "units": units, "share_of_prunable": share}
+    write_json(args.out.with_suffix(".json"), record)
+    print(
+        f"{args.out}: scores of {units} units, {len(scores)} sites, which hold {100 * share:.1f}% "
+        "of the prunable parameters"
+    )
     return 0
+
+
+def share_of_prunable(encoder, names: Collection[str]) -> float:
+    """Of the parameters that all sites of units hold, the share of those named."""
+    from espnet_prune.budget import Budget
+    from espnet_prune.sites import UNIT_KINDS, conformer_sites
+
+    found = conformer_sites(encoder, SECONDS)
+    units = [site.name for site in found.of_kinds(UNIT_KINDS)]
+    named = [name for name in units if name in names]
+    return Budget(found, named, "parameters").prunable / Budget(found, units, "parameters").prunable
 
 
 def failure(encoder, name: str, example: tuple) -> str | None:

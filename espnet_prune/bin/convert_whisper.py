@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Converts the model."""
     from espnet_prune.export.folder import new_folder
     from espnet_prune.hf.whisper_ct2 import convert_whisper
+    from espnet_prune.sites import count_parameters
 
     args = get_parser().parse_args(argv)
     with new_folder(args.out, others_than_conversion, "a conversion") as folder:
         model = convert_whisper(args.folder, folder)
         files = sorted(path.name for path in folder.iterdir())
         write_json(folder / RECORD, {**KIND, "files": files})
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{args.out}: {parameters} parameters in float32")
+    print(f"{args.out}: {count_parameters(model)} parameters in float32")
     return 0
 
 

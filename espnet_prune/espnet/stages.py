@@ -26,7 +26,6 @@ from espnet_prune.espnet.rungs import take_rung
 from espnet_prune.espnet.system import (
     add_command,
     best_average,
-    count_parameters,
     parts_of,
     read_record,
     seconds_of,
@@ -36,6 +35,7 @@ from espnet_prune.espnet.system import (
 )
 from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
+from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config

@@ -15,16 +15,12 @@ from espnet_prune.espnet.model_folder import ESPNET_FOLDER
 from espnet_prune.espnet.whisper import whisper_of
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import provenance
+from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import plan_of, save
 
 SCHEMA = 1
 RECORD = "system.json"
 PLAN = "plan.json"
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, buffers not counted."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:

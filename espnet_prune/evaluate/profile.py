@@ -223,7 +223,7 @@ def machine() -> dict:
 
 
 def _parameters(dense, small) -> dict[str, dict[str, int]]:
-    from espnet_prune.espnet.system import count_parameters
+    from espnet_prune.sites import count_parameters
 
     parts = {"encoder": (small.encoder, dense.encoder), "total": (small, dense)}
     return {

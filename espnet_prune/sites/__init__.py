@@ -1,6 +1,6 @@
 """Sites: where a model can be cut, how, and at which cost."""
 
-from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap
+from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap, count_parameters
 from espnet_prune.sites.conformer import FRAMES_PER_SECOND, conformer_sites, describe_conformer
 from espnet_prune.sites.front_end import encoder_positions
 from espnet_prune.sites.ssl import ssl_encoder_of, ssl_sites
@@ -24,6 +24,7 @@ __all__ = [
     "Site",
     "SiteMap",
     "conformer_sites",
+    "count_parameters",
     "decoder_sites",
     "describe_conformer",
     "encoder_positions",

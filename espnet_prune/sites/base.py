@@ -23,6 +23,11 @@ KINDS = (HEAD, FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL, BRANCH
 UNIT_KINDS = KINDS[:4]
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, buffers not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 class Site(ABC):
     """A place in a model that holds units of one kind.
 
@@ -164,6 +169,27 @@ class LinearSite(ConsumedSite):
         self.cut_consumer(kept, values)
         for projection in self.projections:
             masked.keep_outputs(projection, self.columns(kept))
+
+
+class HeadSite(LinearSite):
+    """Heads of one attention module of transformers: wav2vec 2.0's, HuBERT's or Whisper's."""
+
+    def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
+        self.attention = attention
+        super().__init__(
+            f"{branch}.heads",
+            HEAD,
+            attention.num_heads,
+            block,
+            branch,
+            consumer=attention.out_proj,
+            width=attention.head_dim,
+            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
+        )
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        super().cut(kept, values)
+        self.attention.num_heads = len(kept)
 
 
 class GoneBranch(nn.Module):

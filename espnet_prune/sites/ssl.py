@@ -17,12 +17,13 @@ from espnet_prune.budget.structure import BRANCH, CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
-    HEAD,
     GoneBranch,
+    HeadSite,
     LinearSite,
     OutputSite,
     Site,
     SiteMap,
+    count_parameters,
 )
 from espnet_prune.sites.ssl_front import front_sites
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
@@ -41,28 +42,6 @@ class GoneAttention(nn.Module):
     def forward(self, hidden_states: Tensor, **unused) -> tuple[Tensor, None]:
         """(B, T, D) -> zeros (B, T, D), and no attention weights."""
         return torch.zeros_like(hidden_states), None
-
-
-class SslHeadSite(LinearSite):
-    """Heads of one self-attention module."""
-
-    def __init__(self, attention: nn.Module, block: int) -> None:
-        self.attention = attention
-        name = f"block.{block}.attention"
-        super().__init__(
-            f"{name}.heads",
-            HEAD,
-            attention.num_heads,
-            block,
-            name,
-            consumer=attention.out_proj,
-            width=attention.head_dim,
-            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
-        )
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        super().cut(kept, values)
-        self.attention.num_heads = len(kept)
 
 
 class SslFeedForwardSite(LinearSite):
@@ -153,14 +132,14 @@ def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     branches: list[Site] = []
     for block, layer in enumerate(model.encoder.layers):
         sites += [
-            SslHeadSite(layer.attention, block),
+            HeadSite(layer.attention, block, f"block.{block}.attention"),
             SslFeedForwardSite(layer.feed_forward, block),
         ]
         branches += [SslBranchSite(layer, block, b) for b in ("attention", "feed_forward")]
         terms += _block_terms(layer.attention, f"block.{block}", frames)
     refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
-    total = sum(p.numel() for p in model.parameters())
+    total = count_parameters(model)
     counted = sum(t.parameters * math.prod(by_name[f].units for f in t.factors) for t in terms)
     terms.append(CostTerm(total - counted, _position_macs(model.config, frames), ()))
     return SiteMap(by_name, terms, model, reference_seconds)

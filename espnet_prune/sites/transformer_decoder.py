@@ -26,6 +26,7 @@ from espnet_prune.sites.base import (
     OutputSite,
     Site,
     SiteMap,
+    count_parameters,
 )
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
@@ -188,13 +189,17 @@ def decoder_sites(
             kind = DecoderFeedForwardSite if branch == "feed_forward" else DecoderHeadSite
             site = kind(module, block, place)
             unit = cost.units_of(site, branch)
-            own = _count(module) + _count(getattr(layer, norm)) - unit.parameters * site.units
+            own = (
+                count_parameters(module)
+                + count_parameters(getattr(layer, norm))
+                - unit.parameters * site.units
+            )
             sites.append(site)
             branches.append(DecoderBranchSite(layer, block, name, branch))
             terms += [unit, CostTerm(own, 0, (place,))]
         blocks.append(BlockSite(name, block, decoder.decoders, layer, _mix))
     refuse_tied(decoder, sites)
-    rest = _count(decoder) - _count(decoder.decoders)
+    rest = count_parameters(decoder) - count_parameters(decoder.decoders)
     terms.append(CostTerm(rest, cost.output_layer(decoder), ()))
     by_name = {site.name: site for site in sites + branches + blocks}
     return SiteMap(by_name, terms, decoder, reference_seconds)
@@ -209,10 +214,6 @@ def with_decoder(encoder: SiteMap, decoder: SiteMap) -> SiteMap:
         encoder.reference_seconds,
         entries=(*encoder.entries, decoder.encoder),
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class _Cost:

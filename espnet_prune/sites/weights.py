@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.sites import masked
-from espnet_prune.sites.base import Site, SiteMap
+from espnet_prune.sites.base import Site, SiteMap, count_parameters
 from espnet_prune.sites.conformer import check_conformer
 from espnet_prune.sites.ssl import check_ssl
 from espnet_prune.sites.unfit import refuse_tied
@@ -84,7 +84,7 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     sites = {name: WeightSite(linear, name, block) for name, block, linear in linears}
     refuse_tied(encoder, sites.values())
     terms = [CostTerm(1, 0, (name,)) for name in sites]
-    rest = sum(p.numel() for p in encoder.parameters()) - sum(s.units for s in sites.values())
+    rest = count_parameters(encoder) - sum(s.units for s in sites.values())
     terms.append(CostTerm(rest, 0, ()))
     entries = whisper_entries(encoder) if whisper else ()
     return SiteMap(sites, terms, encoder, reference_seconds, entries)

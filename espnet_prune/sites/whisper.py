@@ -21,12 +21,13 @@ from espnet_prune.budget.structure import BRANCH, CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
-    HEAD,
     GoneBranch,
+    HeadSite,
     LinearSite,
     OutputSite,
     Site,
     SiteMap,
+    count_parameters,
 )
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
@@ -68,28 +69,7 @@ class GoneWhisperAttention(nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-class WhisperHeadSite(LinearSite):
-    """Heads of one self- or cross-attention module."""
-
-    def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
-        self.attention = attention
-        super().__init__(
-            f"{branch}.heads",
-            HEAD,
-            attention.num_heads,
-            block,
-            branch,
-            consumer=attention.out_proj,
-            width=attention.head_dim,
-            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
-        )
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        super().cut(kept, values)
-        self.attention.num_heads = len(kept)
-
-
-class CrossHeadSite(WhisperHeadSite):
+class CrossHeadSite(HeadSite):
     """Heads of cross-attention; once any is cut, there are no word timestamps any more.
 
     transformers aligns words by heads named by their index, which the cut changes.
@@ -218,7 +198,7 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         attention, crossed, units = (
             f"{name}.{branch}" for branch in ("attention", "cross_attention", "feed_forward")
         )
-        sites.append(WhisperHeadSite(layer.self_attn, block, attention))
+        sites.append(HeadSite(layer.self_attn, block, attention))
         names = [attention]
         if hasattr(layer, "encoder_attn"):
             sites.append(CrossHeadSite(layer.encoder_attn, block, crossed, generation))
@@ -231,7 +211,7 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
     counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
-    total = sum(p.numel() for p in model.parameters())
+    total = count_parameters(model)
     terms.append(CostTerm(total - counted, cost.rest(), ()))
     return SiteMap(
         by_name, terms, model, reference_seconds, entries=(model.model.encoder, model.model.decoder)

@@ -1,6 +1,7 @@
 """The benchmarks' one command, with tiny models: what it writes and what it counts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ def benchmarks(repository, monkeypatch):
 
 
 @pytest.mark.timeout(400)  # all parts, an export among them: 20 s alone, more on a busy machine
-def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
+def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys, monkeypatch):
     import run_all
 
     assert run_all.main(["--quick", "--out", str(tmp_path)]) == 0
@@ -27,7 +28,7 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
     assert all(f"== {name}" in printed for name in run_all.PARTS)
     assert {path.name for path in tmp_path.glob("*.png")} == {"grid.png", "size.png", "length.png"}
     rows = record["grid"]["rows"]
-    assert len(rows) == 5  # two shapes by two measures, at one sparsity, and the halves
+    assert len(rows) == 6  # two shapes by two measures, at one sparsity, and the halves
     assert [row["structure"] for row in rows].count("half of every width") == 1
     for row in rows:
         ours, dense = row["seconds"]["ours"], row["dense_seconds"]["ours"]
@@ -35,16 +36,31 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys):
         assert row["realised_over_predicted"] == pytest.approx(row["speedup"] / row["predicted"])
         assert row["predicted"] > 1 and 0 < row["kept_parameters"] < 1
     assert {row["seconds"] for row in record["length"]["rows"]} == set(run_all.QUICK.lengths)
-    assert set(record["joint"]["speedup"]) == {
-        f"{model}, {whose}" for model in ("dense", "cut") for whose in ("ours", "stock")
-    }
+    models = ("dense", "cut", "cut, decoder too")
+    searches = {f"{model}, {whose}" for model in models for whose in ("ours", "stock")}
+    assert set(record["joint"]["speedup"]) == searches
     assert len(record["int8"]["speedup"]) == 5
     page = (tmp_path / "RESULTS.md").read_text()
     assert page == run_all.page(record) and all(f"## {name}" in page for name in run_all.PARTS)
+    assert all(f"({path.name})" in page for path in tmp_path.glob("*.png"))
     capsys.readouterr()
     assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
     again = json.loads((tmp_path / "benchmarks.json").read_text())
     assert again["grid"] == record["grid"] and "== grid" not in capsys.readouterr().out
+    monkeypatch.setattr(run_all, "QUICK", replace(run_all.QUICK, seconds=3.0))
+    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
+    assert "grid" not in json.loads((tmp_path / "benchmarks.json").read_text())
+
+
+def test_what_keeps_its_front_end_keeps_it_whole(benchmarks):
+    import structures
+
+    dense = structures.dense_encoder(64, 2, kernel=7)
+    made = structures.whole_front_end(dense, 2.0)
+    for ours, whole in zip(made.encoder.embed.parameters(), dense.embed.parameters(), strict=True):
+        assert ours.equal(whole)
+    blocks = [sum(p.numel() for p in e.encoders.parameters()) for e in (made.encoder, dense)]
+    assert 0.45 < blocks[0] / blocks[1] < 0.6
 
 
 def test_half_of_every_width_is_that(benchmarks):

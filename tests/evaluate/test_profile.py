@@ -18,7 +18,7 @@ from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.system import count_parameters, write_model
+from espnet_prune.espnet.system import write_model
 from espnet_prune.evaluate.profile import (
     LEAST_SECONDS,
     ProfileConfig,
@@ -28,6 +28,7 @@ from espnet_prune.evaluate.profile import (
     read_speech,
 )
 from espnet_prune.methods import make_method
+from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import cut, inject, load
 
 QUICK = ProfileConfig(
