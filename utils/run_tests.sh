@@ -9,7 +9,7 @@ usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 Sets up .venv, then runs ruff, shellcheck, codespell and pytest in two processes; the first failure of the linters
 ends it.
 
-  --all    also run the tests marked slow; installs 110 MB for one of them, once
+  --all    also run the tests marked slow; installs 125 MB for two of them, once
   --help   this text
 
 Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete

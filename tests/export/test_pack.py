@@ -1,5 +1,8 @@
 """Zips of a system: the one for stock ESPnet, by its own unpack and Speech2Text."""
 
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy
@@ -77,3 +80,28 @@ def test_a_whisper_is_none_of_stock_espnet(system, tmp_path):
         pack_for_espnet(tmp_path, tmp_path / "a.zip")
     assert run_main(pack_main, ["--system", str(tmp_path), "--out", str(tmp_path / "b.zip")]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["b.zip"]
+
+
+FRESH = """\
+import sys
+import numpy
+import espnet_prune.espnet.registry
+from espnet2.bin.asr_inference import Speech2Text
+search = Speech2Text.from_pretrained(sys.argv[1], beam_size=3, ctc_weight=0.3)
+print("text:", " ".join((search(numpy.load(sys.argv[2]))[0][0] or "").split()))
+"""
+
+
+@pytest.mark.slow
+def test_from_pretrained_takes_it_in_a_fresh_python_with_one_import(system, zips, tmp_path):
+    pytest.importorskip("espnet_model_zoo", reason="utils/setup_env.sh --slow installs it")
+    samples = numpy.random.default_rng(0).normal(0, 3000, 16000).astype(numpy.int16)
+    numpy.save(tmp_path / "speech.npy", (samples / 32768).astype(numpy.float32))
+    command = [sys.executable, "-c", FRESH, str(zips[1]), str(tmp_path / "speech.npy")]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = open_recogniser(system / "model", DecodeConfig(beam_size=3)).transcribe(samples, "joint")
+    assert done.stdout.splitlines()[-1] == f"text: {text}" != "text: "
