@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from models import encoder, features, passes_of
 from safetensors.torch import save_file
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import METHODS, L0Distill, MethodConfig, make_method
+from espnet_prune.sites import WEIGHT
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.sparse import count_zeroed
 
@@ -212,3 +214,15 @@ def test_sites_without_units_are_refused(name):
     config = to_dataclass(MethodConfig, {"sites": ["branch"]}, "test")
     with pytest.raises(ConfigError, match=r"sites: \['branch'.*at least one of head, feed"):
         make_method(name, config=config)
+
+
+@pytest.mark.parametrize("target", [0.3, 0.5])
+def test_uniform_magnitude_of_weights_is_what_torch_s_own_pruning_chooses(target):
+    method = make_method("uniform_magnitude_weights", target=target)
+    gated = inject(encoder(**WIDE), method).eval()
+    masks = method.masks(gated)
+    for site in gated.site_map.of_kinds((WEIGHT,)):
+        layer = torch.nn.Linear(site.layer.in_features, site.layer.out_features)
+        layer.weight.data.copy_(site.layer.weight)
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", target)
+        assert layer.weight_mask.flatten().equal(masks[site.name]), site.name
