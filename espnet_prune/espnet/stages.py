@@ -35,7 +35,7 @@ from espnet_prune.espnet.system import (
 )
 from espnet_prune.espnet.training import run_training
 from espnet_prune.io_torch import read_torch
-from espnet_prune.sites import count_parameters
+from espnet_prune.sites import count_parameters, hears_nothing
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
@@ -43,6 +43,11 @@ from espnet_prune.surgery.sparse import count_zeroed
 
 logger = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
+DEAF = (
+    "%s: no channel of the front-end is left, so the model hears nothing and finetuning can't mend "
+    "it; leave the front-end whole (options: {sites: [head, feed_forward_unit, "
+    "convolution_channel]}), or choose a method that doesn't rank kinds of units together"
+)
 CUT_TOLERANCE = 1e-4  # of outputs of the order of 1: float32 sums in another order
 
 
@@ -159,6 +164,8 @@ def cut_system(out: Path) -> float:
     totals = {name: count_parameters(part) for name, part in parts_of(gated.model).items()}
     small = cut(gated, masks)
     difference = _difference(gated, masks, small, method.decoder is not None)
+    if hears_nothing(getattr(small, "encoder", None)):
+        logger.warning(DEAF, out)
     if difference > CUT_TOLERANCE:
         raise ModelError(f"{out}: masked and cut model differ by {difference:.2g}; this is a bug")
     if method.from_scratch:

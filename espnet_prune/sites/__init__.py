@@ -2,7 +2,7 @@
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap, count_parameters
 from espnet_prune.sites.conformer import FRAMES_PER_SECOND, conformer_sites, describe_conformer
-from espnet_prune.sites.front_end import encoder_positions
+from espnet_prune.sites.front_end import encoder_positions, hears_nothing
 from espnet_prune.sites.ssl import ssl_encoder_of, ssl_sites
 from espnet_prune.sites.transformer_decoder import (
     DECODER,
@@ -28,6 +28,7 @@ __all__ = [
     "decoder_sites",
     "describe_conformer",
     "encoder_positions",
+    "hears_nothing",
     "is_transformer_decoder",
     "is_whisper",
     "ssl_encoder_of",

@@ -60,6 +60,12 @@ class ConstantFrontEnd(nn.Module):
         return value.expand(x.shape[0], -1, time, frequency)
 
 
+def hears_nothing(encoder: nn.Module) -> bool:
+    """Whether an encoder was cut so far that no sound gets past its front-end."""
+    front_end = getattr(getattr(encoder, "embed", None), "conv", None)
+    return isinstance(front_end, (EmptyFrontEnd, ConstantFrontEnd))
+
+
 class FrontEndSite(ConsumedSite):
     """Channels of one of the two convolutions.
 

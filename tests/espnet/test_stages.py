@@ -1,20 +1,30 @@
-"""A system's own training keys."""
+"""A system's own training keys, epochs and schedule, and what its cut tells."""
 
+import json
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from espnet_prune.budget import Budget, resolve
+from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
-from espnet_prune.espnet.prune_task import FinetuneTask, SystemConfig
+from espnet_prune.espnet.build import build_asr_model
+from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, SystemConfig
 from espnet_prune.espnet.recipe import (
     continued_schedule,
     finetuning_epochs,
     for_system,
     read_recipe,
 )
-from espnet_prune.espnet.system import best_average
+from espnet_prune.espnet.stages import cut_system
+from espnet_prune.espnet.system import best_average, update_record, write_model
+from espnet_prune.methods import MethodConfig
+from espnet_prune.sites import UNIT_KINDS, conformer_sites
+from espnet_prune.surgery import load
 
 from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the registry's stubs)
 
@@ -79,6 +89,62 @@ def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
 def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
     with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
         finetuning_epochs(recipe, saved)
+
+
+@pytest.fixture
+def cut_by_scores(tmp_path):
+    """Cuts a tiny model's units of score 0, all of the kinds given; returns what is left."""
+
+    def call(*kinds: str) -> torch.nn.Module:
+        encoder = dict(output_size=16, attention_heads=2, linear_units=24, num_blocks=2)
+        encoder |= dict(macaron_style=True, rel_pos_type="latest", cnn_module_kernel=5)
+        model = build_asr_model(
+            dict(
+                token_list=["<blank>", "<unk>", "A", "<sos/eos>"],
+                token_type="char",
+                frontend_conf=dict(n_mels=20),
+                encoder="conformer",
+                encoder_conf=encoder,
+                model_conf=dict(ctc_weight=1.0),
+            )
+        )
+        write_model(model, tmp_path / "teacher")
+        site_map = conformer_sites(model.encoder, 10.0)
+        units = {site.name: site for site in site_map.of_kinds(UNIT_KINDS)}
+        scores = {n: torch.full((s.units,), float(s.kind not in kinds)) for n, s in units.items()}
+        save_file(scores, tmp_path / "scores.safetensors")
+        budget = Budget(site_map, list(units), "parameters")
+        kept = resolve(site_map, scores)
+        conf = PruneConf(
+            teacher=str(tmp_path / "teacher"),
+            system=SystemConfig("importance", target=float(budget.sparsity(budget.hard(kept)))),
+            method=to_dataclass(
+                MethodConfig,
+                {
+                    "sites": list(UNIT_KINDS),
+                    "importance": {"file": str(tmp_path / "scores.safetensors")},
+                },
+                "test",
+            ),
+        )
+        update_record(tmp_path / "system", prune_conf=json.loads(json.dumps(asdict(conf))))
+        cut_system(tmp_path / "system")
+        return load(tmp_path / "system/cut")
+
+    return call
+
+
+def test_a_model_that_hears_nothing_is_named_before_it_is_finetuned(cut_by_scores, caplog):
+    deaf = cut_by_scores("front_end_channel")
+    texts = [deaf.encoder(torch.randn(1, 50, 20), torch.tensor([50]))[0] for _ in range(2)]
+    assert texts[0].equal(texts[1])
+    assert "system: no channel of the front-end is left" in caplog.text
+    assert "sites: [head, feed_forward_unit, convolution_channel]" in caplog.text
+
+
+def test_a_model_with_a_front_end_is_not(cut_by_scores, caplog):
+    cut_by_scores("head")
+    assert "front-end" not in caplog.text
 
 
 def rates(options: dict, updates: int) -> list[float]:
