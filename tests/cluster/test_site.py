@@ -93,4 +93,4 @@ def test_the_whole_command_line_of_an_array(site, tmp_path):
     command = sbatch_command(job, folder, site, options, site.translate(options))
     assert f"--output={tmp_path}/log/50%%.%a.log" in command
     assert "--array=2-5%2" in command and "--dependency=afterok:17" in command
-    assert Path(command[-1]).read_text().splitlines()[1] == f"cd {tmp_path} || exit 1"
+    assert Path(command[-1]).read_text().splitlines()[2] == f"cd {tmp_path} || exit 1"
