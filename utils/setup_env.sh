@@ -12,7 +12,7 @@ after an interruption.
 
   --hf       also install the extra hf: transformers, for recipes of wav2vec 2.0, HuBERT and Whisper
   --test     also install what utils/run_tests.sh needs, the extra hf included
-  --slow     all of this, and what tests marked slow need besides: CTranslate2, a Whisper, ESPnet's model zoo, 125 MB to download
+  --slow     all of this, and what tests marked slow need besides: CTranslate2, a Whisper, ESPnet's model zoo (125 MB)
   --help     this text
 
 PYTHON=/path/to/python chooses the interpreter that .venv is made from (3.11 to 3.13; default: the first found).

@@ -164,7 +164,7 @@ def cut_system(out: Path) -> float:
     totals = {name: count_parameters(part) for name, part in parts_of(gated.model).items()}
     small = cut(gated, masks)
     difference = _difference(gated, masks, small, method.decoder is not None)
-    if hears_nothing(getattr(small, "encoder", None)):
+    if hears_nothing(small.encoder):
         logger.warning(DEAF, out)
     if difference > CUT_TOLERANCE:
         raise ModelError(f"{out}: masked and cut model differ by {difference:.2g}; this is a bug")

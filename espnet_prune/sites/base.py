@@ -8,6 +8,7 @@ convolutions in a row) are counted exactly.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -172,24 +173,50 @@ class LinearSite(ConsumedSite):
 
 
 class HeadSite(LinearSite):
-    """Heads of one attention module of transformers: wav2vec 2.0's, HuBERT's or Whisper's."""
+    """Heads of one attention module, by transformers' names of its parts; subclasses have others.
+
+    Args:
+        attention: wav2vec 2.0's, HuBERT's or Whisper's.
+        block: its block.
+        branch: name of the branch that it is.
+
+    Attributes:
+        heads: attribute of the module with their number, which the cut changes.
+        head_width: with a head's width d_k, which stays as it is.
+        output: the layer that reads them.
+        inputs: the layers that make them.
+    """
+
+    heads: ClassVar[str] = "num_heads"
+    head_width: ClassVar[str] = "head_dim"
+    output: ClassVar[str] = "out_proj"
+    inputs: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
         self.attention = attention
         super().__init__(
             f"{branch}.heads",
             HEAD,
-            attention.num_heads,
+            getattr(attention, self.heads),
             block,
             branch,
-            consumer=attention.out_proj,
-            width=attention.head_dim,
-            projections=[attention.q_proj, attention.k_proj, attention.v_proj],
+            consumer=getattr(attention, self.output),
+            width=getattr(attention, self.head_width),
+            projections=[getattr(attention, name) for name in self.inputs],
         )
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
         super().cut(kept, values)
-        self.attention.num_heads = len(kept)
+        setattr(self.attention, self.heads, len(kept))
+
+
+class EspnetHeadSite(HeadSite):
+    """Heads of one of ESPnet's MultiHeadedAttention modules."""
+
+    heads = "h"
+    head_width = "d_k"
+    output = "linear_out"
+    inputs = ("linear_q", "linear_k", "linear_v")
 
 
 class GoneBranch(nn.Module):

@@ -20,9 +20,9 @@ from espnet_prune.sites import masked
 from espnet_prune.sites.base import (
     CONVOLUTION_CHANNEL,
     FEED_FORWARD_UNIT,
-    HEAD,
     BlockSite,
     ConsumedSite,
+    EspnetHeadSite,
     GoneBranch,
     LinearSite,
     OutputSite,
@@ -35,22 +35,10 @@ from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 FRAMES_PER_SECOND = 100.0
 
 
-class HeadSite(LinearSite):
-    """Heads of one RelPositionMultiHeadedAttention; d_k stays as it is."""
+class RelPositionHeadSite(EspnetHeadSite):
+    """Heads of one RelPositionMultiHeadedAttention, with their part of the positions."""
 
-    def __init__(self, attention: nn.Module, block: int) -> None:
-        self.attention = attention
-        name = f"block.{block}.attention"
-        super().__init__(
-            f"{name}.heads",
-            HEAD,
-            attention.h,
-            block,
-            name,
-            consumer=attention.linear_out,
-            width=attention.d_k,
-            projections=[getattr(attention, f"linear_{n}") for n in ("q", "k", "v", "pos")],
-        )
+    inputs = (*EspnetHeadSite.inputs, "linear_pos")
 
     def unit_rows(self) -> list[Tensor]:
         own = [self.attention.pos_bias_u.detach(), self.attention.pos_bias_v.detach()]
@@ -61,7 +49,6 @@ class HeadSite(LinearSite):
         for name in ("pos_bias_u", "pos_bias_v"):
             bias = getattr(self.attention, name)
             setattr(self.attention, name, nn.Parameter(bias.detach()[kept].clone()))
-        self.attention.h = len(kept)
 
 
 class FeedForwardSite(LinearSite):
@@ -249,7 +236,10 @@ def conformer_sites(
     subframes = encoder_positions(frames)
     upper: list[Site] = []
     for block, layer in enumerate(encoder.encoders):
-        sites += [HeadSite(layer.self_attn, block), ConvolutionSite(layer.conv_module, block)]
+        sites += [
+            RelPositionHeadSite(layer.self_attn, block, f"block.{block}.attention"),
+            ConvolutionSite(layer.conv_module, block),
+        ]
         sites.append(FeedForwardSite(layer.feed_forward, block, "feed_forward"))
         if layer.feed_forward_macaron is not None:
             sites.append(FeedForwardSite(layer.feed_forward_macaron, block, "macaron"))

@@ -19,8 +19,8 @@ from espnet_prune.config import check_range
 from espnet_prune.errors import ModelError
 from espnet_prune.sites.base import (
     FEED_FORWARD_UNIT,
-    HEAD,
     BlockSite,
+    EspnetHeadSite,
     GoneBranch,
     LinearSite,
     OutputSite,
@@ -58,27 +58,6 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         check_range("decoder: tokens_per_second", self.tokens_per_second, 0.01, 1000)
         check_range("decoder: beam_size", self.beam_size, 1, 1000)
-
-
-class DecoderHeadSite(LinearSite):
-    """Heads of one self- or cross-attention module; d_k stays as it is."""
-
-    def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
-        self.attention = attention
-        super().__init__(
-            f"{branch}.heads",
-            HEAD,
-            attention.h,
-            block,
-            branch,
-            consumer=attention.linear_out,
-            width=attention.d_k,
-            projections=[attention.linear_q, attention.linear_k, attention.linear_v],
-        )
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        super().cut(kept, values)
-        self.attention.h = len(kept)
 
 
 class DecoderFeedForwardSite(LinearSite):
@@ -186,14 +165,11 @@ def decoder_sites(
         name, block = f"{DECODER}block.{index}", first_block + index
         for branch, (attribute, _, norm, _) in BRANCHES.items():
             module, place = getattr(layer, attribute), f"{name}.{branch}"
-            kind = DecoderFeedForwardSite if branch == "feed_forward" else DecoderHeadSite
+            kind = DecoderFeedForwardSite if branch == "feed_forward" else EspnetHeadSite
             site = kind(module, block, place)
             unit = cost.units_of(site, branch)
-            own = (
-                count_parameters(module)
-                + count_parameters(getattr(layer, norm))
-                - unit.parameters * site.units
-            )
+            whole = sum(map(count_parameters, (module, getattr(layer, norm))))
+            own = whole - unit.parameters * site.units
             sites.append(site)
             branches.append(DecoderBranchSite(layer, block, name, branch))
             terms += [unit, CostTerm(own, 0, (place,))]

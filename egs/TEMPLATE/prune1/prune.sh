@@ -156,7 +156,7 @@ if [[ -n $overrides ]]; then
     for name in systems teacher prune finetune decode profile; do
         file=${name}_config
         merged=$(basename "${!file}" .yaml)
-        [[ $merged == "$name" ]] || merged=${name}_$merged # two files for one option don't meet
+        [[ $merged == "$name" ]] || merged=${name}_$merged # files of two names don't meet
         configs+=(--config "$name" "${!file}" "$merged")
         declare "$file=$PWD/$exp/conf/$merged.yaml"
     done
