@@ -21,7 +21,7 @@ def measure(size: int, blocks: int, seconds: float, repeats: int, target: float 
     """
     from espnet_prune.espnet.fast_encoder import speed_up
     from espnet_prune.espnet.int8 import quantise_linear
-    from espnet_prune.evaluate.profile import encoder_run, interleaved
+    from espnet_prune.evaluate.timing import encoder_run, interleaved
 
     dense = structures.dense_encoder(size, blocks)
     cut = structures.cut_encoder(dense, structures.UNIFORM, target, "parameters", seconds).encoder

@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace) -> dict:
     from espnet_prune.espnet import fast_decoder, fast_encoder
     from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
     from espnet_prune.espnet.sample_rate import SAMPLE_RATE
-    from espnet_prune.evaluate.profile import interleaved
+    from espnet_prune.evaluate.timing import interleaved
 
     config = DecodeConfig(
         beam_size=args.beam,

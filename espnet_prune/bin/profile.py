@@ -25,7 +25,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Profiles, unless it is done already with this configuration, these models and this data."""
     from espnet_prune.config import load_yaml, to_dataclass
-    from espnet_prune.evaluate.profile import ProfileConfig, made_from, profile
+    from espnet_prune.evaluate.profile import made_from, profile
+    from espnet_prune.evaluate.timing import ProfileConfig
     from espnet_prune.io_atomic import read_json, write_json
 
     args = get_parser().parse_args(argv)

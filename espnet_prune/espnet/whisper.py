@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.hf import build
-from espnet_prune.surgery.cut import PLAN_ATTRIBUTE, cut_to_plan, plan_of
-from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.cut import cut_to_plan
+from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 
 with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
     from espnet2.asr.decoder.abs_decoder import AbsDecoder

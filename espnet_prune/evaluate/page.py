@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_prune.evaluate import tables
+from espnet_prune.evaluate.text_table import NOT_RUN, named_systems
 
 PAGE = """\
 <!doctype html>
@@ -90,7 +91,7 @@ def render_page(reports: Sequence[dict], pictures: Sequence[Picture], command: s
     )
     made = [
         (name, tables.made(system), "\n".join(system["commands"]))
-        for name, system in tables.named_systems(reports)
+        for name, system in named_systems(reports)
     ]
     return environment.from_string(PAGE).render(
         title="Results: " + ", ".join(dict.fromkeys(report["corpus"] for report in reports)),
@@ -100,6 +101,6 @@ def render_page(reports: Sequence[dict], pictures: Sequence[Picture], command: s
         pictures=pictures,
         made=made,
         place_of_commands=tables.PLACE_OF_COMMANDS,
-        not_run=tables.NOT_RUN,
+        not_run=NOT_RUN,
         command=command,
     )

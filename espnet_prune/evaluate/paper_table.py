@@ -12,7 +12,13 @@ from espnet_prune.config import check_choice, load_yaml, to_dataclass
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights
 from espnet_prune.evaluate.stage_results import read_result
-from espnet_prune.evaluate.tables import NOT_APPLICABLE, NOT_RUN, Table, markdown_table, wer_cell
+from espnet_prune.evaluate.text_table import (
+    NOT_APPLICABLE,
+    NOT_RUN,
+    Table,
+    markdown_table,
+    wer_cell,
+)
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_PUBLISHED = "not published"

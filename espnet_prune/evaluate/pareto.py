@@ -16,7 +16,7 @@ from espnet_prune.errors import DataError
 from espnet_prune.evaluate.collect import TEACHER, collect
 from espnet_prune.evaluate.group_names import common_name, told_apart
 from espnet_prune.evaluate.report import UNNAMED, distinguishing_names
-from espnet_prune.evaluate.tables import Line, named_systems, wer_keys
+from espnet_prune.evaluate.text_table import Line, named_systems, wer_keys
 from espnet_prune.export.int8 import INT8_MODES, ONNX_INT8, TORCH, base_mode, by_onnx
 
 # the measurement that belongs to a search's WER; the encoder's alone for the others

@@ -11,7 +11,7 @@ import numpy
 
 from espnet_prune.espnet.decoding import DecodeConfig, Transcriber, open_recogniser, rate_of
 from espnet_prune.espnet.int8 import exported, stored_bytes
-from espnet_prune.evaluate.profile import (
+from espnet_prune.evaluate.timing import (
     ProfileConfig,
     decoding_run,
     interleaved,

@@ -11,6 +11,7 @@ from espnet_prune.evaluate import plots, tables
 from espnet_prune.evaluate.collect import collect, kept_widths, progress_curves
 from espnet_prune.evaluate.page import Picture, render_page
 from espnet_prune.evaluate.stage_results import SCHEMA, read_result
+from espnet_prune.evaluate.text_table import named_systems
 from espnet_prune.io_atomic import write_json, write_text
 from espnet_prune.out_path import check_out_folder
 
@@ -57,7 +58,7 @@ def write_report(
         for read in (kept_widths, progress_curves)
     )
     another_before = (out / REPORT_FILE).exists()
-    pictures = _plots(tables.named_systems(reports), shapes, curves, out)
+    pictures = _plots(named_systems(reports), shapes, curves, out)
     write_json(out / REPORT_FILE, merged)
     write_text(results, tables.markdown(reports, command))
     write_text(page, render_page(reports, pictures, command))

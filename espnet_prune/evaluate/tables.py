@@ -9,15 +9,27 @@ import statistics
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights
 from espnet_prune.evaluate.group_names import common_name, told_apart
+from espnet_prune.evaluate.tables_int8 import int8_table
+from espnet_prune.evaluate.text_table import (
+    NOT_APPLICABLE,
+    NOT_RUN,
+    TERMINAL_COLUMNS,
+    Line,
+    Table,
+    aligned,
+    conditions,
+    fit,
+    in_bytes,
+    markdown_table,
+    named_systems,
+    rtf_cell,
+    wer_cell,
+    wer_keys,
+)
 
-NOT_RUN = "not run"
-NOT_APPLICABLE = "-"
-TERMINAL_COLUMNS = 120
-GAP = "  "
 SMALL_TEST_WORDS = 10000
 ZEROS_NOTE = (
     "* Single weights: the parameters removed are zeros in tensors of the same shape. Each takes "
@@ -29,33 +41,6 @@ SHARED_NOTE = (
 )
 PLACE_OF_COMMANDS = "Commands run in the folder that holds exp; $root is the repository."
 
-Line = tuple[str, dict]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table of text; the first column names the system, a note may stand below."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: str = ""
-
-
-def wer_keys(systems: Sequence[dict]) -> list[str]:
-    """All ``<set>/<mode>`` of the systems, in order."""
-    return list(dict.fromkeys(key for system in systems for key in system["wer"]))
-
-
-def named_systems(reports: Sequence[dict]) -> list[Line]:
-    """Every system with its name; of several reports the experiment's name stands before it."""
-    several = len(reports) > 1
-    return [
-        (f"{report['experiment']}/{system['name']}" if several else system["name"], system)
-        for report in reports
-        for system in report["systems"]
-    ]
-
 
 def tables(reports: Sequence[dict], exact: bool = True) -> list[Table]:
     """Sizes, speeds and word error rates; one row a system, then one a group of seeds.
@@ -64,8 +49,6 @@ def tables(reports: Sequence[dict], exact: bool = True) -> list[Table]:
         reports: what ``collect`` made.
         exact: every digit of the sizes, or as short as a terminal needs.
     """
-    from espnet_prune.evaluate.tables_int8 import int8_table
-
     lines = named_systems(reports)
     return [_sizes(lines, exact), _speeds(lines), *int8_table(lines), _errors(reports, lines)]
 
@@ -79,14 +62,6 @@ def _short(number: int) -> str:
         if number >= scale:
             return f"{number / scale:.2f}{letter}"
     return str(number)
-
-
-def in_bytes(number: int) -> str:
-    """A size with its unit: ``4.2 MB``."""
-    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number} B"
 
 
 def _sizes(lines: Sequence[Line], exact: bool) -> Table:
@@ -161,24 +136,6 @@ def _speeds(lines: Sequence[Line]) -> Table:
     return Table(f"Speed of the encoder, and real-time factors ({conditions(lines)})", header, rows)
 
 
-def rtf_cell(rtf: dict, speedup: dict, mode: str) -> str:
-    """``0.0436 (1.08x)``; the encoder's speed-up has columns of its own."""
-    if mode not in rtf:
-        return NOT_APPLICABLE  # CTC alone, without a decoder
-    text = f"{rtf[mode]:.4f}"
-    return text if mode == "encoder" or mode not in speedup else f"{text} ({speedup[mode]:.2f}x)"
-
-
-def conditions(lines: Sequence[Line]) -> str:
-    """Threads and batch of the systems' times."""
-    found = [
-        f"{system['rtf']['threads']} thread, batch {system['rtf']['batch']}"
-        for _, system in lines
-        if system["rtf"]
-    ]
-    return "; ".join(dict.fromkeys(found)) or NOT_RUN
-
-
 def machines(reports: Sequence[dict]) -> list[str]:
     """The machines that times were measured on, each once."""
     found = [system["machine"] for _, system in named_systems(reports) if system["machine"]]
@@ -190,22 +147,6 @@ def _errors(reports: Sequence[dict], lines: Sequence[Line]) -> Table:
     rows = [[name, *(wer_cell(system["wer"].get(key)) for key in keys)] for name, system in lines]
     rows += seed_rows(reports, keys)
     return Table("WER % [95% interval], p against the teacher", ["system", *keys], rows)
-
-
-def wer_cell(score: dict | None) -> str:
-    """``5.17 [3.5, 7.0] p 0.410``, and ``; p 0.002 unpruned`` against another system."""
-    if not score:
-        return NOT_RUN
-    low, high = score["ci95"]
-    text = f"{score['wer']:.2f} [{low:.1f}, {high:.1f}]"
-    if score.get("p_vs_teacher") is not None:
-        text += f" {_p_value(score['p_vs_teacher'])}"
-    others = score.get("p_vs") or {}
-    return text + "".join(f"; {_p_value(p_value)} {name}" for name, p_value in others.items())
-
-
-def _p_value(p_value: float) -> str:
-    return f"p {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
 
 def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
@@ -269,37 +210,10 @@ def plain_text(reports: Sequence[dict]) -> str:
     blocks = []
     for table in tables(reports, exact=False):
         for part in fit(table):
-            text = f"{part.title}\n{_aligned([part.header, *part.rows])}"
+            text = f"{part.title}\n{aligned([part.header, *part.rows])}"
             note = textwrap.fill(part.note, TERMINAL_COLUMNS)
             blocks.append(f"{text}\n{note}" if note else text)
     return "\n\n".join([*blocks, textwrap.fill(words_line(reports), TERMINAL_COLUMNS)])
-
-
-def fit(table: Table, columns: int = TERMINAL_COLUMNS) -> Iterator[Table]:
-    """Splits a table by columns, the first repeated, so that each part fits."""
-    widths = _widths([table.header, *table.rows])
-    start = 1
-    while True:
-        end, used = start, widths[0]
-        while end < len(widths) and (end == start or used + len(GAP) + widths[end] <= columns):
-            used += len(GAP) + widths[end]
-            end += 1
-        lines = [[line[0], *line[start:end]] for line in (table.header, *table.rows)]
-        title = table.title if start == 1 else f"{table.title}, continued"
-        yield Table(title, lines[0], lines[1:], table.note if end >= len(widths) else "")
-        start = end
-        if start >= len(widths):
-            return
-
-
-def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = _widths(lines)
-    texts = [GAP.join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(text.rstrip() for text in texts)
 
 
 def markdown(reports: Sequence[dict], command: str) -> str:
@@ -323,17 +237,6 @@ def markdown(reports: Sequence[dict], command: str) -> str:
     for name, system in named_systems(reports):
         lines += ["", f"**{name}** ({made(system)})", "", "```", *system["commands"], "```"]
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(table: Table) -> list[str]:
-    """The lines of a table and its note, without its title."""
-    rule = "|" + "---|" * len(table.header)
-    note = ["", table.note.replace("*", "\\*")] if table.note else []
-    return [_markdown_row(table.header), rule, *map(_markdown_row, table.rows), *note]
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def explanation(reports: Sequence[dict]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from espnet_prune.evaluate.tables import NOT_RUN, Line, Table, conditions, in_bytes, rtf_cell
+from espnet_prune.evaluate.text_table import NOT_RUN, Line, Table, conditions, in_bytes, rtf_cell
 from espnet_prune.export.int8 import ONNX, ONNX_INT8, TORCH
 
 NOTE = (

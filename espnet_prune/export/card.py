@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from espnet_prune.config import dump_yaml
 from espnet_prune.evaluate.collect import prunes_single_weights
-from espnet_prune.evaluate.tables import in_bytes, made
+from espnet_prune.evaluate.tables import made
+from espnet_prune.evaluate.text_table import in_bytes
 
 TASK = "automatic-speech-recognition"
 TAGS = ("espnet", "speech", "pruning", "structured-pruning")

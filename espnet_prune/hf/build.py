@@ -13,8 +13,8 @@ from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.sites import ssl_encoder_of
 from espnet_prune.sites.base import FRONT_END_CHANNEL
 from espnet_prune.sites.ssl_front import FRONT_END, dense_channels
-from espnet_prune.surgery.cut import cut_to_plan, plan_of
-from espnet_prune.surgery.plan import Plan, SitePlan
+from espnet_prune.surgery.cut import cut_to_plan
+from espnet_prune.surgery.plan import Plan, SitePlan, plan_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,9 @@ from espnet_prune.sites import (
 )
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import sites_of
-from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
-PLAN_ATTRIBUTE = "espnet_prune_plan"
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -97,18 +96,3 @@ def _sites_of_plan(model: nn.Module, plan: Plan) -> SiteMap:
     has_decoder = is_transformer_decoder(getattr(model, "decoder", None))
     both = has_decoder and plan.part(DECODER) is not None
     return sites_of(model, decoder=DecoderConfig() if both else None)
-
-
-def plan_of(model: nn.Module) -> Plan | None:
-    """The plan of a cut model, None for one that was never cut.
-
-    An ESPnet model that was loaded has it in parts, its encoder's and, if that was cut, its
-    decoder's.
-    """
-    plan = getattr(model, PLAN_ATTRIBUTE, None)
-    if plan is not None:
-        return plan
-    modules = (getattr(model, name, None) for name in ("encoder", "decoder"))
-    parts = [getattr(module, PLAN_ATTRIBUTE, None) for module in modules]
-    sites = {n: site for part in parts if part is not None for n, site in part.sites.items()}
-    return Plan(sites) if sites else None

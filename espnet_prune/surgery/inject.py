@@ -29,6 +29,7 @@ from espnet_prune.sites import (
     with_decoder,
 )
 from espnet_prune.surgery.gated import GatedModel
+from espnet_prune.surgery.plan import plan_of
 
 
 class GatingMethod(Protocol):
@@ -112,8 +113,6 @@ def _refuse_cut_or_gated(model: nn.Module) -> None:
 
     And for one that was cut, whose next plan would count the wrong units.
     """
-    from espnet_prune.surgery.cut import plan_of  # which imports this module
-
     hooks = (hook for m in model.modules() for hook in m._forward_pre_hooks.values())
     if any(isinstance(getattr(hook, "__self__", None), GatedModel) for hook in hooks):
         raise ModelError(

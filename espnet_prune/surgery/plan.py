@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import SiteMap
 
 SCHEMA = 1
+PLAN_ATTRIBUTE = "espnet_prune_plan"
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,18 @@ def _read_site(entry: object, where: str) -> SitePlan:
     if not increasing or any(not 0 <= k < site.units for k in site.kept):
         raise ModelError(f"{where}: kept must be ascending indices below {site.units}")
     return site
+
+
+def plan_of(model: nn.Module) -> Plan | None:
+    """The plan of a cut model, None for one that was never cut.
+
+    An ESPnet model that was loaded has it in parts, its encoder's and, if that was cut, its
+    decoder's.
+    """
+    plan = getattr(model, PLAN_ATTRIBUTE, None)
+    if plan is not None:
+        return plan
+    modules = (getattr(model, name, None) for name in ("encoder", "decoder"))
+    parts = [getattr(module, PLAN_ATTRIBUTE, None) for module in modules]
+    sites = {n: site for part in parts if part is not None for n, site in part.sites.items()}
+    return Plan(sites) if sites else None

@@ -18,9 +18,8 @@ from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.espnet.model_folder import BPE
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.sites import DECODER, describe_conformer
-from espnet_prune.surgery.cut import plan_of
 from espnet_prune.surgery.description import BUILDERS, DESCRIPTION, SCHEMA, read_description
-from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.plan import Plan, plan_of
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 from espnet_prune.surgery.stock import remove_outdated
 

@@ -19,14 +19,8 @@ from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.system import write_model
-from espnet_prune.evaluate.profile import (
-    LEAST_SECONDS,
-    ProfileConfig,
-    encoder_macs,
-    interleaved,
-    profile,
-    read_speech,
-)
+from espnet_prune.evaluate.profile import encoder_macs, profile
+from espnet_prune.evaluate.timing import LEAST_SECONDS, ProfileConfig, interleaved, read_speech
 from espnet_prune.methods import make_method
 from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import cut, inject, load

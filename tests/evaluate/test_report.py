@@ -17,7 +17,7 @@ from espnet_prune.evaluate.collect import (
 )
 from espnet_prune.evaluate.plots import plot_widths, width_grids
 from espnet_prune.evaluate.report import distinguishing_names
-from espnet_prune.evaluate.tables import TERMINAL_COLUMNS, Table, fit, wer_cell
+from espnet_prune.evaluate.text_table import TERMINAL_COLUMNS, Table, fit, wer_cell
 from espnet_prune.io_atomic import write_text
 
 PARTS = ("index.html", "RESULTS.md", "report.json")

@@ -15,8 +15,8 @@ from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.espnet.decoding import DecodeConfig, decode, open_recogniser
 from espnet_prune.espnet.int8 import quantise_linear, stored_bytes
-from espnet_prune.evaluate.profile import ProfileConfig
 from espnet_prune.evaluate.tables_int8 import int8_table
+from espnet_prune.evaluate.timing import ProfileConfig
 from espnet_prune.export.int8 import base_mode, by_onnx
 
 pytestmark = pytest.mark.timeout(300)

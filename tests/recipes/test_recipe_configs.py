@@ -9,7 +9,7 @@ from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.librispeech import read_corpus
 from espnet_prune.data.librispeech_layout import read_chapter_list
 from espnet_prune.data.synth import Corpus, check
-from espnet_prune.evaluate.profile import ProfileConfig
+from espnet_prune.evaluate.timing import ProfileConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
