@@ -120,8 +120,6 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> str:
 def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: a mapping of keys was expected, not {value!r}")
         return to_dataclass(kind, value, where)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -135,7 +133,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: a mapping was expected, not {value!r}")
         return {key: _convert(arguments[1], v, f"{where}.{key}") for key, v in value.items()}
-    if kind is Any:
+    if kind in (Any, object):
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -158,8 +156,9 @@ def to_dataclass(cls: type[T], mapping: Mapping, where: str) -> T:
         where: the file or key that errors name.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value of the wrong type.
+        ConfigError: no mapping, an unknown or missing key, or a value of the wrong type.
     """
+    check_mapping(where, mapping)
     hints = typing.get_type_hints(cls)
     known = {field.name: field for field in dataclasses.fields(cls)}
     for key in mapping:
@@ -175,6 +174,13 @@ def to_dataclass(cls: type[T], mapping: Mapping, where: str) -> T:
             raise ConfigError(f"{where}: the key '{name}' is missing")
     values = {k: _convert(hints[k], v, f"{where}: {k}") for k, v in mapping.items()}
     return cls(**values)
+
+
+def check_mapping(where: str, value: object) -> Mapping:
+    """Returns ``value`` if it is a mapping; a ConfigError otherwise."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: a mapping of keys was expected, not {value!r}")
+    return value
 
 
 def check_range(where: str, value: float, low: float, high: float) -> None:

@@ -67,13 +67,13 @@ def finished(folder: str | Path, config: Mapping, remedy: str = OTHER_TAG) -> bo
     return True
 
 
-def recorded(folder: str | Path) -> dict | None:
-    """The configuration that finished ``folder``; None where it isn't finished."""
-    path = Path(folder) / MARK
+def recorded(folder: str | Path, mark: str = MARK) -> dict | None:
+    """The configuration that finished, or began, ``folder``; None where it didn't."""
+    path = Path(folder) / mark
     return read_json(path)["config"] if path.exists() else None
 
 
-def with_later(config: Mapping, later: Mapping, folder: str | Path) -> dict:
+def with_later(config: Mapping, later: Mapping, folder: str | Path, mark: str = MARK) -> dict:
     """A stage's record with keys that earlier versions didn't record.
 
     Args:
@@ -81,8 +81,9 @@ def with_later(config: Mapping, later: Mapping, folder: str | Path) -> dict:
         later: the keys; of a folder that was finished without them, they are left out, so that it
             is taken as it is.
         folder: what the stage makes.
+        mark: which of its records.
     """
-    old = recorded(folder)
+    old = recorded(folder, mark)
     known = later if old is None else {key: later[key] for key in later if key in old}
     return {**config, **known}
 

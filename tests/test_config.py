@@ -85,3 +85,18 @@ def test_a_merged_anchor_gives_keys_that_may_be_given_again(tmp_path):
     path = tmp_path / "merged.yaml"
     path.write_text("one: &one {a: 1, b: 2}\nother: {<<: *one, b: 3}\n")
     assert load_yaml(path)["other"] == {"a": 1, "b": 3}
+
+
+def test_values_of_any_kind_may_be_true_or_false():
+    @dataclass
+    class Row:
+        options: dict[str, object]
+
+    given = {"continue_schedule": True, "gate": {"beta": 0.5}}
+    assert to_dataclass(Row, {"options": given}, "systems.yaml").options == given
+
+
+@pytest.mark.parametrize("value", [None, "l0", ["a"]])
+def test_what_is_no_mapping_is_named(value):
+    with pytest.raises(ConfigError, match="f.yaml: a mapping of keys was expected, not"):
+        to_dataclass(Outer, value, "f.yaml")

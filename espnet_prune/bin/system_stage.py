@@ -1,10 +1,11 @@
 """What the mains of stages 8 and 10 share: their command line, and skipping what is done."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TEACHER_WEIGHTS = "model/model.safetensors"
+CUT_WEIGHTS = "cut/model.safetensors"
 
 
 def get_parser(description: str) -> argparse.ArgumentParser:
@@ -71,23 +72,40 @@ def _check_tokens(tokens: Path, model: Path) -> None:
 def _made_by(args: argparse.Namespace, name: str) -> tuple[dict, tuple[Path, dict] | None]:
     """What a stage's result depends on, and of a rung the run's folder and what that depends on."""
     from espnet_prune.bin.list_systems import taken_from
-    from espnet_prune.config import load_yaml
+    from espnet_prune.config import check_mapping, load_yaml
     from espnet_prune.provenance import file_digest
     from espnet_prune.stage import with_later
 
     systems = load_yaml(args.systems).get("systems") or {}
+    check_mapping(f"{args.systems}: systems", systems)
     row = systems.get(args.system)
     weights = args.teacher / TEACHER_WEIGHTS
+    config = load_yaml(args.config)
     made_by = {
-        "config": load_yaml(args.config),
+        "config": config,
         "system": row,
         "teacher": {"folder": str(args.teacher), "weights": file_digest(weights)},
     }
-    data = {"train": str(args.train), "valid": str(args.valid)}
+    later = {"train": str(args.train), "valid": str(args.valid)}
+    inputs = {"the cut model": args.out / CUT_WEIGHTS}
+    if name == "prune":
+        inputs = {str(path): path for path in _score_files(config, row)}
+    later |= {f"contents of {n}": file_digest(p) for n, p in inputs.items() if p.is_file()}
     source = taken_from(row)
     if source not in systems:  # none, or an error that reading the system names
-        return with_later(made_by, data, args.out / name), None
+        return with_later(made_by, later, args.out / name), None
     run = args.out.parent / source / name
-    whole = with_later({**made_by, "system": systems[source]}, data, run)
+    whole = with_later({**made_by, "system": systems[source]}, later, run)
     taken = {**made_by, "taken_from": systems[source]}
-    return with_later(taken, data, args.out / name), (run, whole)
+    return with_later(taken, later, args.out / name), (run, whole)
+
+
+def _score_files(config: Mapping, row: object) -> list[Path]:
+    """The files of measured scores that a system's masks are chosen by."""
+    found = []
+    for options in (config.get("method"), row.get("options") if isinstance(row, dict) else None):
+        for name in ("importance", "module_error"):
+            own = options.get(name) if isinstance(options, dict) else None
+            if isinstance(own, dict) and isinstance(own.get("file"), str):
+                found.append(Path(own["file"]))
+    return found

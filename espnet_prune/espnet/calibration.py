@@ -17,6 +17,7 @@ from torch import Tensor
 
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.espnet import archives
+from espnet_prune.espnet.distributed import check_gpu
 from espnet_prune.espnet.prune_task import PruneConf
 from espnet_prune.espnet.teacher_task import TeacherTask
 from espnet_prune.espnet.training import data_options, token_options
@@ -45,6 +46,7 @@ def choose_masks(
 
     started = time.monotonic()
     method = conf.build_method()
+    check_gpu(ngpu)
     device = "cuda" if ngpu else "cpu"
     gated = inject(load(conf.teacher), method).to(device).eval()
     batches = _utterances(

@@ -110,12 +110,14 @@ class DistilledModel(AbsESPnetModel):
 
     @torch.no_grad()
     def _features(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """In float32 under mixed precision too, as ESPnet extracts them itself."""
         student = self.student
-        feats, lengths = student._extract_feats(speech, speech_lengths)
-        if student.specaug is not None and self.training:
-            feats, lengths = student.specaug(feats, lengths)
-        if student.normalize is not None:
-            feats, lengths = student.normalize(feats, lengths)
+        with torch.autocast(speech.device.type, enabled=False):
+            feats, lengths = student._extract_feats(speech, speech_lengths)
+            if student.specaug is not None and self.training:
+                feats, lengths = student.specaug(feats, lengths)
+            if student.normalize is not None:
+                feats, lengths = student.normalize(feats, lengths)
         return feats, lengths
 
     def _label_loss(

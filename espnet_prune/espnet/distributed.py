@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import distributed
 
+from espnet_prune.errors import ConfigError, EnvironmentProblem
+
 
 def process_rank() -> int:
     """This process's number; 0 where there is one process."""
@@ -22,6 +24,25 @@ def processes() -> int:
 def is_first() -> bool:
     """Whether this is the one process that writes files."""
     return process_rank() == 0
+
+
+def check_gpu(ngpu: int) -> None:
+    """Refuses GPUs that this process can't train on.
+
+    Raises:
+        ConfigError: several for one process, whose copies of the model would miss the masks.
+        EnvironmentProblem: there is none.
+    """
+    if ngpu not in (0, 1):
+        raise ConfigError(
+            f"--ngpu {ngpu}: a process trains on one GPU; give 0 or 1, and start several processes "
+            "by torchrun or by the recipe's run.sh --ngpu"
+        )
+    if ngpu and not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            "--ngpu 1: PyTorch sees no GPU here; give --ngpu 0 to train on the CPU, or use an "
+            "environment with a PyTorch for this machine's GPU (ESPNET_PRUNE_CURRENT_ENV=1)"
+        )
 
 
 def options(ngpu: int) -> dict:

@@ -8,7 +8,7 @@ import argparse
 import inspect
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 from espnet_prune.config import nearest
@@ -25,6 +25,17 @@ YAML_KINDS = {
     tuple: (list,),
     Sequence: (list,),
     type(None): (type(None),),
+}
+# what a recipe can't set because the stages do, and how it is chosen instead
+SET_BY_STAGES = {
+    "resume": "every training goes on from its checkpoint",
+    "multiprocessing_distributed": "--ngpu and --nodes start the processes",
+    "ngpu": "--ngpu says it",
+    "output_dir": "--tag names the experiment",
+    "collect_stats": "stage 5 does that",
+    "token_type": "--token_type says it",
+    "token_list": "stage 4 makes it",
+    "bpemodel": "stage 4 makes it",
 }
 FLOAT = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+$")
 
@@ -57,6 +68,7 @@ def check_training_config(task: type, config: Mapping, where: str) -> dict:
     for key, value in config.items():
         if key not in actions:
             raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, actions)}")
+        check_unset({key}, SET_BY_STAGES, where)
         _check_value(actions[key], value, f"{where}: {key}")
     for name, choices in _class_choices(task):
         chosen = config.get(name, actions[name].default if name in actions else None)
@@ -67,6 +79,12 @@ def check_training_config(task: type, config: Mapping, where: str) -> dict:
             raise ConfigError(f"{where}: {name}: '{chosen}' is not known{nearest(chosen, choices)}")
         _check_class(choices[chosen], conf, f"{where}: {name}_conf")
     return config
+
+
+def check_unset(keys: Collection[str], elsewhere: Mapping[str, str], where: str) -> None:
+    """ConfigError for a key that nothing would read here; ``elsewhere`` says how it is chosen."""
+    for key in sorted(keys & elsewhere.keys()):
+        raise ConfigError(f"{where}: {key}: it isn't read here, {elsewhere[key]}; leave it out")
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:

@@ -1,17 +1,19 @@
-"""Mixed precision on the CPU: products in bfloat16 where the processor multiplies it itself.
+"""Mixed precision: on the CPU, and of several optimisers under one scale of gradients.
 
-ESPnet's ``use_amp`` knows CUDA alone. Weights, gradients, optimiser, gates and losses stay float32,
-and so do the features, whose products would lose what decoding has.
+ESPnet's ``use_amp`` knows CUDA alone; on the CPU, products are in bfloat16 where the processor
+multiplies it itself. Weights, gradients, optimiser, gates and losses stay float32, and so do the
+features, whose products would lose what decoding has.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from espnet2.asr.ctc import CTC
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import LabelSmoothingLoss
 from torch import nn
+from torch.amp import GradScaler
 
 IN_FLOAT32 = (AbsFrontend, CTC, LabelSmoothingLoss)
 
@@ -56,6 +58,46 @@ def bfloat16_passes(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def one_scale(scaler: GradScaler | None, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator:
+    """Within it, the steps of several optimisers are one update of the gradients' scale.
+
+    ESPnet's loop updates the scale after the step of each: the state of the others is lost then,
+    and their gradients, which are in their own units already, are divided by the scale once more.
+    Where one optimiser's gradients overflowed, the others would step alone.
+
+    Args:
+        scaler: ESPnet's; None without mixed precision.
+        optimizers: all that step, in turn, in every update.
+    """
+    if scaler is None or len(optimizers) < 2:
+        yield
+        return
+    stock_step, stock_update, updates = scaler.step, scaler.update, 0
+
+    def step(optimizer: torch.optim.Optimizer, *arguments, **keywords) -> float | None:
+        finite = all(map(_has_finite_gradients, optimizers))
+        return stock_step(optimizer, *arguments, **keywords) if finite else None
+
+    def update(*arguments, **keywords) -> None:
+        nonlocal updates
+        updates += 1
+        if updates % len(optimizers) == 0:
+            stock_update(*arguments, **keywords)
+
+    scaler.step, scaler.update = step, update
+    try:
+        yield
+    finally:
+        del scaler.step, scaler.update  # the class's own again
+
+
+def _has_finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
 
 
 def _around(module: nn.Module, enabled: bool) -> list:

@@ -4,9 +4,9 @@ import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from espnet_prune.config import load_yaml, merge, to_dataclass
+from espnet_prune.config import check_mapping, load_yaml, merge, to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.espnet.options import check_training_config
+from espnet_prune.espnet.options import check_training_config, check_unset
 from espnet_prune.espnet.prune_task import SystemConfig
 from espnet_prune.methods import MethodConfig
 
@@ -15,6 +15,10 @@ from espnet2.tasks.abs_task import scheduler_classes  # isort: skip
 
 METHOD_KEY = "method"
 UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
+NOT_THESE_STAGES = {
+    "seed": "each system has its own",
+    "grad_clip": f"{METHOD_KEY}: clip: has a norm for weights, gates and multipliers each",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ def read_recipe(path: Path, task: type) -> Recipe:
         ConfigError: an unknown key, a wrong type.
     """
     config = load_yaml(path)
-    method = config.pop(METHOD_KEY, {})
+    method = config.pop(METHOD_KEY, None) or {}  # None where all its keys are commented out
+    check_mapping(f"{path}: {METHOD_KEY}", method)
+    check_unset(config.keys(), NOT_THESE_STAGES, str(path))
     return Recipe(path, check_training_config(task, config, str(path)), method)
 
 
@@ -77,6 +83,7 @@ def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
             f"training: {key}: every system gets the same number of updates; set it in "
             f"{recipe.path} for all of them"
         )
+    check_unset(system.training.keys(), NOT_THESE_STAGES, "training")
     training = check_training_config(task, merge(recipe.training, system.training), where)
     return replace(recipe, training=training)
 

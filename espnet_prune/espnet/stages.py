@@ -95,7 +95,9 @@ def prune(
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
-        run_training(PruneTask, recipe.training, *_paths(folders), out / "prune", ngpu, extra)
+        models = {"the teacher": Path(conf.teacher)}
+        paths = (*_paths(folders), out / "prune")
+        run_training(PruneTask, recipe.training, *paths, ngpu, extra, models)
     if not is_first():
         return
     if method.calibration_utterances:
@@ -243,7 +245,8 @@ def finetune(
         extra |= continued_schedule(recipe, updates_of(out / "prune"))
     training = out / "finetune"
     if extra["max_epoch"]:
-        run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra)
+        models = {"the teacher": Path(conf.teacher), "the cut model": Path(conf.student)}
+        run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra, models)
     if not is_first():
         return
     small, weights = load(conf.student), "of the one pass"

@@ -83,10 +83,12 @@ class StepTimer:
 
     def finetune(self, recipe: Recipe, system: SystemConfig, teacher: Path, folder: Path) -> Step:
         """Stage 10: the teacher cut by random masks to the system's size, distilled."""
-        method = method_config(recipe, system)
-        random = make_method("random", target=system.target, seed=0, config=method, updates=1)
-        gated = inject(load(teacher), random)
-        save(cut(gated, random.aligned(gated, random.masks(gated))), folder)
+        method, student = method_config(recipe, system), load(teacher)
+        if system.target:  # else it is finetuned whole
+            random = make_method("random", target=system.target, seed=0, config=method, updates=1)
+            gated = inject(student, random)
+            student = cut(gated, random.aligned(gated, random.masks(gated)))
+        save(student, folder)
         conf = PruneConf(teacher=str(teacher), student=str(folder), system=system, method=method)
         return self._distilled(FinetuneTask, conf, recipe)
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from espnet_prune.budget.schedule import check_rising
-from espnet_prune.config import load_yaml, merge, nearest, to_dataclass
+from espnet_prune.config import check_mapping, load_yaml, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.prune_task import SystemConfig
 from espnet_prune.methods import METHODS, MethodConfig
@@ -23,11 +23,12 @@ def read_system(path: Path, name: str) -> SystemConfig:
         ConfigError: no such system; an unknown key or method in it; a ladder that doesn't rise to
             the target, or of a method that gives one size; a rung that there isn't.
     """
-    systems = load_yaml(path).get("systems") or {}
+    systems = check_mapping(f"{path}: systems", load_yaml(path).get("systems") or {})
     if name not in systems:
         raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
     row, where = systems[name], f"{path}: {name}"
-    if isinstance(row, dict) and TAKEN_FROM in row:
+    check_mapping(where, row)
+    if TAKEN_FROM in row:
         return _rung(path, where, row, systems)
     system = to_dataclass(SystemConfig, row, where)
     if system.method not in METHODS:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from espnet_prune.errors import ModelError, TrainingError
 from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_for_all
+from espnet_prune.espnet.precision import one_scale
 from espnet_prune.espnet.training import CHECKPOINT, WITHIN
 from espnet_prune.espnet.within_epoch import Trained, WithinEpoch, saved_batches
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
@@ -76,16 +77,17 @@ class GuardedTrainer(Trainer):
         cls._epoch_started -= epoch.resume()
         handle = model.register_forward_hook(recorder, with_kwargs=True)
         try:
-            invalid = super().train_one_epoch(
-                model=model,
-                iterator=epoch.batches(iterator),
-                optimizers=optimizers,
-                schedulers=schedulers,
-                scaler=scaler,
-                reporter=reporter,
-                options=options,
-                **keywords,
-            )
+            with one_scale(scaler, optimizers):
+                invalid = super().train_one_epoch(
+                    model=model,
+                    iterator=epoch.batches(iterator),
+                    optimizers=optimizers,
+                    schedulers=schedulers,
+                    scaler=scaler,
+                    reporter=reporter,
+                    options=options,
+                    **keywords,
+                )
         finally:
             handle.remove()
             recorder.bar.close()

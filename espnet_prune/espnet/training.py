@@ -10,10 +10,12 @@ from pathlib import Path
 from espnet_prune.config import dump_yaml
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
 from espnet_prune.espnet import archives, distributed, precision
+from espnet_prune.hf.identity import MODEL_FILES, contents_digest
 from espnet_prune.io_atomic import read_json, write_text
-from espnet_prune.stage import BEGUN, check_same, mark_begun
+from espnet_prune.stage import BEGUN, check_same, mark_begun, with_later
 
 logger = logging.getLogger(__name__)
 RESOLVED = "train_config.yaml"
@@ -22,16 +24,16 @@ CHECKPOINT = "checkpoint.pth"
 ESPNET_NBEST, ESPNET_EPOCHS = 10, 40  # its defaults of keep_nbest_models and max_epoch
 WITHIN = "within_epoch.pth"  # what within_epoch.py saves
 
-# what a recipe needn't say: no plots but TensorBoard, no cache, one loader process
-FIXED = {
+# what a recipe needn't say: no plots but TensorBoard
+DEFAULTS = {
     "use_matplotlib": False,
     "use_tensorboard": True,
     "use_wandb": False,
     "num_att_plot": 0,
-    "resume": True,
     "log_interval": None,
-    "multiprocessing_distributed": False,
 }
+# what a recipe can't choose: every training resumes, and torchrun starts the processes
+FIXED = {"resume": True, "multiprocessing_distributed": False}
 
 
 def token_options(tokens: Path) -> dict:
@@ -101,6 +103,7 @@ def run_training(
     out: Path,
     ngpu: int = 0,
     extra: Mapping | None = None,
+    models: Mapping[str, Path] | None = None,
 ) -> None:
     """Trains a task, or goes on where a killed training stopped.
 
@@ -116,17 +119,25 @@ def run_training(
         out: ESPnet's output folder; also gets the resolved configuration and the log.
         ngpu: 0 for the CPU, 1 for a GPU a process.
         extra: options of this task alone, such as ``prune_conf``; they win.
+        models: folders of the models that it starts from, by what they are.
 
     Raises:
-        ConfigError: the training was begun with another configuration.
+        ConfigError: the training was begun with another configuration, other tokens, statistics or
+            models.
         DataError: a folder isn't what it should be.
         TrainingError: the loss is not finite, or there is no batch.
     """
-    values = {**config, **token_options(tokens), **data_options(train, valid)}
-    values.update({**FIXED, **shape_options(stats), **(extra or {})})
+    values = {**DEFAULTS, **config, **FIXED, **token_options(tokens), **data_options(train, valid)}
+    values.update({**shape_options(stats), **(extra or {})})
     if values.get("normalize") == "global_mvn":
-        values["normalize_conf"] = {"stats_file": str((stats / "train/feats_stats.npz").resolve())}
-    _run(task, values, out, ngpu)
+        file = str((stats / "train/feats_stats.npz").resolve())
+        values["normalize_conf"] = {**(values.get("normalize_conf") or {}), "stats_file": file}
+    begun_from = {
+        "tokens": contents_digest(tokens, TOKEN_FILES),
+        "statistics": contents_digest(stats / "train", ("feats_stats.npz",)),
+        **{name: contents_digest(path, MODEL_FILES) for name, path in (models or {}).items()},
+    }
+    _run(task, values, out, ngpu, {f"contents of {k}": v for k, v in begun_from.items()})
 
 
 def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
@@ -140,7 +151,10 @@ def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
     return sorted({min(number, epochs) for number in wanted})
 
 
-def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
+def _run(
+    task: type, values: dict, out: Path, ngpu: int, begun_from: Mapping[str, str] | None = None
+) -> None:
+    distributed.check_gpu(ngpu)
     values = {**values, **distributed.options(ngpu)}
     values["keep_nbest_models"] = averaged(
         values.get("keep_nbest_models", ESPNET_NBEST), values.get("max_epoch", ESPNET_EPOCHS)
@@ -150,7 +164,7 @@ def _run(task: type, values: dict, out: Path, ngpu: int) -> None:
         for k, v in values.items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    made_by = _movable(plain, out.resolve())
+    made_by = with_later(_movable(plain, out.resolve()), begun_from or {}, out, BEGUN)
     if plain.get("use_amp") and not ngpu:
         task = _mixed_on_cpu(task)
         plain["use_amp"] = False  # ESPnet's is CUDA's alone, and warns at every batch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet_prune.evaluate.collect import TEACHER
 from espnet_prune.evaluate.pareto import Chart, Curve, Point
-from espnet_prune.evaluate.plots import COLOURS, save, subplots
+from espnet_prune.evaluate.plots import COLOURS, bars, save, subplots
 from espnet_prune.io_atomic import write_json
 from espnet_prune.out_path import check_out_folder
 
@@ -172,10 +172,7 @@ def _panel(axes, chart: Chart, drawn: Mapping[str, Style]) -> None:
         axes.errorbar(
             [point.x for point in points],
             [point.wer for point in points],
-            [
-                [point.wer - point.ci95[0] for point in points],
-                [point.ci95[1] - point.wer for point in points],
-            ],
+            bars([point.wer for point in points], [point.ci95 for point in points]),
             fmt=f"{drawn[curve].marker}-",
             color=drawn[curve].colour,
             label=curve,

@@ -51,6 +51,13 @@ def save(figure, *paths: Path) -> Path:
     return paths[0]
 
 
+def bars(rates: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+    """How far error bars reach below and above, which rounding may make negative by a hair."""
+    both = list(zip(rates, intervals, strict=True))
+    below = [max(0.0, rate - interval[0]) for rate, interval in both]
+    return [below, [max(0.0, interval[1] - rate) for rate, interval in both]]
+
+
 def plot_widths(name: str, sites: Sequence[SiteWidth], path: Path) -> Path:
     """Heat maps of the share kept: the blocks by kind, and the front-end's channels above.
 
@@ -179,11 +186,10 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
     for index, (system, size) in enumerate(zip(shown, _side_by_side(sizes), strict=True)):
         score, method = system["wer"][key], system["method"]
         first = all(other["method"] != method for other in shown[:index])
-        spread = [[score["wer"] - score["ci95"][0]], [score["ci95"][1] - score["wer"]]]
         axes.errorbar(
             size,
             score["wer"],
-            spread,
+            bars([score["wer"]], [score["ci95"]]),
             fmt="s" if method == TEACHER else "o",
             color=COLOURS[methods.index(method) % len(COLOURS)],
             label=str(method) if first else None,

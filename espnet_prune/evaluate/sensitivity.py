@@ -110,8 +110,8 @@ def sensitivity(
     digest = file_digest(_weights_of(model))
     made_by = {"model": digest, "data": fingerprint(data), **asdict(config)}
     check_same(out, made_by, BEGUN)
+    items = [DENSE, *_probe(model, digest, data, config).sites]  # which may refuse the model
     mark_begun(out, made_by)
-    items = [DENSE, *_probe(model, digest, data, config).sites]
     files = {item: out / PARTS / f"{item}.json" for item in items}
     tasks = [
         _Task(model, digest, data, config, item, files[item])
@@ -172,7 +172,7 @@ def mask_without(site: Site, number: int) -> Tensor:
     """A site's mask (units,) without its ``number`` units of smallest magnitude."""
     mask = torch.ones(site.units)
     if site.units > 1:
-        mask[torch.argsort(site.magnitudes(), stable=True)[:number]] = 0.0
+        mask[torch.argsort(site.magnitudes().cpu(), stable=True)[:number]] = 0.0
     else:
         mask[:] = 0.0
     return mask

@@ -80,7 +80,7 @@ class WidthChoiceGate(Gate):
         super().__init__(len(scores))
         self.config = config or WidthChoiceConfig()
         self.total_updates = updates
-        order = torch.argsort(scores, descending=True, stable=True)
+        order = torch.argsort(scores.detach().cpu(), descending=True, stable=True)
         self.register_buffer("rank", torch.argsort(order))
         widths = _widths(self.units, self.config.fractions)
         self.register_buffer("widths", torch.tensor(widths))

@@ -116,7 +116,7 @@ def _slope(group: tuple[int, float, float]) -> float:
 def _saved(gated: GatedModel, name: str, gone: Tensor) -> int:
     """What the budget's measure saves without some units of a site."""
     mask = torch.ones(gated.site_map.sites[name].units)
-    mask[gone] = 0.0
+    mask[gone.cpu()] = 0.0
     budget = gated.budget
     return budget.prunable - budget.hard(resolve(gated.site_map, {name: mask}))
 

@@ -85,6 +85,8 @@ WRONG = [
     ({"scheduler_conf": {"warmup_steps": "5k"}}, "warmup_steps: int or float .* not '5k'"),
     ({"encoder": "conformr"}, "encoder: 'conformr' is not known .did you mean 'conformer'"),
     ({"optim": "adamm"}, "optim: 'adamm' is not known .did you mean 'adam"),
+    ({"resume": False}, "resume: it isn't read here, every training goes on from its checkpoint"),
+    ({"token_type": "char"}, "token_type: it isn't read here, --token_type says it"),
     ({"scheduler": "warmuplrs"}, "scheduler: 'warmuplrs' is not known .did you mean 'warmuplr'"),
 ]
 
@@ -204,3 +206,29 @@ def test_an_optimiser_that_reads_no_momentum_of_the_thresholds_is_an_error():
         PruneTask.build_optimizers(argparse.Namespace(optim2="sgd", **options), model)
     _, gates = PruneTask.build_optimizers(argparse.Namespace(optim2="adamw", **options), model)
     assert gates.param_groups[0]["betas"][0] == method.options.momentum
+
+
+@pytest.mark.parametrize("key, value", [("seed", 3), ("grad_clip", 5.0)])
+def test_what_the_pruning_stages_set_themselves_is_refused(tmp_path, key, value):
+    from espnet_prune.espnet.prune_task import PruneTask, SystemConfig
+    from espnet_prune.espnet.recipe import for_system, read_recipe
+
+    path = tmp_path / "prune.yaml"
+    path.write_text("max_epoch: 1\n")
+    with path.open("a") as file:
+        file.write(f"{key}: {value}\n")
+    with pytest.raises(ConfigError, match=f"{key}: it isn't read here, .*; leave it out"):
+        read_recipe(path, PruneTask)
+    system = SystemConfig(method="l0_distill", target=0.5, training={key: value})
+    path.write_text("max_epoch: 1\n")
+    with pytest.raises(ConfigError, match=f"training: {key}: it isn't read here"):
+        for_system(read_recipe(path, PruneTask), system, PruneTask)
+
+
+def test_method_options_that_are_all_commented_out_are_none(tmp_path):
+    from espnet_prune.espnet.prune_task import PruneTask
+    from espnet_prune.espnet.recipe import read_recipe
+
+    path = tmp_path / "prune.yaml"
+    path.write_text("max_epoch: 1\nmethod:\n")
+    assert read_recipe(path, PruneTask).method == {}

@@ -77,6 +77,15 @@ def test_a_recipe_is_measured_on_noise(conf, tmp_path, capsys):
     assert printed.startswith("1 x ") and "| all |" in printed
 
 
+def test_the_uncompressed_model_is_finetuned_whole(conf, tmp_path):
+    (conf / "systems.yaml").write_text("systems: {unpruned: {method: unpruned, target: 0}}\n")
+    out = tmp_path / "cost.json"
+    assert run_main(estimate_cost.main, words(conf, "--out", str(out))) == 0
+    teacher, finetune = json.loads(out.read_text())["stages"]
+    assert finetune["stage"].startswith("10 finetune")
+    assert finetune["disk_bytes"] >= teacher["disk_bytes"]  # with what distillation maps by
+
+
 def test_recipes_of_pretrained_models_are_refused_by_name(conf, capsys):
     (conf / "teacher.yaml").write_text("encoder: whisper\nmax_epoch: 1\n")
     assert run_main(estimate_cost.main, words(conf)) == 2

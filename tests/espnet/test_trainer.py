@@ -98,7 +98,7 @@ class Weight(torch.nn.Module):
         return loss, {"loss": loss.detach()}, torch.tensor(1)
 
 
-def train_epoch(model, optimizer, folder, gradients, accum_grad=1):
+def train_epoch(model, optimizers, folder, gradients, accum_grad=1, scaler=None):
     """One epoch of the guarded trainer over batches with these gradients."""
     from espnet2.train.distributed_utils import DistributedOption
     from espnet2.train.reporter import Reporter
@@ -106,7 +106,7 @@ def train_epoch(model, optimizer, folder, gradients, accum_grad=1):
 
     options = TrainerOptions.__new__(TrainerOptions)  # ESPnet checks the type; few fields matter
     vars(options).update(
-        output_dir=str(folder), accum_grad=accum_grad, grad_noise=False, grad_clip=1e9,
+        output_dir=str(folder), accum_grad=accum_grad, grad_noise=False, grad_clip=float("inf"),
         grad_clip_type=2.0, log_interval=100, no_forward_run=False, ngpu=0, use_wandb=False,
         create_graph_in_tensorboard=False, use_amp=False,
     )  # fmt: skip
@@ -115,7 +115,8 @@ def train_epoch(model, optimizer, folder, gradients, accum_grad=1):
     reporter.set_epoch(1)
     with reporter.observe("train") as sub_reporter:
         return GuardedTrainer.train_one_epoch(
-            model=model, iterator=batches, optimizers=[optimizer], schedulers=[None], scaler=None,
+            model=model, iterator=batches, optimizers=optimizers, scaler=scaler,
+            schedulers=[None] * len(optimizers),
             reporter=sub_reporter, summary_writer=None, options=options,
             distributed_option=DistributedOption(),
         )  # fmt: skip
@@ -126,7 +127,7 @@ def test_an_epoch_inherits_no_gradients(tmp_path):
     model = Weight()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     model.weight.grad = torch.tensor(100.0)
-    train_epoch(model, optimizer, tmp_path, [1.0, 1.0, 1.0], accum_grad=2)
+    train_epoch(model, [optimizer], tmp_path, [1.0, 1.0, 1.0], accum_grad=2)
     assert model.weight.item() == -1.0
     assert len((tmp_path / "progress.csv").read_text().splitlines()) == 2
 
@@ -135,16 +136,16 @@ def test_too_few_batches_for_an_update_are_an_error(tmp_path):
     model = Weight()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(TrainingError, match="epoch 1 had 3 batches, too few .* 4 .accum_grad"):
-        train_epoch(model, optimizer, tmp_path, [1.0, 1.0, 1.0], accum_grad=4)
+        train_epoch(model, [optimizer], tmp_path, [1.0, 1.0, 1.0], accum_grad=4)
     with pytest.raises(TrainingError, match="epoch 1 had 0 batches"):
-        train_epoch(model, optimizer, tmp_path, [])
+        train_epoch(model, [optimizer], tmp_path, [])
 
 
 def test_an_epoch_without_a_finite_gradient_is_an_error(tmp_path):
     model = Weight()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(TrainingError, match="epoch 1: no gradient was finite"):
-        train_epoch(model, optimizer, tmp_path, [float("inf")] * 3)
+        train_epoch(model, [optimizer], tmp_path, [float("inf")] * 3)
     assert model.weight.item() == 0.0
     assert not (tmp_path / "progress.csv").exists()
 
@@ -306,3 +307,40 @@ def test_an_epoch_that_its_job_s_end_interrupts_notes_how_far_it_is(
     model(wanted=1.0, utt_id=["a"])
     record = json.loads((tmp_path / "0.training").read_text())
     assert (record["done"], record["batches"]) == (2, 2) and record["seconds"] > 0
+
+
+class TwoWeights(torch.nn.Module):
+    """Of two optimisers, as the pruning stage has them; the second one's gradient may overflow."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.gate = (torch.nn.Parameter(torch.zeros(())) for _ in "ab")
+
+    def forward(self, gradient, utt_id):
+        loss = 0.001 * self.weight + gradient * self.gate
+        return loss, {"loss": loss.detach()}, torch.tensor(1)
+
+
+def moved(folder, gradients, scaler):
+    """Where one epoch leaves the two weights, at learning rates of 1."""
+    model = TwoWeights()
+    optimizers = [torch.optim.SGD([p], lr=1.0) for p in model.parameters()]
+    train_epoch(model, optimizers, folder, gradients, scaler=scaler)
+    return [p.item() for p in model.parameters()]
+
+
+def test_mixed_precision_scales_the_gradients_of_both_optimisers_alike(tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+    plain = moved(tmp_path, [0.5, 0.25, 0.125], None)
+    assert moved(tmp_path, [0.5, 0.25, 0.125], scaler) == pytest.approx(plain)
+    assert scaler.get_scale() == 2.0**11, "three updates are one growth of every two"
+    assert scaler.state_dict()["_growth_tracker"] == 1
+    assert "step" not in vars(scaler) and "update" not in vars(scaler)
+
+
+def test_no_optimiser_steps_where_one_of_them_overflows(tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    huge = 1e37  # finite, times the scale not
+    found = moved(tmp_path, [0.5, huge, 0.25], scaler)
+    assert found == pytest.approx(moved(tmp_path, [0.5, 0.25], None))
+    assert scaler.get_scale() == 2.0**9

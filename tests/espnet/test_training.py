@@ -7,7 +7,7 @@ import mini_recipe
 import pytest
 import yaml
 
-from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.espnet import precision
 from espnet_prune.espnet.training import averaged, run_training
 
@@ -37,13 +37,14 @@ def folder(tmp_path, repository):
     return folder
 
 
-def train(folder, **changes):
+def train(folder, models=None, **changes):
     """Starts the stand-in; returns the configuration that it got."""
     Task.folder = out = folder / "exp/l0/prune"
     data = (folder / "dump/train", folder / "dump/dev", folder / "data/tokens")
     config = {"max_epoch": 3, "optim_conf": {"lr": 0.001}, "normalize": "global_mvn"}
     extra = {"prune_conf": {"teacher": str(folder / "exp/teacher")}, "grad_clip": float("inf")}
-    run_training(Task, {**config, **changes}, *data, folder / "exp/stats", out, extra=extra)
+    paths = (*data, folder / "exp/stats", out)
+    run_training(Task, {**config, **changes}, *paths, extra=extra, models=models)
     return yaml.safe_load((out / "train_config.yaml").read_text())
 
 
@@ -102,6 +103,59 @@ def test_a_moved_experiment_goes_on(folder):
     moved = folder.parent / "moved"
     shutil.move(folder, moved)
     assert train(moved)["prune_conf"]["teacher"] == str(moved / "exp/teacher")
+
+
+def test_what_a_recipe_says_is_kept(folder):
+    config = train(folder, normalize_conf={"norm_vars": False}, log_interval=7, num_att_plot=2)
+    assert config["normalize_conf"]["norm_vars"] is False
+    assert config["normalize_conf"]["stats_file"].endswith("feats_stats.npz")
+    assert config["log_interval"] == 7 and config["num_att_plot"] == 2
+    assert config["use_wandb"] is False
+
+
+def test_it_goes_on_from_the_same_models_tokens_and_statistics_alone(folder):
+    models = {"the cut model": folder / "exp/l0/cut"}
+    weights = models["the cut model"] / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    statistics = folder / "exp/stats/train/feats_stats.npz"
+    for path in (weights, statistics):
+        path.write_text("one")
+    train(folder, models)
+    tokens = folder / "data/tokens/tokens.txt"
+    for path, name in ((weights, "the cut model"), (statistics, "statistics"), (tokens, "tokens")):
+        before = path.read_text()
+        path.write_text("another")
+        with pytest.raises(ConfigError, match=f"contents of {name}: '.*remove this folder"):
+            train(folder, models)
+        path.write_text(before)
+    train(folder, models)
+
+
+def test_what_an_earlier_version_began_goes_on(folder):
+    """Its record has no contents."""
+    train(folder)
+    path = folder / "exp/l0/prune/.begun.json"
+    record = json.loads(path.read_text())
+    record["config"] = {k: v for k, v in record["config"].items() if not k.startswith("contents")}
+    path.write_text(json.dumps(record))
+    train(folder)
+
+
+@pytest.mark.parametrize(
+    ("ngpu", "error", "message"),
+    [
+        (2, ConfigError, "--ngpu 2: a process trains on one GPU; give 0 or 1"),
+        (-1, ConfigError, "--ngpu -1: a process trains on one GPU"),
+        (1, EnvironmentProblem, "--ngpu 1: PyTorch sees no GPU here; give --ngpu 0"),
+    ],
+)
+def test_gpus_that_a_process_cannot_have_are_refused(folder, monkeypatch, ngpu, error, message):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data = (folder / "dump/train", folder / "dump/dev", folder / "data/tokens")
+    out = folder / "exp/l0/prune"
+    with pytest.raises(error, match=message):
+        run_training(Task, {"max_epoch": 1}, *data, folder / "exp/stats", out, ngpu)
+    assert not out.exists()
 
 
 def test_missing_statistics_name_the_stage(folder):

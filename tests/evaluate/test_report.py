@@ -15,7 +15,7 @@ from espnet_prune.evaluate.collect import (
     prunes_single_weights,
     read_progress,
 )
-from espnet_prune.evaluate.plots import plot_widths, width_grids
+from espnet_prune.evaluate.plots import bars, plot_widths, width_grids
 from espnet_prune.evaluate.report import distinguishing_names
 from espnet_prune.evaluate.text_table import TERMINAL_COLUMNS, Table, fit, wer_cell
 from espnet_prune.io_atomic import write_text
@@ -61,6 +61,13 @@ def test_report_has_the_schema(experiment, capsys):
     assert system["train_seconds"] == 3.5
     printed = capsys.readouterr().out
     assert "l0_50" in printed and "index.html" in printed
+
+
+def test_error_bars_of_equal_rates_are_not_below_nothing():
+    """Each utterance with 1 error in 3 words: the interval is a hair below the rate."""
+    rate, ends = 100 * 1 / 3, 100 * (1 / 3)
+    assert ends < rate
+    assert bars([rate, 10.0], [(ends, ends), (8.0, 13.0)]) == [[rate - ends, 2.0], [0.0, 3.0]]
 
 
 def test_page_is_self_contained_and_plots_are_there(experiment):

@@ -231,6 +231,15 @@ def test_the_decoder_is_measured_where_it_is_asked_for(model, data, tmp_path):
     assert (tmp_path / "sensitivity_loss.png").stat().st_size > 10000
 
 
+def test_a_refused_model_does_not_bind_the_folder(tmp_path, data):
+    build(tmp_path / "model", model_conf=dict(ctc_weight=1.0))  # no decoder
+    out = tmp_path / "out"
+    with pytest.raises(ModelError, match="decoder"):
+        sensitivity(tmp_path / "model", data, SensitivityConfig(1, (1.0,), decoder=True), out)
+    found = sensitivity(tmp_path / "model", data, SensitivityConfig(1, (1.0,), ("block",)), out)
+    assert found["sites"]
+
+
 def test_utterances_are_spread_over_the_data(data):
     assert [u.name for u in chosen_utterances(data, 3)] == ["u0", "u2", "u4"]
     assert len(chosen_utterances(data, 100)) == 6

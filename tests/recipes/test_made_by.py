@@ -96,3 +96,47 @@ def test_a_system_of_other_data_is_refused(folder, capsys):
     assert run_main(prune.main, of_system()) == 0
     assert run_main(prune.main, of_system("dump/other")) == 2
     assert "train: 'dump/train' -> 'dump/other'" in capsys.readouterr().err
+
+
+def test_a_finetuning_of_another_cut_is_refused(folder, capsys):
+    cut = Path("exp/a/cut/model.safetensors")
+    cut.parent.mkdir(parents=True)
+    cut.write_text("one")
+    made_by, _ = system_stage._made_by(finetune.get_parser().parse_args(of_system()), "finetune")
+    mark_finished("exp/a/finetune", made_by)
+    assert run_main(finetune.main, of_system()) == 0
+    cut.write_text("another")
+    assert run_main(finetune.main, of_system()) == 2
+    assert "contents of the cut model: '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["system", "recipe"])
+def test_masks_by_scores_that_were_measured_anew_are_refused(folder, capsys, place):
+    options = "importance: {file: scores.safetensors}"
+    row = "{method: importance, target: 0.5%s}"
+    own = f", options: {{{options}}}" if place == "system" else ""
+    Path("systems.yaml").write_text(f"systems: {{a: {row % own}}}\n")
+    if place == "recipe":
+        Path("config.yaml").write_text(f"max_epoch: 1\nmethod: {{{options}}}\n")
+    Path("scores.safetensors").write_text("one")
+    made_by, _ = system_stage._made_by(prune.get_parser().parse_args(of_system()), "prune")
+    mark_finished("exp/a/prune", made_by)
+    assert run_main(prune.main, of_system()) == 0
+    Path("scores.safetensors").write_text("another")
+    assert run_main(prune.main, of_system()) == 2
+    assert "contents of scores.safetensors: '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("systems.yaml", "systems: [a]\n", "systems.yaml: systems: a mapping of keys"),
+        ("systems.yaml", "systems: {a: }\n", "systems.yaml: a: a mapping of keys was expected"),
+        ("config.yaml", "method: l0_distill\n", "config.yaml: method: a mapping of keys"),
+    ],
+)
+@pytest.mark.parametrize("main", [prune.main, finetune.main])
+def test_what_is_no_mapping_is_named(folder, capsys, main, file, text, message):
+    Path(file).write_text(text)
+    assert run_main(main, of_system()) == 2
+    assert message in capsys.readouterr().err
