@@ -263,9 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         record["commits"][name] = git_commit()
         print("", f"== {name}", *part.lines(record[name]), sep="\n", flush=True)
         (args.out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        (args.out / PAGE).write_text(page(record))
     from plots import plot_all
 
-    (args.out / PAGE).write_text(page(record))
     written = [args.out / RECORD, args.out / PAGE, *plot_all(record, args.out)]
     print("", *(f"wrote {path}" for path in written), sep="\n")
     return 0

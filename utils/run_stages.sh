@@ -46,7 +46,7 @@ run_split() { # CMD MAIN [ARGUMENT...]: a main that shares its work among --nj p
 train() { # MAIN [ARGUMENT...]: a training; a process for each GPU, on several nodes at least one on each
     local module=espnet_prune.bin.$1
     if ((nodes > 1)); then
-        run_command "$cuda_cmd" python -m espnet_prune.cluster.nodes --nodes "$nodes" \
+        run_command "$cuda_cmd" python -m espnet_prune.bin.nodes --nodes "$nodes" \
             --processes $((ngpu > 1 ? ngpu : 1)) "$module" "${@:2}" --ngpu $((ngpu > 0))
     elif ((ngpu > 1)); then
         run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m "$module" "${@:2}" --ngpu 1

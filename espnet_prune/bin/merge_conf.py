@@ -1,12 +1,15 @@
 """Writes a recipe's configurations with others merged over those of the same names."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
 from espnet_prune.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,14 +48,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{args.over / name}.yaml: the recipe has no configuration '{name}'"
             f"{nearest(name, own)}; choose one of {sorted(own)}"
         )
-    merged = {
-        result: merge(load_yaml(path), over.get(name, {}))
-        for name, (path, result) in own.items()
-        if path.exists()
-    }
+    merged = {}
+    for name, (path, result) in own.items():
+        if path.exists():
+            base, wins = load_yaml(path), over.get(name, {})
+            if name == "systems":
+                wins = _of_these_systems(base, wins, args.over)
+            merged[result] = merge(base, wins)
     for result, values in merged.items():
         write_text(args.out / result, dump_yaml(values))
     return 0
+
+
+def _of_these_systems(base: dict, over: dict, folder: Path) -> dict:
+    """Without rows that only change a system which another file of systems doesn't have."""
+    rows = over.get("systems")
+    if not isinstance(rows, dict):
+        return over
+    there = base.get("systems") or {}
+    whole = {"method", "taken_from"}
+    changes = [
+        name
+        for name, row in rows.items()
+        if name not in there and isinstance(row, dict) and not whole & row.keys()
+    ]
+    if changes:
+        logger.info(
+            "%s/systems.yaml: left out what it changes of systems that there aren't: %s",
+            folder,
+            ", ".join(map(str, changes)),
+        )
+    return {**over, "systems": {n: row for n, row in rows.items() if n not in changes}}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="NAME.zip, for espnet_prune.load; NAME_espnet.zip, which stock ESPnet's "
+        help="NAME.zip, unzipped for espnet_prune.load; NAME_espnet.zip, which stock ESPnet's "
         "from_pretrained takes, is made beside it, but not of a Whisper",
     )
     return parser

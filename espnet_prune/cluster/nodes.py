@@ -1,30 +1,16 @@
 """A training on several nodes of a Slurm job: srun starts one torchrun on each.
 
-``python -m espnet_prune.cluster.nodes --nodes N --processes P MODULE ARGUMENT...`` in a job of N
-nodes. The rendezvous is on the node that runs it, which is the job's first, as Slurm starts a batch
+The rendezvous is on the node that runs srun, which is the job's first, as Slurm starts a batch
 script there. Nodes share the file system, so that all see the file that asks a training to stop;
 when a process or a node is lost, all end, and the job that is queued again goes on from the
 checkpoint.
 """
 
-import argparse
-import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from espnet_prune.bin import run_main
 from espnet_prune.errors import EnvironmentProblem
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, required=True, help="nodes of the job")
-    parser.add_argument("--processes", type=int, required=True, help="processes on each node")
-    parser.add_argument("module", help="what the processes run")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    return parser
 
 
 def check_job(nodes: int, environment: Mapping[str, str]) -> None:
@@ -75,18 +61,3 @@ def srun_command(
         f"--rdzv-endpoint={endpoint}",
         *("-m", *command),
     ]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes srun, so that it gets the signals."""
-    args = get_parser().parse_args(argv)
-    check_job(args.nodes, os.environ)
-    endpoint = f"{socket.gethostname()}:{free_port()}"
-    command = [args.module, *args.arguments]
-    words = srun_command(args.nodes, args.processes, command, endpoint, os.environ)
-    sys.stdout.flush()
-    os.execvp(words[0], words)
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -24,6 +24,7 @@ Runs a command, or N of them with JOB replaced by 1 to N in LOG and COMMAND, and
 
 Whatever else begins with -- is an option of the site's file. Those of conf/:
   --mem 4G  --time 1-00:00:00  --num-threads N  --gpu N  --max-jobs-run N
+    --nodes N                   of slurm: machines, each with the memory, threads and GPUs above
   --stop-seconds N            a training: N seconds before the time limit it is asked to save and
                               end, then it is queued again
 

@@ -95,6 +95,19 @@ def test_structures_hit_their_size_and_macs_are_those_that_run(benchmarks, shape
     assert all(number % 8 == 0 for number in channels)
 
 
+def test_a_run_that_is_ended_leaves_a_page_of_what_it_measured(benchmarks, tmp_path, monkeypatch):
+    import run_all
+
+    def ended(*unused):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(run_all.PARTS, "size", replace(run_all.PARTS["size"], measure=ended))
+    with pytest.raises(KeyboardInterrupt):
+        run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step", "size"])
+    page = (tmp_path / run_all.PAGE).read_text()
+    assert "## masked_step" in page and "## size" not in page
+
+
 def test_an_unknown_part_is_refused(benchmarks, tmp_path, capsys):
     import run_all
 

@@ -50,6 +50,29 @@ assert torch.equal(torch.rand(4), expected)
 leave()
 assert process_rank() == rank
 """
+# Each process keeps its first update's masks and its gates of the end.
+WATCHED = """\
+import sys, torch
+from espnet_prune.bin import prune
+from espnet_prune.espnet.distributed import process_rank
+from espnet_prune.espnet.prune_task import PruneTask
+
+class Watched(PruneTask.trainer):
+    masks = {}
+
+    @classmethod
+    def train_one_epoch(cls, model, **keywords):
+        gated = model.module.gated
+        if not cls.masks:
+            cls.masks = {n: m.detach().clone() for n, m in gated.train().masks().items()}
+        invalid = super().train_one_epoch(model=model, **keywords)
+        gates = {n: p.detach().clone() for n, p in gated.gates.named_parameters()}
+        torch.save({"masks": cls.masks, "gates": gates}, f"rank{process_rank()}.pth")
+        return invalid
+
+PruneTask.trainer = Watched
+sys.exit(prune.main(sys.argv[1:]))
+"""
 
 
 def run_two(folder: Path, arguments: list[str]) -> None:
@@ -104,8 +127,14 @@ def test_two_processes_prune_with_noise_of_their_own_and_one_set_of_gates(tmp_pa
         mini_recipe.run(folder, main)
     alone = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
     folder = mini_recipe.copy_without(folder, tmp_path / "two", ["exp/l0"])
-    run_two(folder, without_python(mini_recipe.command("prune")))
+    (folder / "watched.py").write_text(WATCHED)
+    run_two(folder, ["watched.py", *without_python(mini_recipe.command("prune"))[2:]])
     mini_recipe.run(folder, "cut")
+    first, second = (torch.load(folder / f"rank{n}.pth") for n in (0, 1))
+    assert first["gates"].keys() == second["gates"].keys() and first["gates"]
+    for name, gate in first["gates"].items():
+        assert torch.equal(gate, second["gates"][name]), f"the processes differ in {name}"
+    assert any(not torch.equal(m, second["masks"][n]) for n, m in first["masks"].items())
     both = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
     gates = [name for name in both if name.endswith("log_alpha")]
     assert gates and alone.keys() == both.keys()

@@ -308,9 +308,7 @@ def test_trainings_on_several_nodes_are_launched_on_each(submitting, ngpu, proce
     stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
     process, commands = submitting(*stages, "--nodes", "2", "--ngpu", ngpu)
     assert process.returncode == 0, process.stderr
-    start = (
-        f" python -m espnet_prune.cluster.nodes --nodes 2 --processes {processes} espnet_prune.bin"
-    )
+    start = f" python -m espnet_prune.bin.nodes --nodes 2 --processes {processes} espnet_prune.bin"
     launched = [c.split(start)[1] for c in commands if start in c]
     assert [words.split()[0] for words in launched] == [".train_teacher", ".prune", ".finetune"]
     assert all(words.endswith(f" --ngpu {each}") for words in launched)

@@ -66,6 +66,30 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("over", "systems"),
+    [
+        (over.parent, systems)
+        for over in sorted(ROOT.glob("egs/*/*/conf/*/systems.yaml"))
+        for systems in sorted((ROOT / "conf/systems").glob("*.yaml"))
+    ],
+    ids=identify,
+)
+def test_overrides_change_the_systems_that_another_file_has(over, systems, tmp_path):
+    """What they change of others is left out; a row that lacks its method would be refused."""
+    from espnet_prune.espnet.systems import read_system
+
+    words = ["--over", str(over), "--out", str(tmp_path)]
+    for name in NAMES:
+        words += ["--config", name, str(systems if name == "systems" else over / "none"), name]
+    assert merge_conf.main(words) == 0
+    made, there = load_yaml(tmp_path / "systems.yaml")["systems"], load_yaml(systems)["systems"]
+    rows = load_yaml(over / "systems.yaml")["systems"]
+    assert made.keys() == there.keys() | {n for n, row in rows.items() if "method" in row}
+    for name in made:
+        assert read_system(tmp_path / "systems.yaml", name).method
+
+
+@pytest.mark.parametrize(
     "path",
     [*ROOT.glob("egs/librispeech*/*/conf/data.yaml"), ROOT / "conf/debug/librispeech.yaml"],
     ids=identify,
