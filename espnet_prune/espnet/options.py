@@ -30,6 +30,7 @@ YAML_KINDS = {
 SET_BY_STAGES = {
     "resume": "every training goes on from its checkpoint",
     "multiprocessing_distributed": "--ngpu and --nodes start the processes",
+    "num_att_plot": "attention, which is in half precision with use_amp, isn't plotted",
     "ngpu": "--ngpu says it",
     "output_dir": "--tag names the experiment",
     "collect_stats": "stage 5 does that",

@@ -29,11 +29,10 @@ DEFAULTS = {
     "use_matplotlib": False,
     "use_tensorboard": True,
     "use_wandb": False,
-    "num_att_plot": 0,
     "log_interval": None,
 }
-# what a recipe can't choose: every training resumes, and torchrun starts the processes
-FIXED = {"resume": True, "multiprocessing_distributed": False}
+# what a recipe can't choose, see SET_BY_STAGES
+FIXED = {"resume": True, "multiprocessing_distributed": False, "num_att_plot": 0}
 
 
 def token_options(tokens: Path) -> dict:

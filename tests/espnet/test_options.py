@@ -86,6 +86,7 @@ WRONG = [
     ({"encoder": "conformr"}, "encoder: 'conformr' is not known .did you mean 'conformer'"),
     ({"optim": "adamm"}, "optim: 'adamm' is not known .did you mean 'adam"),
     ({"resume": False}, "resume: it isn't read here, every training goes on from its checkpoint"),
+    ({"num_att_plot": 3}, "num_att_plot: it isn't read here, attention, which"),
     ({"token_type": "char"}, "token_type: it isn't read here, --token_type says it"),
     ({"scheduler": "warmuplrs"}, "scheduler: 'warmuplrs' is not known .did you mean 'warmuplr'"),
 ]

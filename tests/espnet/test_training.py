@@ -106,10 +106,10 @@ def test_a_moved_experiment_goes_on(folder):
 
 
 def test_what_a_recipe_says_is_kept(folder):
-    config = train(folder, normalize_conf={"norm_vars": False}, log_interval=7, num_att_plot=2)
+    config = train(folder, normalize_conf={"norm_vars": False}, log_interval=7)
     assert config["normalize_conf"]["norm_vars"] is False
     assert config["normalize_conf"]["stats_file"].endswith("feats_stats.npz")
-    assert config["log_interval"] == 7 and config["num_att_plot"] == 2
+    assert config["log_interval"] == 7 and config["num_att_plot"] == 0
     assert config["use_wandb"] is False
 
 
