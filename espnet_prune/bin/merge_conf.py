@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (path, result) in own.items():
         if path.exists():
             base, wins = load_yaml(path), over.get(name, {})
-            if name == "systems":
+            if name == "systems" and result != "systems.yaml":  # not the recipe's own
                 wins = _of_these_systems(base, wins, args.over)
             merged[result] = merge(base, wins)
     for result, values in merged.items():

@@ -80,13 +80,13 @@ def test_overrides_change_the_systems_that_another_file_has(over, systems, tmp_p
 
     words = ["--over", str(over), "--out", str(tmp_path)]
     for name in NAMES:
-        words += ["--config", name, str(systems if name == "systems" else over / "none"), name]
+        words += ["--config", name, str(systems if name == "systems" else over / "none"), "other"]
     assert merge_conf.main(words) == 0
-    made, there = load_yaml(tmp_path / "systems.yaml")["systems"], load_yaml(systems)["systems"]
+    made, there = load_yaml(tmp_path / "other.yaml")["systems"], load_yaml(systems)["systems"]
     rows = load_yaml(over / "systems.yaml")["systems"]
     assert made.keys() == there.keys() | {n for n, row in rows.items() if "method" in row}
     for name in made:
-        assert read_system(tmp_path / "systems.yaml", name).method
+        assert read_system(tmp_path / "other.yaml", name).method
 
 
 @pytest.mark.parametrize(
