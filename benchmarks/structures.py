@@ -1,9 +1,9 @@
 """Dense Conformer encoders of random weights, and cuts: halved, uniform, of blocks alone, learned.
 
 The learned shape is that of an earlier ``l0_50`` of the recipe egs/an4/l0_conformer1: the share of
-units that each site kept, stretched over the depth. One number, added to all shares,
-brings it to another size. What it has of a learned shape is what costs speed: branches that are
-gone, widths that differ from block to block, odd widths.
+units that each site kept, stretched over the depth. One number, added to all shares, brings it to
+another size. What it has of a learned shape is what costs speed: branches that are gone, widths
+that differ from block to block, odd widths.
 """
 
 import copy

@@ -7,7 +7,8 @@ for the method `importance`, which makes a row of the same table with the same u
 can't go beyond what these units hold.
 
     pip install --no-deps torch-pruning==1.6.1    # utils/run_tests.sh installs it, too
-        python ../../../benchmarks/torch_pruning_scores.py --model exp/base/teacher/model --out exp/base/tp.safetensors  # in a recipe's folder
+    # in a recipe's folder:
+    python ../../../benchmarks/torch_pruning_scores.py --model exp/base/teacher/model --out exp/base/tp.safetensors
     # systems.yaml: tp_50: {method: importance, target: 0.5, options: {importance: {file: exp/base/tp.safetensors}}}
 """  # noqa: E501
 
