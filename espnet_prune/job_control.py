@@ -1,18 +1,29 @@
-"""What a training asks about the job that it runs in.
+"""What a training asks about the job that it runs in, and whether another writes its folder.
 
 To stop soon? Is another copy running? Did the run before, in this job, get anywhere?
 
 A scheduler's job (``espnet_prune.cluster``) says by two environment variables where its files are.
-Outside a job every answer is no.
+Outside a job every answer is no. A folder's lock holds in jobs and outside of them.
 """
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from espnet_prune.errors import EspnetPruneError, TrainingError
 from espnet_prune.io_atomic import write_json
 
+logger = logging.getLogger(__name__)
+LOCK = ".lock"
+LOCK_SECONDS = 40.0  # a cancelled training may take Slurm's KillWait, 30 s, to end
+LOCK_PAUSE_SECONDS = 0.5
 TASK = "ESPNET_PRUNE_TASK"
 TOKEN = "ESPNET_PRUNE_TASK_TOKEN"
 STOPPED_EXIT = 75  # sysexits.h, EX_TEMPFAIL: to be tried again
@@ -106,3 +117,70 @@ def check_is_writer(path: str | os.PathLike) -> None:
             f"{path}: a newer copy of this job runs on {started['host']} and writes here; "
             "this one ends"
         )
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of a folder; whatever ends this process, the kernel lets them in.
+
+    The lock is POSIX's (``fcntl``) and not BSD's (``flock``), which the processes that load data
+    would inherit and still hold when this one is killed. An older copy of this job, on a machine
+    that lost its network, keeps out nobody: see ``check_is_writer``. On a file system without
+    locks this does nothing.
+
+    Args:
+        folder: the training's; is made.
+
+    Raises:
+        TrainingError: another process trains there, and doesn't end within ``LOCK_SECONDS``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_SECONDS
+    with (folder / LOCK).open("ab+", buffering=0) as file:
+        told = False
+        while not _locked(file):
+            holder = _holder(file)
+            if TASK in os.environ and holder.get("task") == os.environ[TASK]:
+                break
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"{folder}: {_name(holder)} trains here; wait for its end, or stop it, then "
+                    "give the same command again. Where its machine is lost, remove "
+                    f"{folder / LOCK}"
+                )
+            if not told:
+                logger.info("%s: waiting for %s, which trains here", folder, _name(holder))
+            told = True
+            time.sleep(LOCK_PAUSE_SECONDS)
+        yield
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether no other process has the lock; if so, it is this one's, with its name in the file."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        return False
+    except OSError:  # no locks here: nobody has one
+        return True
+    host, task = socket.gethostname(), os.environ.get(TASK)
+    holder = {"host": host, "process": os.getpid(), "task": task}
+    with contextlib.suppress(OSError):  # of a full disk; what the training writes says so better
+        file.truncate(0)
+        file.write(json.dumps(holder).encode())
+    return True
+
+
+def _holder(file: BinaryIO) -> dict:
+    """What the process that has the lock wrote; empty where it has just begun."""
+    file.seek(0)
+    try:
+        return json.loads(file.read())
+    except ValueError:
+        return {}
+
+
+def _name(holder: dict) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder['process']} on {holder['host']}"

@@ -104,7 +104,7 @@ await_jobs() { # until all have ended; whoever is interrupted cancels them
 }
 
 end_submission() { # cancels what was submitted, where that ended early
-    [[ $submitting == false ]] || python -m espnet_prune.bin.jobs cancel "$exp"
+    [[ $submitting == false ]] || python -m espnet_prune.bin.jobs cancel "$exp" || true # it says what is left
 }
 
 run_stages() {

@@ -56,7 +56,7 @@ def describe(experiment: Path, folders: Sequence[Path]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what is asked; awaiting failed jobs gives the exit status 1."""
+    """Does what is asked; exit status 1 where awaited jobs failed, or others weren't cancelled."""
     from espnet_prune.cluster import submit
     from espnet_prune.cluster.job import folders_below, read_job
     from espnet_prune.cluster.status import check_experiment
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.action == "list":
         print(describe(args.experiment, folders))
     elif args.action == "cancel":
-        submit.cancel(submit.unfinished(folders))
+        again = f"python -m espnet_prune.bin.jobs cancel {args.experiment.resolve()}"
+        return 0 if submit.cancel(folders, active_only=True, again=again) else 1
     elif args.action == "wait":
         failures = submit.wait_or_cancel(folders)
         return submit.report(failures, sum(len(read_job(folder).tasks) for folder in folders))

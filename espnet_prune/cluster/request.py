@@ -18,7 +18,7 @@ Runs a command, or N of them with JOB replaced by 1 to N in LOG and COMMAND, and
 
   --backend local|slurm|sge   where it runs [local]
   --config FILE               the site's file [conf/slurm.conf or conf/queue.conf of the recipe,
-                              whose conf/ is $conf_dir, or of this clone]
+                              whose conf/ is $conf_dir or here, or of this clone]
   --wait true|false           false: submit, print the folder of the submission and return [true]
   --after FOLDER              a submission that has to succeed first; may be given several times
 
@@ -26,7 +26,8 @@ Whatever else begins with -- is an option of the site's file. Those of conf/:
   --mem 4G  --time 1-00:00:00  --num-threads N  --gpu N  --max-jobs-run N
     --nodes N                   of slurm: machines, each with the memory, threads and GPUs above
   --stop-seconds N            a training: N seconds before the time limit it is asked to save and
-                              end, then it is queued again
+                              end, then it is queued again; sge: less than the queue's "notify",
+                              which is 60 by default
 
 A failed one of N is run once more by itself; what fails again is named, and the exit status is 1.
 A single command gives its own exit status. Ctrl-C and SIGTERM cancel what was submitted.
@@ -112,10 +113,11 @@ def parse(arguments: Sequence[str]) -> Request:
 
 
 def _site_file(backend: str) -> Path:
-    """The recipe's own file, or this clone's."""
+    """The recipe's own file, by what prune.sh exports or in the folder here, or this clone's."""
     name = SITE_FILES.get(backend, "")
-    recipe = Path(os.environ.get("conf_dir", "/nonexistent"), name)
-    return recipe if recipe.is_file() else REPOSITORY / "conf" / name
+    here = Path.cwd() / "conf"
+    own = (Path(os.environ.get("conf_dir") or here, name), here / name)
+    return next((path for path in own if path.is_file()), REPOSITORY / "conf" / name)
 
 
 def _check(own: _Own, options: dict[str, str]) -> None:

@@ -15,11 +15,15 @@ from espnet_prune.errors import EnvironmentProblem
 NO_ANSWER = re.compile("unable to (contact|send message)|can't (connect|unpack)|got no", re.I)
 # A script would be started by a login shell, whose profile may print into the log, or hang.
 NO_LOGIN_SHELL = ("-b", "y", "-shell", "n")
-ERROR_STATE = "E"  # a letter among those of a state: the queue could not start it
+# A state is made of letters, such as hqw (held, queued, waiting) or Rr (run again, running).
+ERROR_STATE = "E"  # the queue could not start it
+BEGUN = frozenset("rtsST")  # running, on its way to its machine, suspended by a user, queue or load
 
 
 class GridEngine:
     """The scheduler."""
+
+    cancel_program = "qdel"
 
     def submit(self, job: Job, folder: Path, site: Site, options: Mapping[str, str]) -> str:
         """Submits a job; it holds until the ones before it end, and then looks how they ended.
@@ -71,10 +75,14 @@ class GridEngine:
             return 4.0
         return 0.0 if ERROR_STATE in state else None
 
+    def runs(self, state: str) -> bool:
+        """See ``wait.Engine``."""
+        return not BEGUN.isdisjoint(state)
+
     def cancel(self, identities: Sequence[str]) -> None:
         """See ``wait.Engine``."""
         try:
-            _ask(["qdel", *identities])
+            _ask([self.cancel_program, *identities])
         except subprocess.CalledProcessError as error:
             if "does not exist" not in error.stdout + error.stderr:
                 raise Unreachable(error.stderr.strip()) from error

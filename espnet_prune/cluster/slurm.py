@@ -15,6 +15,7 @@ from espnet_prune.errors import EnvironmentProblem
 SUBMIT_SECONDS = 200  # an outage of three minutes is outlived
 NO_ANSWER = re.compile("contact slurm controller|timed out|connection refused|try again", re.I)
 FORGOTTEN = "Invalid job id"
+BEGUN = ("RUNNING", "COMPLETING")
 # States that no task comes back from, with the seconds that its files may take to be seen.
 ENDS = {
     "CANCELLED": 4.0,
@@ -32,6 +33,8 @@ ENDS = {
 
 class Slurm:
     """The scheduler."""
+
+    cancel_program = "scancel"
 
     def __init__(self, jobs: Mapping[str, str] | None = None) -> None:
         """``jobs``: the names by number, where numbers could have gone to others' jobs."""
@@ -90,10 +93,14 @@ class Slurm:
         """See ``wait.Engine``."""
         return ENDS.get(state)
 
+    def runs(self, state: str) -> bool:
+        """See ``wait.Engine``."""
+        return state in BEGUN
+
     def cancel(self, identities: Sequence[str]) -> None:
         """See ``wait.Engine``."""
         try:
-            _ask(["scancel", *identities])
+            _ask([self.cancel_program, *identities])
         except subprocess.CalledProcessError as error:
             if FORGOTTEN not in error.stderr:
                 raise Unreachable(error.stderr.strip()) from error

@@ -17,6 +17,7 @@ HEADER = re.compile(r"# (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+) process (\d+): ")
 FOOTER = re.compile(r"# ended after ([\d.]+) s, peak memory (\d+) MiB, status (\d+)")
 DONE, RUNNING, FAILED, ENDED, QUEUED = "done", "running", "FAILED", "ENDED EARLY", "queued"
 UNKNOWN = "unknown"
+FORGOTTEN = "forgotten by the scheduler"
 SHOWN_LINES = 5
 BAD = (FAILED, ENDED)
 
@@ -86,7 +87,8 @@ def _of_jobs(folders: Sequence[Path]) -> dict[Path, tuple[str, str]]:
         return result
     try:
         active = set(unfinished(folders))
-        known = engine_of(folders).states([read_id(folder) or "" for folder in folders])
+        engine = engine_of(folders)
+        known = engine.states([read_id(folder) or "" for folder in folders])
     except (Unreachable, EnvironmentProblem):
         return result  # the logs have to do
     for folder in folders:
@@ -94,11 +96,11 @@ def _of_jobs(folders: Sequence[Path]) -> dict[Path, tuple[str, str]]:
         for task in job.tasks:
             if task in ended:
                 continue
-            state = known.get((number, task), "forgotten by the scheduler")
-            where = f"job {number}{f'_{task}' if job.variable else ''}: {state}"
+            state = known.get((number, task))
+            where = f"job {number}{f'_{task}' if job.variable else ''}: {state or FORGOTTEN}"
             if folder not in active:
                 result[_log(job, task)] = (FAILED, where)
-            elif state != "RUNNING":
+            elif state is None or not engine.runs(state):
                 result[_log(job, task)] = (QUEUED, where)
             else:
                 result[_log(job, task)] = (RUNNING, where)

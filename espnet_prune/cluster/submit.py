@@ -1,12 +1,14 @@
 """Submits a command, waits for its end, says what failed; ``utils/submit.py`` is its program."""
 
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from espnet_prune.cluster import local
 from espnet_prune.cluster.job import new_folder, read_id, read_job, record, statuses, write_id
@@ -20,8 +22,10 @@ from espnet_prune.errors import EnvironmentProblem, EspnetPruneError
 
 ENGINES = {"slurm": Slurm, "sge": GridEngine}
 CANCEL_SECONDS = 200
+CANCEL_PAUSE_SECONDS = 2
 SHOWN_LOG_LINES = 5
 SHOWN_FAILURES = 10
+Answer = TypeVar("Answer")
 
 
 class Interrupted(Exception):
@@ -99,16 +103,28 @@ def unfinished(folders: Sequence[Path]) -> list[Path]:
     Raises:
         EnvironmentProblem: the scheduler gives no answer.
     """
-    asked = [f for f in folders if read_id(f) and len(statuses(f)) < len(read_job(f).tasks)]
+    asked = _not_ended(folders)
     if not asked:
         return []
-    engine = engine_of(asked)
     try:
-        states = engine.states([read_id(folder) or "" for folder in asked])
+        return _active(asked)
     except Unreachable as error:
-        raise EnvironmentProblem(f"the scheduler doesn't answer: {error}") from error
+        raise EnvironmentProblem(
+            f"the scheduler doesn't answer: {error}; give the command again when it does"
+        ) from error
+
+
+def _not_ended(folders: Sequence[Path]) -> list[Path]:
+    """What was submitted and has a task that left no exit status."""
+    return [f for f in folders if read_id(f) and len(statuses(f)) < len(read_job(f).tasks)]
+
+
+def _active(folders: Sequence[Path]) -> list[Path]:
+    """Those with a task that the scheduler has queued or runs. Raises Unreachable."""
+    engine = engine_of(folders)
+    states = engine.states(_numbers(folders))
     alive = {identity for (identity, _), s in states.items() if engine.grace_seconds(s) is None}
-    return [folder for folder in asked if read_id(folder) in alive]
+    return [folder for folder in folders if read_id(folder) in alive]
 
 
 def wait_or_cancel(folders: list[Path]) -> list[Failure]:
@@ -176,23 +192,69 @@ class _Signals:
         os.kill(os.getpid(), self.received)
 
 
-def cancel(folders: Sequence[Path]) -> None:
-    """Cancels submissions, however long the scheduler takes to answer, within limits."""
-    identities = [identity for folder in folders if (identity := read_id(folder))]
-    if not identities:
-        return
-    engine = engine_of(folders)
-    print(f"cancelling {' '.join(identities)}", file=sys.stderr)
+def cancel(folders: Sequence[Path], active_only: bool = False, again: str = "") -> bool:
+    """Cancels submissions, however long the scheduler takes to answer, within limits.
+
+    Args:
+        folders: of the submissions.
+        active_only: whether the scheduler is asked first which of them are queued or run; those
+            of an earlier command may have ended, and their numbers be those of other jobs.
+        again: the command that is named where there was no answer; by default the scheduler's.
+
+    Returns:
+        Whether it was done; otherwise their numbers and that command are printed.
+    """
+    left = [folder for folder in folders if read_id(folder)]
+    if active_only:
+        left = _not_ended(left)
+    if not left:
+        return True
+    engine = engine_of(left)
+    numbers = _numbers(left)
     deadline = time.monotonic() + CANCEL_SECONDS
-    while True:
-        try:
-            engine.cancel(identities)
-            return
-        except Unreachable as error:
-            if time.monotonic() > deadline:
-                print(f"error: not cancelled ({error}): {identities}", file=sys.stderr)
-                return
-            time.sleep(2)
+    try:
+        if active_only:
+            numbers = _patiently(lambda: _numbers(_active(left)), deadline)
+        if numbers:
+            print(f"cancelling {' '.join(numbers)}", file=sys.stderr)
+            _patiently(lambda: engine.cancel(numbers), deadline)
+    except Unreachable as error:
+        again = again or shlex.join([engine.cancel_program, *numbers])
+        print(
+            f"error: not cancelled, as the scheduler doesn't answer ({error}); jobs that may still "
+            f"be queued or running: {' '.join(numbers)}. When it answers again: {again}",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def _numbers(folders: Sequence[Path]) -> list[str]:
+    return [read_id(folder) or "" for folder in folders]
+
+
+def _patiently(ask: Callable[[], Answer], deadline: float) -> Answer:
+    """The answer of a scheduler that may be silent for a while.
+
+    Raises:
+        Unreachable: it still is at the deadline, or Ctrl-C ends this.
+    """
+    silent = False
+    try:
+        while True:
+            try:
+                return ask()
+            except Unreachable as error:
+                left = deadline - time.monotonic()
+                if left < 0:
+                    raise
+                if not silent:
+                    what = f"the scheduler doesn't answer, trying for {left:.0f} s ({error})"
+                    print(what, file=sys.stderr)
+                silent = True
+            time.sleep(CANCEL_PAUSE_SECONDS)
+    except KeyboardInterrupt as error:
+        raise Unreachable("interrupted") from error
 
 
 def report(failures: Sequence[Failure], tasks: int, quiet: bool = False) -> int:

@@ -25,13 +25,22 @@ class Unreachable(Exception):
 
 
 class Engine(Protocol):
-    """What is asked of a scheduler."""
+    """What is asked of a scheduler.
+
+    Attributes:
+        cancel_program: what cancels jobs by their numbers.
+    """
+
+    cancel_program: str
 
     def states(self, identities: list[str]) -> Mapping[tuple[str, int], str]:
         """State by job and task; what it has forgotten is missing. Raises Unreachable."""
 
     def grace_seconds(self, state: str) -> float | None:
         """How long a state may last before it is the end; None for ever."""
+
+    def runs(self, state: str) -> bool:
+        """Whether a task of that state has begun."""
 
     def cancel(self, identities: list[str]) -> None:
         """Cancels the jobs. Raises Unreachable."""

@@ -1,10 +1,12 @@
 """A site's file in Kaldi's line format, and the command line that it makes."""
 
-from pathlib import Path
+import os
+import sys
 
 import pytest
 
 from espnet_prune.cluster.job import Job, record, write_id
+from espnet_prune.cluster.script import HANDED_ON, write_script
 from espnet_prune.cluster.site import read_site
 from espnet_prune.cluster.slurm import sbatch_command
 from espnet_prune.errors import ConfigError
@@ -93,4 +95,27 @@ def test_the_whole_command_line_of_an_array(site, tmp_path):
     command = sbatch_command(job, folder, site, options, site.translate(options))
     assert f"--output={tmp_path}/log/50%%.%a.log" in command
     assert "--array=2-5%2" in command and "--dependency=afterok:17" in command
-    assert Path(command[-1]).read_text().splitlines()[2] == f"cd {tmp_path} || exit 1"
+    assert command[-1] == str(folder / "script.sh")
+
+
+def test_a_job_has_the_recipe_s_variables_whatever_environment_the_site_hands_on(
+    tmp_path, monkeypatch, repository
+):
+    for name in [n for n in os.environ if n in HANDED_ON or n.startswith("ESPNET_PRUNE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("conf_dir", "/a folder/conf")
+    monkeypatch.setenv("nj", "3")
+    monkeypatch.setenv("ESPNET_PRUNE_SAVE_SECONDS", "300")
+    monkeypatch.setenv("ESPNET_PRUNE_TASK", "that of a job that submits another")
+    monkeypatch.setenv("ESPNET_PRUNE_TASK_TOKEN", "likewise")
+    job = Job("slurm", "x.log", ("true",), str(tmp_path))
+    assert write_script(job, tmp_path / "records").read_text().splitlines() == [
+        "#!/bin/bash",
+        "trap '' USR1 USR2",
+        f"cd {tmp_path} || exit 1",
+        f"export PYTHONPATH={repository}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export ESPNET_PRUNE_SAVE_SECONDS=300",
+        "export conf_dir='/a folder/conf'",
+        "export nj=3",
+        f"exec {sys.executable} -m espnet_prune.cluster.task {tmp_path}/records slurm",
+    ]

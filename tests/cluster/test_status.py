@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from espnet_prune.bin import status as program
+from espnet_prune.cluster.job import Job, record, write_id
 from espnet_prune.cluster.status import command_states, describe
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import write_json
@@ -70,6 +71,27 @@ def test_a_real_command_while_it_runs_and_afterwards(experiment, repository):
     assert states(experiment) == {"x.log": "running"}
     process.communicate(b"go\n")
     assert states(experiment) == {"x.log": "FAILED"}
+
+
+QSTAT = """<?xml version='1.0'?>
+<job_info><queue_info>
+<job_list state="running">
+<JB_job_number>5</JB_job_number><state>Rr</state><tasks>1</tasks></job_list>
+</queue_info><job_info>
+<job_list state="pending">
+<JB_job_number>5</JB_job_number><state>hqw</state><tasks>2</tasks></job_list>
+</job_info></job_info>
+"""
+
+
+def test_grid_engine_s_own_letters_say_what_runs(experiment, monkeypatch):
+    folder = experiment / "log/.jobs/x"
+    record(Job("sge", "log/x.JOB.log", ("true",), str(experiment), "JOB", 1, 3), folder)
+    write_id(folder, "5")
+    (experiment / "qstat").write_text(f"#!/bin/sh\ncat <<'EOF'\n{QSTAT}EOF\n")
+    (experiment / "qstat").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{experiment}:{os.environ['PATH']}")
+    assert states(experiment) == {"x.1.log": "running", "x.2.log": "queued", "x.3.log": "queued"}
 
 
 def test_products_are_done_or_so_many_epochs_far(experiment, capsys):

@@ -12,6 +12,8 @@ case ${cmd_backend:-local} in
         if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
         if ((${nodes:-1} > 1)); then gpu+=" --nodes $nodes"; fi
         # A training is asked to stop so long before its time limit; it saves, and goes on until its epoch ends or this is over.
+        # Grid Engine announces the limit by its queue's "notify" before it, 60 s by default, and has to be given less.
+        if [[ $cmd_backend == sge ]]; then stop_seconds=${stop_seconds:-45}; fi
         gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
 esac
 export train_cmd=${train_cmd:-$submit$many} # data, tokens, statistics, cutting, profiling, reports
