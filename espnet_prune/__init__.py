@@ -2,9 +2,10 @@
 
 Four verbs::
 
-    gated = espnet_prune.inject(model, espnet_prune.L0Distill(target=0.5, updates=2000))
+    method = espnet_prune.L0Distill(target=0.5, updates=2000)
+    gated = espnet_prune.inject(model, method)
     ...                                    # train with your own loss + method.loss(gated)
-    small = espnet_prune.cut(gated)
+    small = espnet_prune.cut(gated.eval(), method.masks(gated))
     espnet_prune.save(small, "small"); small = espnet_prune.load("small")
 """
 

@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.espnet.registry import WHISPER
     from espnet_prune.espnet.system import finish_teacher
     from espnet_prune.espnet.teacher_task import TeacherTask
-    from espnet_prune.espnet.training import run_training, token_options
+    from espnet_prune.espnet.training import check_rate, run_training, token_options
 
     checked = check_training_config(TeacherTask, config, str(args.config))
+    check_rate(checked, args.train)
     folders = (args.train, args.valid, args.tokens, args.stats)
     untrained = None
     if checked.get("max_epoch") == 0:  # as it was pretrained

@@ -85,9 +85,15 @@ def read_data(folder: str | Path) -> DataSet:
 
     Raises:
         DataError: as ``read_map``; an utterance that one file has and another lacks; an
-            utterance ID that can't name a file.
+            utterance ID that can't name a file; a file ``segments``.
     """
     folder = Path(folder)
+    if (folder / "segments").exists():
+        raise DataError(
+            f"{folder / 'segments'}: pieces of recordings aren't read; write each utterance into a "
+            "file of its own, as by Kaldi's extract-segments, name those in wav.scp, and remove "
+            "this file"
+        )
     recordings, texts, speakers = (read_map(folder / name) for name in FILES)
     for utterance in recordings:
         if "/" in utterance:

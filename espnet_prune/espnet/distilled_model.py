@@ -53,6 +53,7 @@ class DistilledModel(AbsESPnetModel):
         plan = plan_of(self.student)
         kept = range(blocks) if plan is None else plan.kept_blocks()
         self.blocks = [block for block in kept if block < blocks]  # of the encoder alone
+        self.attending = None if plan is None else plan.attending_blocks()
         self.layerwise = None
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
@@ -148,7 +149,7 @@ class DistilledModel(AbsESPnetModel):
         frames = length_mask(ours.lengths, ours.encoded.shape[1])
         losses = []
         if self.layerwise is not None:
-            eligible = None if self.gated is None else self.gated.open_attention
+            eligible = self.attending if self.gated is None else self.gated.open_attention
             if eligible is not None:
                 eligible = [block for block in eligible if block < len(theirs.hidden)]
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)

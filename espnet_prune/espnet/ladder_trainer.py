@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 class LadderTrainer(GuardedTrainer):
     """Trains a ``DistilledModel`` with gates; without a ladder it is a ``GuardedTrainer``."""
 
+    averages = False  # the masks' last state is cut
+
     @classmethod
     def validate_one_epoch(cls, model, reporter, options, **keywords) -> None:
         """The validation; then the rung that ends with this epoch, if one does."""

@@ -15,6 +15,7 @@ from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
+from espnet_prune.espnet.criterion import check_decoder_for
 from espnet_prune.espnet.distributed import process_rank
 from espnet_prune.espnet.ladder_trainer import LadderTrainer
 from espnet_prune.espnet.trainer import GuardedTrainer
@@ -170,6 +171,7 @@ class FinetuneTask(_DistillTask):
         distillation = conf.build_method().distillation
         student = load(conf.student)
         student.train()
+        check_decoder_for(args, student)
         return DistilledModel(student, load(conf.teacher), distillation)
 
     @classmethod

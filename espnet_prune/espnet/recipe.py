@@ -1,13 +1,14 @@
 """What stages 8 and 10 read: prune.yaml or finetune.yaml, and one system's own keys in it."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_prune.config import check_mapping, load_yaml, merge, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.espnet.options import check_training_config, check_unset
-from espnet_prune.espnet.prune_task import SystemConfig
+from espnet_prune.espnet.prune_task import PruneTask, SystemConfig
 from espnet_prune.methods import MethodConfig
 
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler  # isort: skip  (after its stubs)
@@ -15,9 +16,26 @@ from espnet2.tasks.abs_task import scheduler_classes  # isort: skip
 
 METHOD_KEY = "method"
 UPDATE_KEYS = {"num_iters_per_epoch", "max_epoch", "accum_grad"}
+COUNTS = {"num_iters_per_epoch": 1, "accum_grad": 1, "max_epoch": 0}  # the least of each
+MODEL = ("frontend", "specaug", "normalize", "preencoder", "encoder", "postencoder", "decoder")
+MODEL_KEYS = (*MODEL, "model", "ctc", "joint_net", "adapter")
 NOT_THESE_STAGES = {
     "seed": "each system has its own",
+    "patience": "every system gets the same number of updates",
     "grad_clip": f"{METHOD_KEY}: clip: has a norm for weights, gates and multipliers each",
+    "grad_clip_type": f"{METHOD_KEY}: clip: has norms alone",
+    "exclude_weight_decay": "gates don't decay, all weights do as optim_conf says",
+    "exclude_weight_decay_conf": "gates don't decay, all weights do as optim_conf says",
+    **dict.fromkeys(
+        (*MODEL_KEYS, *(f"{key}_conf" for key in MODEL_KEYS), "init", "input_size", "use_adapter"),
+        "the model is the teacher's, with what its own configuration says",
+    ),
+}
+
+OF_GATES = {
+    "lr": f"{METHOD_KEY}: gate_learning_rate, controller and pinching have the rates of gates",
+    "weight_decay": "neither gates nor multipliers decay",
+    "maximize": "multipliers alone ascend",
 }
 
 
@@ -67,25 +85,46 @@ def read_recipe(path: Path, task: type) -> Recipe:
     method = config.pop(METHOD_KEY, None) or {}  # None where all its keys are commented out
     check_mapping(f"{path}: {METHOD_KEY}", method)
     check_unset(config.keys(), NOT_THESE_STAGES, str(path))
+    _check_gates_optimizer(config, str(path))
+    for key, least in COUNTS.items():
+        value = config.get(key, least)
+        if type(value) is not int or value < least:
+            raise ConfigError(
+                f"{path}: {key}: {value!r}; expected a whole number of at least {least}"
+            )
     return Recipe(path, check_training_config(task, config, str(path)), method)
 
 
 def for_system(recipe: Recipe, system: SystemConfig, task: type) -> Recipe:
-    """The recipe with the system's own training keys in it.
+    """The recipe with the system's own training keys in it, but for those of stage 8 alone.
 
     Raises:
         ConfigError: an unknown key, a wrong type, or a key that would change the number of
             updates, which is the same for all systems.
     """
     where = f"{recipe.path} with the system's training keys"
+    read, of_pruning = _options(task), _options(PruneTask)
     for key in UPDATE_KEYS & set(system.training):
         raise ConfigError(
             f"training: {key}: every system gets the same number of updates; set it in "
             f"{recipe.path} for all of them"
         )
     check_unset(system.training.keys(), NOT_THESE_STAGES, "training")
-    training = check_training_config(task, merge(recipe.training, system.training), where)
+    _check_gates_optimizer(system.training, "training")
+    own = {key: v for key, v in system.training.items() if key in read or key not in of_pruning}
+    training = check_training_config(task, merge(recipe.training, own), where)
     return replace(recipe, training=training)
+
+
+def _check_gates_optimizer(config: Mapping, where: str) -> None:
+    """ConfigError for options of ``optim2`` that each of its groups sets for itself."""
+    own = config.get("optim2_conf")
+    if isinstance(own, Mapping):
+        check_unset(own.keys(), OF_GATES, f"{where}: optim2_conf")
+
+
+def _options(task: type) -> set[str]:
+    return {action.dest for action in task.get_parser()._actions}
 
 
 def method_config(recipe: Recipe, system: SystemConfig) -> MethodConfig:

@@ -1,6 +1,7 @@
 """Stages 8 to 10 of one system: prune, cut, finetune."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 
 from espnet_prune.budget import Budget, even_rungs
 from espnet_prune.config import to_dataclass
-from espnet_prune.errors import ModelError, TargetMissedError
+from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.calibration import choose_masks, read_masks
 from espnet_prune.espnet.distributed import is_first
@@ -91,6 +92,11 @@ def prune(
         conf = replace(conf, ladder_updates=tuple(rung.updates for rung in rungs[:-1]))
     method = conf.build_method()
     if method.learns_masks:
+        if not conf.updates:
+            raise ConfigError(
+                f"{recipe.path}: max_epoch: 0: {system.method} learns its masks, which takes at "
+                "least one epoch"
+            )
         extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
@@ -130,7 +136,10 @@ def _record_pruning(out: Path, conf: PruneConf, saved_updates: int) -> None:
         method=system.method,
         seed=system.seed,
         target=system.target,
-        prune_conf=_plain(asdict(conf)),
+        prune_conf={
+            **_plain(asdict(conf)),
+            "teacher": os.path.relpath(conf.teacher, out.resolve()),
+        },
         train_seconds={"prune": seconds_of(out / "prune")},
         updates={"prune": updates_of(out / "prune")},
         saved_updates=saved_updates,
@@ -153,6 +162,7 @@ def cut_system(out: Path) -> float:
     """
     record = read_record(out)
     conf = to_dataclass(PruneConf, record["prune_conf"], str(out / "system.json"))
+    conf = replace(conf, teacher=str((out.resolve() / conf.teacher).resolve()))
     method = conf.build_method()
     gated = _trained(conf, out) if method.learns_masks else inject(load(conf.teacher), method)
     expected = float(gated.expected_sparsity().detach())

@@ -138,7 +138,8 @@ def best_average(training: Path, config: Mapping) -> Path:
     Raises:
         DataError: the training didn't leave them.
     """
-    phase, key, _ = (config.get("best_model_criterion") or [["valid", "acc", "max"]])[0]
+    by_default = [["valid", "acc" if config.get("decoder") else "loss", None]]
+    phase, key, _ = (config.get("best_model_criterion") or by_default)[0]
     latest = training / f"{phase}.{key}.ave.pth"  # leads to ave_Nbest.pth, of the last run's N
     if not latest.exists():
         raise DataError(

@@ -5,9 +5,11 @@ import argparse
 from torch import nn
 
 from espnet_prune.espnet import registry  # noqa: F401  (stubs first; spawned processes too)
+from espnet_prune.espnet.criterion import check_decoder_for
 from espnet_prune.espnet.trainer import GuardedTrainer
 from espnet_prune.espnet.whisper import join
 from espnet_prune.espnet.whisper_text import OwnText
+from espnet_prune.surgery import sites_of
 
 from espnet2.tasks.asr import ASRTask  # isort: skip  (after the registry's stubs)
 
@@ -19,5 +21,13 @@ class TeacherTask(OwnText, ASRTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
-        """ESPnet's model; Whisper's parts know of each other."""
-        return join(super().build_model(args))
+        """ESPnet's model; Whisper's parts know of each other.
+
+        Raises:
+            ModelError: no stage after its training could prune it.
+            ConfigError: the best epochs are to be chosen by a decoder's number, but it has none.
+        """
+        model = join(super().build_model(args))
+        sites_of(model)
+        check_decoder_for(args, model)
+        return model

@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from espnet2.train.trainer import Trainer
 from tqdm import tqdm
 
 from espnet_prune.errors import ModelError, TrainingError
+from espnet_prune.espnet.criterion import check_criterion
 from espnet_prune.espnet.distributed import is_first, mean_over_processes, wait_for_all
 from espnet_prune.espnet.precision import one_scale
 from espnet_prune.espnet.training import CHECKPOINT, WITHIN
@@ -44,7 +46,13 @@ LOOK_SECONDS = 5.0  # between two looks, within an epoch, for a request to stop
 
 
 class GuardedTrainer(Trainer):
-    """Trains as ESPnet does and keeps the promises above."""
+    """Trains as ESPnet does and keeps the promises above.
+
+    Attributes:
+        averages: whether what comes of the training are the weights of its best epochs.
+    """
+
+    averages: ClassVar[bool] = True
 
     @classmethod
     def run(cls, model, trainer_options, **keywords) -> None:
@@ -110,6 +118,8 @@ class GuardedTrainer(Trainer):
     def validate_one_epoch(cls, reporter, options, **keywords) -> None:
         """The validation; then the epoch's line and its seconds."""
         super().validate_one_epoch(reporter=reporter, options=options, **keywords)
+        if cls.averages:
+            check_criterion(options, reporter.stats)
         if not is_first():
             return
         folder = Path(options.output_dir)

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.data.audio_io import ARCHIVE_ENTRY
+from espnet_prune.data.audio_io import ARCHIVE_ENTRY, audio_info
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
 from espnet_prune.espnet import archives, distributed, precision
+from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.hf.identity import MODEL_FILES, contents_digest
 from espnet_prune.io_atomic import read_json, write_text
+from espnet_prune.job_control import only_writer
 from espnet_prune.stage import BEGUN, check_same, mark_begun, with_later
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,23 @@ def data_options(train: Path, valid: Path) -> dict:
     return options
 
 
+def check_rate(config: Mapping, folder: Path) -> None:
+    """DataError where a dump folder is of another sampling rate than the front-end reads.
+
+    Args:
+        config: the teacher's configuration.
+        folder: a dump folder, whose first recording is looked at: they have one rate.
+    """
+    utterance, entry = next(iter(read_map(folder / "wav.scp").items()))
+    place = f"{folder / 'wav.scp'}: {utterance}"
+    expected, rate = sample_rate_of(config), audio_info(entry, place)[1]
+    if rate != expected:
+        raise DataError(
+            f"{place} is sampled at {rate} Hz, but the front-end reads {expected} Hz; set "
+            f"frontend_conf: fs: {rate}, and n_fft, win_length and hop_length to suit it"
+        )
+
+
 def shape_options(stats: Path) -> dict:
     """ESPnet's options for the shapes that stage 5 found."""
     options = {}
@@ -85,6 +104,7 @@ def collect_stats(
         out: gets ``train`` and ``valid``.
         ngpu: 0 for the CPU.
     """
+    check_rate(config, train)
     values = {**config, **token_options(tokens), **data_options(train, valid)}
     values.update(collect_stats=True, normalize=None, specaug=None, batch_size=32)
     for name, folder in (("train", train), ("valid", valid)):
@@ -173,6 +193,7 @@ def _run(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         resolved = Path(folder) / RESOLVED
         if distributed.is_first():
+            stack.enter_context(only_writer(out))
             mark_begun(out, made_by)
             resolved = out / RESOLVED
             stack.enter_context(_log_to(out / LOG))

@@ -143,6 +143,12 @@ class Method(ABC):
         self.updates = updates
         if self.needs_units and not set(self.site_kinds) & set(UNIT_KINDS):
             raise ConfigError(self._no_units())
+        if self.config.budget.align > 1 and not set(self.site_kinds) & set(ALIGNED_KINDS):
+            raise ConfigError(
+                f"budget: align: {self.config.budget.align}: none of the sites of "
+                f"{type(self).__name__}, {list(self.site_kinds)}, has a width to align; add one of "
+                f"{ALIGNED_KINDS} to `sites`, or leave align at 1 for it"
+            )
         self.check()
 
     def _no_units(self) -> str:

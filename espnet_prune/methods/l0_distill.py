@@ -40,7 +40,7 @@ class L0Distill(LearningMethod):
         method = L0Distill(target=0.5, updates=2000)
         gated = espnet_prune.inject(model, method)
         loss = task_loss + method.loss(gated)  # and gated.after_update() after each step
-        small = espnet_prune.cut(gated)
+        small = espnet_prune.cut(gated.eval(), method.masks(gated))
     """
 
     emits_ladder: ClassVar[bool] = True

@@ -59,6 +59,13 @@ PINCHING_CONTROLLERS = ("band", "lagrangian")
 
 
 @dataclass(frozen=True)
+class PinchingControllerConfig(ControllerConfig):
+    """The same options, with the authors' band where no kind is named."""
+
+    kind: str = "band"
+
+
+@dataclass(frozen=True)
 class PinchingConfig:
     """Options of the self-pinching methods alone (Xu et al. 2025).
 
@@ -76,7 +83,7 @@ class PinchingConfig:
     """
 
     gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
-    controller: ControllerConfig = field(default_factory=lambda: ControllerConfig(kind="band"))
+    controller: PinchingControllerConfig = field(default_factory=PinchingControllerConfig)
     learning_rate: float = 2e-4
     momentum: float = 0.9
     distill: bool = False

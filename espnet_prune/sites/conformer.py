@@ -196,10 +196,11 @@ def _check_parts(encoder: nn.Module) -> None:
         parts = {"self_attn": "RelPositionMultiHeadedAttention", "conv_module": "ConvolutionModule"}
         parts["feed_forward"] = "PositionwiseFeedForward"
         for attribute, expected in parts.items():
-            found = type(getattr(layer, attribute)).__name__
+            found = type(getattr(layer, attribute, None)).__name__
             if found != expected:
                 raise ModelError(
-                    f"block {index}: {attribute} is {found}, expected {expected}; use "
+                    f"{type(layer).__name__} {index}: {attribute} is {found}, expected {expected}; "
+                    "use `encoder: conformer`, "
                     "`rel_pos_type: latest`, `use_cnn_module: true`, "
                     "`positionwise_layer_type: linear`; a model that is already cut can't be gated"
                 )

@@ -1,6 +1,7 @@
 """cut: really smaller tensors, with the outputs of the masked model."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.gates import FixedGate, Gate
 from espnet_prune.sites import (
     DECODER,
     WEIGHT,
@@ -21,6 +23,7 @@ from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
+logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -29,12 +32,20 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
 
     Args:
         gated: the gated model.
-        masks: resolved hard masks (units,) of every site; by default those of its gates.
+        masks: resolved hard masks (units,) of every site, such as ``method.masks(gated)``, which
+            are at the method's target; by default those of its gates, rounded site by site.
 
     Returns:
         The small model, of the wrapped model's class, its plan attached; where single weights are
         gated, one of the same shape with zeros, marked as sparse.
+
+    Logs a warning where no masks are given and its gates, which learn none, were given none.
     """
+    if masks is None and all(_holds_none(gate) for gate in gated.gates.values()):
+        logger.warning(
+            "cut: nothing is cut, since this method's gates learn no masks; give those that it "
+            "chooses: cut(gated, method.masks(gated))"
+        )
     twin = twin_of(gated)
     masks = twin.hard_masks() if masks is None else masks
     model = twin.release()
@@ -46,6 +57,10 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     if not zeroed:
         setattr(model, PLAN_ATTRIBUTE, Plan.from_masks(twin.site_map, masks))
     return model
+
+
+def _holds_none(gate: Gate) -> bool:
+    return isinstance(gate, FixedGate) and bool(gate.mask.eq(1).all())
 
 
 def twin_of(module: M) -> M:

@@ -88,6 +88,18 @@ class Plan:
         gone = {s.block for s in self.sites.values() if s.kind == "block" and not s.kept}
         return sorted({s.block for s in self.sites.values()} - gone - {None})
 
+    def attending_blocks(self) -> list[int] | None:
+        """Original indices of the blocks that still attend; None where no branch can close."""
+        branches = {n: s for n, s in self.sites.items() if n.endswith(".attention")}
+        if not branches:
+            return None
+        blocks = {name: self.sites.get(name.rpartition(".")[0]) for name in branches}
+        return [
+            site.block
+            for name, site in branches.items()
+            if site.kept and (blocks[name] is None or blocks[name].kept)
+        ]
+
 
 def _read_site(entry: object, where: str) -> SitePlan:
     try:

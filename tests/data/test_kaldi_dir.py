@@ -131,6 +131,12 @@ def test_text_that_is_not_utf8_is_named(data):
         read_data(data)
 
 
+def test_segments_are_refused_by_name(data):
+    (data / "segments").write_text("u1 recording 0.0 1.5\n")
+    with pytest.raises(DataError, match="segments: pieces of recordings.*file of its own"):
+        read_data(data)
+
+
 def test_slash_in_an_utterance_id_is_refused(tmp_path):
     write_data(tmp_path, DataSet({"../a": "a.wav"}, {"../a": "A"}, {"../a": "a"}))
     with pytest.raises(DataError, match=r"utterance ID '\.\./a' has a '/'"):

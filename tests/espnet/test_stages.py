@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,15 @@ from espnet_prune.budget import Budget, resolve
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, SystemConfig
+from espnet_prune.espnet.criterion import check_decoder_for
+from espnet_prune.espnet.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.espnet.recipe import (
     continued_schedule,
     finetuning_epochs,
     for_system,
     read_recipe,
 )
-from espnet_prune.espnet.stages import cut_system
+from espnet_prune.espnet.stages import Folders, cut_system, prune
 from espnet_prune.espnet.system import best_average, update_record, write_model
 from espnet_prune.methods import MethodConfig
 from espnet_prune.sites import UNIT_KINDS, conformer_sites
@@ -59,6 +60,72 @@ def test_the_number_of_updates_is_the_same_for_all(recipe, key):
         adapted(recipe, **{key: 5})
 
 
+@pytest.mark.parametrize(
+    "training, named",
+    [
+        ({"patience": 2}, "patience: it isn't read here, every system gets the same number"),
+        ({"model_conf": {"ctc_weight": 0.9}}, "model_conf: it isn't read here, .* the teacher's"),
+        ({"specaug_conf": {"num_freq_mask": 1}}, "specaug_conf: it isn't read here"),
+        ({"exclude_weight_decay": True}, "exclude_weight_decay: it isn't read here"),
+        ({"optim2_conf": {"lr": 0.1}}, "optim2_conf: lr: it isn't read here, .*gate_learning_rate"),
+    ],
+)
+def test_what_these_stages_do_not_read_is_refused(recipe, tmp_path, training, named):
+    with pytest.raises(ConfigError, match=named):
+        adapted(recipe, **training)
+    path = tmp_path / "prune.yaml"
+    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **training}))
+    with pytest.raises(ConfigError, match=named):
+        read_recipe(path, PruneTask)
+
+
+def test_keys_of_the_gates_optimiser_are_for_stage_8_alone(recipe):
+    own = {"optim2": "adamw", "optim2_conf": {"eps": 1e-7}, "optim_conf": {"lr": 0.01}}
+    assert "optim2" not in adapted(recipe, **own).training
+    assert adapted(recipe, **own) == adapted(recipe, optim_conf={"lr": 0.01})
+    of_pruning = for_system(recipe, SystemConfig("l0", training=own), PruneTask).training
+    assert of_pruning["optim2"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_iters_per_epoch": 10.5}, {"max_epoch": None}, {"max_epoch": -3}, {"accum_grad": 0}],
+)
+def test_updates_are_counted_by_whole_numbers(tmp_path, change):
+    path = tmp_path / "prune.yaml"
+    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **change}))
+    with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*expected a whole number of at"):
+        read_recipe(path, PruneTask)
+
+
+def test_masks_are_not_learned_in_no_epoch(recipe, tmp_path):
+    none = replace(recipe, training={**recipe.training, "max_epoch": 0})
+    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
+    system = SystemConfig("l0_distill")
+    with pytest.raises(ConfigError, match="max_epoch: 0: l0_distill learns its masks"):
+        prune(none, system, tmp_path / "teacher", folders, tmp_path / "system", ngpu=0)
+
+
+def test_a_model_without_a_decoder_is_not_chosen_by_one(cut_by_scores):
+    ctc_alone = cut_by_scores("head")
+    by = Namespace(best_model_criterion=[("valid", "acc", "max")])
+    with pytest.raises(ConfigError, match=r"best_model_criterion: \[valid, acc, max\]: .*no att"):
+        check_decoder_for(by, ctc_alone)
+    check_decoder_for(Namespace(best_model_criterion=[("valid", "loss", "min")]), ctc_alone)
+
+
+def test_an_experiment_that_was_moved_between_the_stages_is_cut(recipe, cut_by_scores, tmp_path):
+    cut_by_scores("head")
+    exp, moved = tmp_path / "exp", tmp_path / "moved"
+    (exp / "teacher").mkdir(parents=True)
+    (tmp_path / "teacher").rename(exp / "teacher/model")
+    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
+    prune(recipe, SystemConfig("magnitude"), exp / "teacher", folders, exp / "system", ngpu=0)
+    exp.rename(moved)
+    cut_system(moved / "system")
+    assert (moved / "system/cut/model.safetensors").is_file()
+
+
 def test_an_unknown_key_is_named_with_its_nearest(recipe):
     with pytest.raises(ConfigError, match="'optim_con'.*optim_conf"):
         adapted(recipe, optim_con={"lr": 0.01})
@@ -75,7 +142,12 @@ def test_the_average_of_the_last_run_counts(tmp_path):
 def test_an_unfinished_training_has_no_average(tmp_path):
     (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_1best.pth")
     with pytest.raises(DataError, match=r"valid\.acc\.ave\.pth.*the same command again"):
-        best_average(tmp_path, {})
+        best_average(tmp_path, {"decoder": "transformer"})
+
+
+def test_without_a_decoder_the_loss_chooses_by_default(tmp_path):
+    (tmp_path / "valid.loss.ave.pth").touch()
+    assert best_average(tmp_path, {"decoder": None}).name == "valid.loss.ave.pth"
 
 
 @pytest.mark.parametrize("saved, epochs", [(0, 2), (6, 4), (-3, 1), (-6, 0)])

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import mini_recipe
 import pytest
 import yaml
 
-from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
+from espnet_prune import job_control
+from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, TrainingError
 from espnet_prune.espnet import precision
 from espnet_prune.espnet.training import averaged, run_training
 
@@ -168,3 +171,17 @@ def test_bpe_tokens_bring_their_model(folder):
     path = folder / "data/tokens/tokens.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model": "bpe.model"}))
     assert train(folder)["bpemodel"] == str((folder / "data/tokens/bpe.model").resolve())
+
+
+def test_a_folder_is_trained_by_one_process_at_a_time(folder, monkeypatch):
+    train(folder)
+    monkeypatch.setattr(job_control, "LOCK_SECONDS", 0.0)
+    lock = folder / "exp/l0/prune" / job_control.LOCK
+    code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); "
+    code += "print(flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], **pipes) as holder:
+        holder.stdout.readline()
+        with pytest.raises(TrainingError, match="exp/l0/prune"):
+            train(folder)
+    train(folder)

@@ -194,6 +194,25 @@ def test_wrong_options_are_named(options, named):
         to_dataclass(MethodConfig, options, "prune.yaml: method")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("self_pinching_weights", {}), ("l0_distill", {"sites": ["head", "branch"]})],
+)
+def test_widths_to_align_that_are_not_there_are_named_before_the_training(name, options):
+    config = to_dataclass(MethodConfig, {**options, "budget": {"align": 8}}, "test")
+    with pytest.raises(ConfigError, match="budget: align: 8: none of the sites .*leave align at 1"):
+        make_method(name, config=config)
+
+
+def test_a_cut_without_masks_says_so_where_the_gates_learn_none(caplog):
+    method = make_method("magnitude", target=0.5)
+    gated = inject(encoder(), method).eval()
+    cut(gated, method.masks(gated))
+    assert not caplog.text
+    cut(gated)
+    assert "cut: nothing is cut" in caplog.text and "method.masks(gated)" in caplog.text
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, 2.0])
 def test_target_out_of_range(target):
     with pytest.raises(ConfigError, match="target"):

@@ -240,6 +240,11 @@ def test_wrong_options_are_named(options, named):
         method_of(**options)
 
 
+def test_the_band_is_the_controller_where_no_kind_is_named():
+    assert method_of(controller={"band_width": 0.1}).options.controller.kind == "band"
+    assert method_of(controller={"learning_rate": 0.1}).options.controller.kind == "band"
+
+
 @pytest.mark.parametrize("sites", [["branch"], ["block", "branch"]])
 def test_sites_without_units_are_refused_with_the_remedy(sites):
     with pytest.raises(ConfigError, match="sites.*branch.*none has units.*add.*'head'"):

@@ -5,7 +5,7 @@ import torch
 from models import AllSites, encoder, features
 
 from espnet_prune.methods import make_method
-from espnet_prune.surgery import cut, inject, load, save
+from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import count_zeroed, sparse_names
 
 MATRICES = 2 * (5 + 2 + 2)
@@ -30,3 +30,13 @@ def test_zeroed_weights_that_are_left_are_stored_sparse_after_a_cut_of_units(gon
     assert len(sparse_names(small)) == len(sparse_names(loaded)) == left
     assert 0 < count_zeroed(small) == count_zeroed(loaded)
     assert len(sparse_names(zeroed)) == MATRICES
+
+
+def test_a_plan_tells_the_blocks_that_still_attend():
+    gated = inject(encoder(), AllSites(learned=False)).eval()
+    for name in gated.gate_names():
+        gate = gated.gate(name)
+        gate.set(torch.zeros(gate.units) if name == "block.0.attention" else torch.ones(gate.units))
+    assert plan_of(cut(gated)).attending_blocks() == [1]
+    heads_alone = inject(encoder(), AllSites(("head",), learned=False)).eval()
+    assert plan_of(cut(heads_alone, heads_alone.hard_masks())).attending_blocks() == [0, 1]
