@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = profile(args.system, args.teacher, args.data, config)
     write_json(target, {**result, "made_from": wanted})
     rtf, speedup = result["rtf"], result["speedup"]
+    greedy = f", greedy {rtf['ctc_greedy']:.4f}" if "ctc_greedy" in rtf else ""
     joint = f", joint {rtf['joint']:.3f}" if "joint" in rtf else ""
     print(
         f"{args.system.resolve().name}: encoder {speedup['encoder']:.2f} times as fast as dense "
         f"({speedup['predicted']:.2f} by its MACs alone); real-time factors: "
-        f"encoder {rtf['encoder']:.4f}, greedy {rtf['ctc_greedy']:.4f}{joint} "
+        f"encoder {rtf['encoder']:.4f}{greedy}{joint} "
         f"({rtf['threads']} thread, batch 1)"
     )
     return 0

@@ -1,6 +1,7 @@
 """Recordings to text, by a saved or an exported model: files, folders, or a list on stdin."""
 
 import argparse
+import contextlib
 import io
 import logging
 import sys
@@ -211,18 +212,34 @@ def _listed() -> Iterator[Path | DataError]:
             yield error
 
 
+@contextlib.contextmanager
+def _looked_up(path: Path) -> Iterator[None]:
+    """Turns an error of the file system into one about the path that it is of."""
+    try:
+        yield
+    except OSError as error:  # too long a name, or a folder that mayn't be searched
+        raise DataError(
+            f"{error.filename or path}: it can't be looked up ({error.strerror}); correct the path "
+            "or its permissions, or leave it out"
+        ) from error
+
+
 def _found(name: str) -> list[Path]:
     path = Path(name)
-    if not path.exists():
+    with _looked_up(path):
+        there = path.exists()
+    if not there:
         raise DataError(f"{path}: there is no such file or folder")
     return _recordings(path)
 
 
 def _recordings(path: Path) -> list[Path]:
     """Those of a folder, sorted; what is no folder itself."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    with _looked_up(path):
+        if not path.is_dir():
+            return [path]
+        every = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in every if not p.is_dir())
     if not found:
         raise DataError(f"{path}: no recording in it ({', '.join(SUFFIXES)})")
     return found

@@ -2,6 +2,10 @@
 
 A recording in ``wav.scp`` is a path to anything that libsndfile reads (WAV, FLAC, Ogg Opus, NIST
 SPHERE), or ``archive.ark:offset``. Pipes are refused: they run commands out of a data file.
+
+A WAV or FLAC that ends early is refused, and, once it is decoded, an MP3 whose Xing or Info header
+tells its size. An MP3 without one, and files of other formats, are read up to where they end:
+libsndfile doesn't tell.
 """
 
 import io
@@ -14,13 +18,16 @@ import numpy
 import soundfile
 import soxr
 
+from espnet_prune.data.mp3_header import told_bytes
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import atomic_path
 
 ARCHIVE_ENTRY = re.compile(r"^.+\.ark:\d+$")
 STREAMED_BYTES = 0x7FFFF000  # programs that write WAV into a pipe leave such a size, or 0
-FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+INTEGER_SUBTYPES = ("PCM_", "ALAC_")  # how they begin
 FULL_SCALE = 32768  # of 16-bit samples: 1.0 in floating point
+OGG_FULL_SCALE = 32767  # libsndfile's own where it makes integers of what Vorbis and Opus decode
+OGG_SUBTYPES = ("VORBIS", "OPUS")
 
 
 def _omniio():
@@ -45,8 +52,15 @@ def check_entry(entry: str, where: str) -> None:
             "once (format_audio reads anything that libsndfile does) and give its path"
         )
     path = entry_path(entry)
-    if not Path(path).is_file():
-        place = f"{where}: " if where else ""
+    place = f"{where}: " if where else ""
+    try:
+        found = Path(path).is_file()
+    except OSError as error:  # too long a name, or a folder that mayn't be searched
+        raise DataError(
+            f"{place}'{path}' can't be looked up ({error.strerror}); correct the path or its "
+            "permissions, or leave it out"
+        ) from error
+    if not found:
         raise DataError(f"{place}there is no file '{path}'; correct the path or leave it out")
 
 
@@ -74,7 +88,7 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
     if sample_rate is not None and rate != sample_rate:
         raise DataError(
             f"{_named(entry, where)} is sampled at {rate} Hz, {sample_rate} Hz was expected; "
-            "resample it, or give the right --sample_rate"
+            "resample it to that rate, or leave it out"
         )
     return samples, rate
 
@@ -158,15 +172,21 @@ def _unreadable(entry: str, where: str, error: Exception) -> DataError:
 
 
 def _read_file(path: str) -> tuple[int, numpy.ndarray]:
-    """Reads a file; floating-point samples are scaled, which libsndfile would cut to zeros."""
+    """Reads a file; what isn't stored as integers is scaled and clipped here.
+
+    libsndfile would cut floating-point samples to zeros, and turn the sign of what Vorbis and Opus
+    decode above full scale. Within it these stay bit for bit as libsndfile has them.
+    """
     # Opened here, since soundfile fails on a name that is not UTF-8.
     with open(path, "rb") as opened, soundfile.SoundFile(opened) as file:
-        if file.subtype not in FLOAT_SUBTYPES:
+        if file.subtype.startswith(INTEGER_SUBTYPES):
             return file.samplerate, file.read(dtype="int16")
+        scale = OGG_FULL_SCALE if file.subtype in OGG_SUBTYPES else FULL_SCALE
         samples = file.read(dtype="float32")
+        _check_decoded(Path(path), len(samples), file.frames)
         if not numpy.isfinite(samples).all():
             raise ValueError("a sample is not a finite number")
-        scaled = numpy.round(samples * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+        scaled = numpy.round(samples * scale).clip(-FULL_SCALE, FULL_SCALE - 1)
         return file.samplerate, scaled.astype(numpy.int16)
 
 
@@ -190,6 +210,21 @@ def _check_whole(path: Path) -> None:
     size = path.stat().st_size
     if size < expected < STREAMED_BYTES:
         raise ValueError(f"it has {size} bytes, {expected} by its header")
+
+
+def _check_decoded(path: Path, samples: int, frames: int) -> None:
+    """ValueError for an MP3 that ends early; both its bytes and samples are fewer than told.
+
+    Its number of samples alone may be a guess by its bit rate, its number of bytes with or without
+    the tags that programs add.
+    """
+    if samples >= frames:
+        return
+    told, size = told_bytes(path), path.stat().st_size
+    if told is not None and size < told:
+        raise ValueError(
+            f"it has {size} bytes and {samples} samples, {told} and {frames} by its header"
+        )
 
 
 def read_headerless(path: Path) -> numpy.ndarray:

@@ -62,7 +62,7 @@ def parallel_map(
     Args:
         function: a function of a module, so that processes can find it.
         items: what it is applied to.
-        jobs: number of processes; 1 runs in this one.
+        jobs: number of processes, no more than there are items; 1 runs in this one.
         title: of the progress bar.
         fresh_processes: start them anew instead of copying this one, as torch's threads need.
     """
@@ -70,7 +70,8 @@ def parallel_map(
     def follow(results: Iterable[R]) -> list[R]:
         return list(tqdm(results, title, len(items), disable=not sys.stderr.isatty()))
 
-    if jobs <= 1 or len(items) < 2 * jobs:
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
         return follow(map(function, items))
     context = get_context("spawn" if fresh_processes else None)
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:

@@ -1,7 +1,10 @@
 """Resuming a stage that makes many files: those already there are kept if the same data made them.
 
-A stage's configuration names its inputs by content, so that data that changed under the same
-name is noticed, never half reused.
+A stage's configuration names its inputs by a fingerprint: of data directories the content of the
+Kaldi files, so also the paths of the recordings, and of each file of recordings its size alone, as
+reading them all would take as long as many a stage. So data that changed under the same name is
+noticed, never half reused, with one exception: audio replaced in place by other audio of exactly
+as many bytes isn't noticed. After such a change remove what was made of it.
 """
 
 import hashlib
@@ -44,13 +47,18 @@ def _existing(targets: Iterable[Path]) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A short hash of a data directory's files and of its recordings' sizes."""
+    """A short hash of a data directory's Kaldi files and of its recordings' sizes in bytes.
+
+    Another utterance, text, speaker, path, or file of another size changes it; samples of a file,
+    or of an archive, that keeps its path and size don't, nor do the order of lines and dates.
+    """
     digest = hashlib.sha256()
     for name in FILES:
         digest.update(file_fingerprint(folder / name).encode())
     for entry in read_map(folder / "wav.scp").values():
-        path = Path(entry_path(entry))
-        digest.update(str(path.stat().st_size if path.is_file() else None).encode())
+        path = entry_path(entry)
+        size = os.path.getsize(path) if os.path.isfile(path) else None  # that raises nothing
+        digest.update(str(size).encode())
     return digest.hexdigest()[:12]
 
 

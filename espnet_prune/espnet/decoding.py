@@ -177,7 +177,7 @@ class Recogniser:
         return (results[0][0] or "") if results else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
-        return self.collapsed(self._ctc(speech).argmax(dim=1))
+        return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))
 
     def collapsed(self, best) -> str:
         """Text of each frame's best token, int (T,)."""
@@ -190,7 +190,7 @@ class Recogniser:
         from espnet_prune.espnet.prefix_search import prefix_search
 
         ids, _ = prefix_search(
-            self._ctc(speech),
+            ctc_log_probs(self.model, speech),
             self.model.blank_id,
             self.config.beam_size,
             never=(self.model.eos,),
@@ -199,15 +199,6 @@ class Recogniser:
             minlenratio=self.config.minlenratio,
         )
         return self._text(ids)
-
-    def _ctc(self, speech: numpy.ndarray):
-        """Log-probabilities of CTC, (T, V)."""
-        import torch
-
-        with torch.no_grad():
-            lengths = torch.tensor([len(speech)])
-            encoded, _ = self.model.encode(torch.from_numpy(speech)[None], lengths)
-            return self.model.ctc.log_softmax(encoded)[0]
 
     def _text(self, ids: list[int]) -> str:
         tokens = self.search.converter.ids2tokens(ids)
@@ -226,6 +217,18 @@ class Transcriber(Protocol):
 def rate_of(recogniser: Transcriber) -> int:
     """Rate in Hz of the samples that ``transcribe`` takes."""
     return sample_rate_of(recogniser.model.espnet_prune_config)
+
+
+def ctc_log_probs(model: Any, speech: numpy.ndarray):
+    """Log-probabilities (T, V) of an ESPnetASRModel's CTC, of samples (samples,) within -1 to 1."""
+    import torch
+
+    with torch.no_grad():
+        lengths = torch.tensor([len(speech)])
+        encoded, _ = model.encode(torch.from_numpy(speech)[None], lengths)
+        # of a model with intermediate CTC: the last layer's, and those that it was trained on
+        encoded = encoded[0] if isinstance(encoded, tuple) else encoded
+        return model.ctc.log_softmax(encoded)[0]
 
 
 def least_samples(model: Any) -> int:

@@ -75,5 +75,5 @@ def exported(model: Path, int8: bool) -> Iterator[Path]:
 
 @functools.lru_cache(maxsize=1)
 def onnx_recogniser(folder: Path, segment_seconds: float) -> OnnxRecogniser:
-    """What decodes with such a folder, loaded once a process."""
-    return OnnxRecogniser(folder, segment_seconds)
+    """What decodes with such a folder, loaded once a process, on one thread as torch does."""
+    return OnnxRecogniser(folder, segment_seconds, threads=1)

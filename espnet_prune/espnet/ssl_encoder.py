@@ -59,7 +59,7 @@ class SslEncoder(AbsEncoder):
                 "frontend: null and input_size: 1"
             )
         if isinstance(model, Mapping):
-            self.model = build.from_config(class_name, {**model, **(options or {})})
+            self.model = build.from_config(class_name, model, options=options)
         else:
             self.model = build.load_pretrained(model, class_name, offline, options)
         self.class_name = class_name

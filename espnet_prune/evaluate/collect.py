@@ -1,14 +1,15 @@
 """Everything that the stages left in an experiment, gathered into one report.
 
 ``report.json``: ``{"schema": 1, "corpus", "experiment", "systems": [{"name", "method", "seed",
-"target", "options", "ladder", "shared", "params", "weights_bytes", "sparsity", "macs_per_second",
-"rtf", "speedup", "machine", "wer": {"<set>/<mode>": ...}, "train_seconds", ...}]}``; a set is
-scored once a decoding mode, hence the key; ``shared`` names the system whose run of stage 8 gave
-this one too, and the part of ``train_seconds`` and ``updates`` that both have. What a stage has not
-made yet is null, never invented.
+"target", "options", "training", "ladder", "shared", "params", "weights_bytes", "sparsity",
+"macs_per_second", "rtf", "speedup", "machine", "wer": {"<set>/<mode>": ...}, "train_seconds",
+...}]}``; a set is scored once a decoding mode, hence the key; ``shared`` names the system whose run
+of stage 8 gave this one too, and the part of ``train_seconds`` and ``updates`` that both have. What
+a stage has not made yet is null, never invented.
 """
 
 import csv
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -98,6 +99,7 @@ def system_entry(folder: Path) -> dict:
         "seed": record.get("seed"),
         "target": record.get("target"),
         "options": asked.get("options") or {},
+        "training": asked.get("training") or {},
         "ladder": asked.get("ladder"),
         "shared": record.get("shared"),
         "params": record.get("params"),
@@ -123,6 +125,14 @@ def system_entry(folder: Path) -> dict:
 def prunes_single_weights(system: Mapping) -> bool:
     """Whether what the method of a report's system removes stays in the tensors as zeros."""
     return (system["method"] or "").endswith(SINGLE_WEIGHTS)
+
+
+def own_settings(system: Mapping) -> str:
+    """A report's system's own options and training keys; who differs in them is no other seed.
+
+    A report that was written before training keys were recorded has none of these.
+    """
+    return json.dumps([system["options"], system.get("training") or {}], sort_keys=True)
 
 
 def _teacher_bytes(folder: Path, record: Mapping) -> dict | None:

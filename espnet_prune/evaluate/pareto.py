@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_prune.errors import DataError
-from espnet_prune.evaluate.collect import TEACHER, collect
+from espnet_prune.evaluate.collect import TEACHER, collect, own_settings
 from espnet_prune.evaluate.group_names import common_name, told_apart
 from espnet_prune.evaluate.report import UNNAMED, distinguishing_names
 from espnet_prune.evaluate.text_table import Line, named_systems, wer_keys
@@ -260,13 +260,13 @@ def pareto_front(points: Sequence[tuple[float, float]], more_is_better: bool) ->
 
 
 def curves_of(lines: Sequence[Line]) -> list[Curve]:
-    """Systems of one experiment, method and options; what a ladder's run gave is a curve apart."""
+    """Systems of one experiment, method and settings; what a ladder's run gave is a curve apart."""
     groups: dict[tuple, list[Line]] = defaultdict(list)
     for name, system in lines:
         experiment = name.removesuffix(system["name"])
         run = (system["shared"] or {}).get("system") or (system["ladder"] and system["name"])
-        options = json.dumps(system["options"], sort_keys=True)
-        groups[experiment, system["method"], options, run].append((name, system))
+        key = (experiment, system["method"], own_settings(system), run)
+        groups[key].append((name, system))
     curves = [_curve(members) for members in groups.values()]
     labels = told_apart([curve.label for curve in curves], [curve.systems for curve in curves])
     return [replace(curve, label=label) for curve, label in zip(curves, labels, strict=True)]

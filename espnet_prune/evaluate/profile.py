@@ -177,7 +177,8 @@ def _times(
         return sum(map(len, chosen)) / rate, interleaved(actions, repeats, config.least_seconds)
 
     greedy, joint = config.greedy_utterances, config.joint_utterances
-    seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
+    if "greedy" in pair[0].modes:  # not of a model without CTC
+        seconds["ctc_greedy"], best["ctc_greedy"] = measure("greedy", greedy, config.repeats)
     if "joint" in pair[0].modes:
         seconds["joint"], best["joint"] = measure("joint", joint, config.joint_repeats)
     return seconds, best

@@ -35,7 +35,8 @@ def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileCo
 
     Returns:
         For ``torch_int8``, ``onnx`` (fp32) and ``onnx_int8``: ``bytes`` of the file, ``rtf`` and
-        ``speedup`` by measurement, as in a profile. ONNX's files hold encoder and CTC alone.
+        ``speedup`` by measurement, as in a profile. ONNX's files hold encoder and CTC alone; of a
+        model without CTC there are none, and both are None.
 
     Raises:
         ModelError: the model can't be quantised or exported.
@@ -46,6 +47,8 @@ def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileCo
     speech = read_speech(data, number, rate_of(dense))
     small = open_recogniser(folder, search, int8=True)
     made = {TORCH: {"bytes": stored_bytes(small.model), **_torch(small, dense, speech, config)}}
+    if "greedy" not in small.modes:
+        return {**made, ONNX: None, ONNX_INT8: None}
     for name, int8 in ((ONNX, False), (ONNX_INT8, True)):
         with exported(folder, int8) as export:
             recogniser = OnnxRecogniser(export, threads=config.threads)
@@ -60,7 +63,8 @@ def _torch(small: Transcriber, dense: Transcriber, speech: Sequence, config: Pro
         spread(speech, config.greedy_utterances),
         spread(speech, config.joint_utterances),
     )
-    measured.append(_decoding("ctc_greedy", small, dense, greedy, config.repeats, config))
+    if "greedy" in small.modes:
+        measured.append(_decoding("ctc_greedy", small, dense, greedy, config.repeats, config))
     if "joint" in small.modes:
         measured.append(_decoding("joint", small, dense, joint, config.joint_repeats, config))
     return _ratios(measured)

@@ -76,7 +76,7 @@ def read_profile(path: Path) -> dict:
     for part, measured in (int8 or {}).items():
         _check_object(path, f"int8: {part}", measured, ("bytes", *TIMES))
         _check_numbers(path, f"int8: {part}", measured, ("bytes",))
-        for name in TIMES:
+        for name in TIMES if measured is not None else ():
             _check_numbers(path, f"int8: {part}: {name}", measured[name])
     return profile
 

@@ -10,7 +10,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from espnet_prune.evaluate.collect import TEACHER, prunes_single_weights
+from espnet_prune.evaluate.collect import TEACHER, own_settings, prunes_single_weights
 from espnet_prune.evaluate.group_names import common_name, told_apart
 from espnet_prune.evaluate.tables_int8 import int8_table
 from espnet_prune.evaluate.text_table import (
@@ -150,14 +150,13 @@ def _errors(reports: Sequence[dict], lines: Sequence[Line]) -> Table:
 
 
 def seed_rows(reports: Sequence[dict], keys: Sequence[str]) -> list[list[str]]:
-    """Mean and deviation over the seeds of one method, target and options in one experiment."""
+    """Mean and deviation over the seeds of one method, target and settings in one experiment."""
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for report in reports:
         prefix = f"{report['experiment']}/" if len(reports) > 1 else ""
         for system in report["systems"]:
-            options = json.dumps(system["options"], sort_keys=True)
             ladder = " of a ladder" if system["shared"] or system["ladder"] else ""
-            key = (prefix, system["method"], ladder, system["target"], options)
+            key = (prefix, system["method"], ladder, system["target"], own_settings(system))
             groups[key].append(system)
     labels, members, rows = [], [], []
     for (prefix, method, ladder, target, _), systems in groups.items():
@@ -273,6 +272,8 @@ def made(system: dict) -> str:
             parts.append(f"the gates' expected sparsity was {sparsity['expected']:.2%}")
     if system["options"]:
         parts.append(f"options {json.dumps(system['options'])}")
+    if system.get("training"):
+        parts.append(f"training {json.dumps(system['training'])}")
     if system["ladder"]:
         parts.append(f"its run also gave the sizes {', '.join(map(str, system['ladder']))}")
     if system["shared"]:

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from espnet_prune.evaluate.text_table import NOT_RUN, Line, Table, conditions, in_bytes, rtf_cell
+from espnet_prune.evaluate.text_table import (
+    NOT_APPLICABLE,
+    NOT_RUN,
+    Line,
+    Table,
+    conditions,
+    in_bytes,
+    rtf_cell,
+)
 from espnet_prune.export.int8 import ONNX, ONNX_INT8, TORCH
 
 NOTE = (
@@ -31,11 +39,15 @@ def _cells(system: dict) -> list[str]:
     made, size = system["int8"], system["weights_bytes"]
     torch_int8 = made[TORCH]
     cells = [in_bytes(size["kept"]) if size else NOT_RUN]
-    cells += [in_bytes(made[name]["bytes"]) for name in (TORCH, ONNX, ONNX_INT8)]
+    files = (made[name] for name in (TORCH, ONNX, ONNX_INT8))
+    cells += [in_bytes(part["bytes"]) if part else NOT_APPLICABLE for part in files]
     pairs = [(torch_int8, "encoder"), (system, "ctc_greedy"), (torch_int8, "ctc_greedy")]
     pairs += [(made[ONNX], "ctc_greedy"), (made[ONNX_INT8], "ctc_greedy")]
     pairs += [(system, "joint"), (torch_int8, "joint")]
     for part, measurement in pairs:
+        if part is None:  # ONNX without CTC
+            cells.append(NOT_APPLICABLE)
+            continue
         text = rtf_cell(part["rtf"], {}, measurement)
         faster = part["speedup"].get(measurement)
         cells.append(text if faster is None else f"{text} ({faster:.2f}x)")

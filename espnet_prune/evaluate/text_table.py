@@ -47,7 +47,7 @@ def in_bytes(number: int) -> str:
 def rtf_cell(rtf: dict, speedup: dict, mode: str) -> str:
     """``0.0436 (1.08x)``; the encoder's speed-up has columns of its own."""
     if mode not in rtf:
-        return NOT_APPLICABLE  # CTC alone, without a decoder
+        return NOT_APPLICABLE  # CTC alone, or a decoder alone
     text = f"{rtf[mode]:.4f}"
     return text if mode == "encoder" or mode not in speedup else f"{text} ({speedup[mode]:.2f}x)"
 

@@ -31,7 +31,8 @@ class ProfileConfig:
             are joined to it.
         threads: of torch.
         repeats: of the encoder's and the greedy measurement; the least counts.
-        greedy_utterances: for the greedy real-time factor, spread over the set.
+        greedy_utterances: for the greedy real-time factor, of models that have CTC, spread over
+            the set.
         joint_utterances: for the joint one, of models that have a decoder.
         joint_repeats: of the joint measurement.
         least_seconds: that each measurement takes at least, by more repeats where the model is

@@ -163,7 +163,7 @@ def _speed(entry: Mapping) -> list[str]:
     names = ("encoder", "ctc_greedy", "joint")
     rows = [[n, f"{rtf[n]:.4f}", f"{speedup[n]:.2f}"] for n in names if n in rtf and n in speedup]
     for kind, part in (entry.get("int8") or {}).items():
-        for name, value in part["rtf"].items():
+        for name, value in (part["rtf"] if part else {}).items():
             label = f"{name}, {kind.replace('_', ' ')}"
             rows.append([label, f"{value:.4f}", f"{part['speedup'][name]:.2f}"])
     text = f"{rtf['threads']} thread, batch {rtf['batch']}"

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy
-import torch
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import describe
@@ -39,8 +38,8 @@ class SavedRecogniser(GreedyRecogniser):
         speed_up(model.encoder)
         self.model = model
 
-    @torch.no_grad()
     def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
         """As the base class says."""
-        encoded, _ = self.model.encode(torch.from_numpy(speech)[None], torch.tensor([len(speech)]))
-        return self.model.ctc.log_softmax(encoded)[0].numpy()
+        from espnet_prune.espnet.decoding import ctc_log_probs
+
+        return ctc_log_probs(self.model, speech).numpy()

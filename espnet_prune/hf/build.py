@@ -31,6 +31,8 @@ WHISPER_POSITIONS_PER_SECOND = 50
 # What stands for hidden frames, in training alone. It is there only where the configuration hides
 # any, and facebook/wav2vec2-base-960h, for one, was saved without it.
 MASK_EMBEDDING = "masked_spec_embed"
+OPTIONS_BESIDE = ("attn_implementation", "num_labels")  # read, but not written as such
+SET_HERE = {"dtype"}  # models are in float32
 UNBUILDABLE = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, ImportError)
 # transformers: sizes that don't fit are a RuntimeError, an unknown activation is a KeyError
 UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
@@ -49,10 +51,11 @@ def load_pretrained(
         options: keys of the configuration that win, such as ``layerdrop``.
 
     Raises:
-        ModelError: an unknown class; a name that isn't found, or weights that don't fit.
+        ModelError: an unknown class or option; a name that isn't found, or weights that don't fit.
     """
     transformers = import_transformers()
     _check_class(class_name, "class_name")
+    check_options(class_name, options or {})
     try:
         model, found = getattr(transformers, class_name).from_pretrained(
             name,
@@ -91,21 +94,50 @@ def _check_missing(name: str, missing: Iterable[str]) -> None:
         logger.info("%s: has no %s; it starts at random", name, ", ".join(missing))
 
 
-def from_config(class_name: str, config: Mapping, attention: str | None = None) -> nn.Module:
+def check_options(class_name: str, options: Mapping) -> None:
+    """ModelError for an option that the configuration of a class doesn't have.
+
+    transformers takes any key into a configuration, where nothing would read it.
+
+    Args:
+        class_name: one of ``CLASSES``.
+        options: keys that somebody wrote, not a configuration that transformers saved: that one
+            may have keys of another version.
+    """
+    name = CLASSES[class_name]
+    config = getattr(import_transformers(), name)()
+    known = {*config.to_dict(), *config.attribute_map, *OPTIONS_BESIDE} - SET_HERE
+    for key in options:
+        if key not in known:
+            raise ModelError(
+                f"options: '{key}' can't be set of {class_name}{nearest(key, known)}; give keys "
+                f"of transformers' {name}"
+            )
+
+
+def from_config(
+    class_name: str,
+    config: Mapping,
+    attention: str | None = None,
+    options: Mapping | None = None,
+) -> nn.Module:
     """A model with random weights from its configuration.
 
     Args:
         class_name: one of ``CLASSES``.
         config: what transformers' configuration is made from.
         attention: how attention is computed, such as ``eager``; by default transformers' choice.
+        options: keys that win over those of ``config``, and are checked more strictly.
 
     Raises:
-        ModelError: an unknown class, or a configuration that transformers doesn't take.
+        ModelError: an unknown class or option, or a configuration that transformers doesn't take.
     """
     transformers = import_transformers()
     _check_class(class_name, "class_name")
+    check_options(class_name, options or {})
     try:
-        made = getattr(transformers, CLASSES[class_name]).from_dict(dict(config))
+        whole = {**config, **(options or {})}
+        made = getattr(transformers, CLASSES[class_name]).from_dict(whole)
         if attention is not None:
             made._attn_implementation = attention
         return getattr(transformers, class_name)(made).eval()

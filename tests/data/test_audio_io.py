@@ -81,6 +81,31 @@ def test_floating_point_sample_that_is_no_number_is_named(tmp_path):
         read_audio(str(path), "here")
 
 
+LOSSY = [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), LOSSY)
+def test_what_decodes_above_full_scale_is_clipped_and_keeps_its_sign(tmp_path, kind, subtype):
+    path = tmp_path / "loud"
+    square = numpy.sign(numpy.sin(numpy.arange(16000) * 0.05))
+    soundfile.write(path, square, 16000, format=kind, subtype=subtype)
+    with soundfile.SoundFile(path) as file:
+        exact = file.read(dtype="float32")
+    found, _ = read_audio(str(path), "here")
+    assert (exact > 1.0).any() and (exact < -1.0).any()
+    assert set(found[exact > 1.0]) == {32767} and set(found[exact < -1.0]) <= {-32767, -32768}
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [*LOSSY, ("WAV", "ULAW"), ("WAV", "PCM_24")])
+def test_within_full_scale_samples_are_those_of_libsndfile(tmp_path, kind, subtype):
+    path = tmp_path / "quiet"
+    noise = numpy.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(path, noise, 16000, format=kind, subtype=subtype)
+    with soundfile.SoundFile(path) as file:
+        expected = file.read(dtype="int16")
+    numpy.testing.assert_array_equal(read_audio(str(path), "here")[0], expected)
+
+
 def test_archive_gives_the_same_samples(tmp_path, samples):
     recordings = {"a": samples, "b": samples[:100]}
     path = tmp_path / "with, comma and space.ark"
@@ -123,6 +148,43 @@ def test_file_that_ends_early_is_named(tmp_path, samples, suffix):
         read_audio(str(path), "here")
 
 
+@pytest.fixture
+def mp3(samples):
+    """A function that writes an MP3: after some bytes, or without its header, or not whole."""
+
+    def write(path, before: bytes = b"", header: bool = True, end: int | None = None):
+        rate = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+        soundfile.write(path, numpy.tile(samples, 8), 16000, format="MP3", **rate)
+        content = path.read_bytes()
+        if not header:  # a frame of silence instead
+            content = content.replace(b"Info", bytes(4))
+        path.write_bytes((before + content)[:end])
+        return str(path)
+
+    return write
+
+
+ID3_TAG = b"ID3\x03\x00\x00\x00\x00\x01\x02" + bytes(130)
+
+
+@pytest.mark.parametrize("before", [b"", ID3_TAG], ids=["plain", "tagged"])
+def test_mp3_that_ends_early_is_named_if_its_header_tells(tmp_path, mp3, before):
+    whole = read_audio(mp3(tmp_path / "a.mp3", before), "here")[0]
+    assert len(whole) == 32000
+    path = mp3(tmp_path / "b.mp3", before, end=-300)
+    with pytest.raises(DataError, match=r"b\.mp3' can't be read .*bytes and .*32000 by its header"):
+        read_audio(path, "here")
+    numpy.testing.assert_array_equal(read_audio(mp3(tmp_path / "c.mp3", ID3_TAG), "")[0], whole)
+
+
+def test_mp3_without_a_header_is_read_to_its_end(tmp_path, mp3):
+    path = mp3(tmp_path / "a.mp3", header=False, end=-300)
+    with soundfile.SoundFile(path) as file:
+        told, found = file.frames, len(file.read())
+    assert told > found > 0, "what is told is a guess by the bit rate"
+    assert len(read_audio(path, "here")[0]) == found
+
+
 def test_wav_written_into_a_pipe_is_read(tmp_path, samples):
     path = tmp_path / "a.wav"
     soundfile.write(path, samples, 16000)
@@ -137,6 +199,20 @@ def test_pipe_is_refused_and_not_run(tmp_path, entry):
     with pytest.raises(DataError, match="is a pipe, which would run a command"):
         read_audio(entry.format(tmp_path), "here")
     assert not (tmp_path / "made").exists()
+
+
+def test_path_that_cannot_be_looked_up_is_named():
+    name = 300 * "x"
+    with pytest.raises(DataError, match=f"here: '{name}' can't be looked up .*or leave it out"):
+        read_audio(name, "here")
+
+
+def test_another_rate_is_an_error_whose_remedy_every_command_has(tmp_path, samples):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 8000)
+    with pytest.raises(DataError, match="8000 Hz, 16000 Hz was expected; resample it") as caught:
+        read_audio(str(path), "here", 16000)
+    assert "--" not in str(caught.value)
 
 
 @pytest.mark.parametrize("order", [">i2", "<i2"])

@@ -1,8 +1,11 @@
-"""Shares of split work."""
+"""Shares of split work, and how many processes do one."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from espnet_prune.data.parallel import Share
+from espnet_prune.data import parallel
+from espnet_prune.data.parallel import Share, parallel_map
 from espnet_prune.errors import ConfigError
 
 
@@ -18,3 +21,21 @@ def test_shares_are_disjoint_and_make_up_the_whole(number):
 def test_what_is_no_share_is_named(text):
     with pytest.raises(ConfigError, match="expected K/N with 1 <= K <= N"):
         Share.parse(text)
+
+
+@pytest.mark.parametrize("fresh_processes", [False, True])
+@pytest.mark.parametrize(
+    ("items", "jobs", "processes"), [(34, 64, 34), (3, 2, 2), (2, 2, 2), (1, 8, 0), (9, 1, 0)]
+)
+def test_as_many_processes_as_jobs_or_items(monkeypatch, items, jobs, processes, fresh_processes):
+    made = [0]  # in this process alone
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, number, mp_context):
+            made.append(number)
+            super().__init__(number)
+
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", Pool)
+    numbers = list(range(items))
+    found = parallel_map(str, numbers, jobs, "test", fresh_processes)
+    assert found == list(map(str, numbers)) and made[-1] == processes

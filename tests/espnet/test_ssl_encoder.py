@@ -145,3 +145,12 @@ def test_a_model_drawn_anew_learns_its_front_too(tmp_path):
     assert torch.equal(encoded(loaded), encoded(fresh))
     assert not torch.equal(encoded(fresh), encoded(asr_model()))
     assert all(p.requires_grad for p in loaded.encoder.model.feature_extractor.parameters())
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_mistyped_option_is_named(tmp_path, as_folder):
+    from espnet_prune.espnet.ssl_encoder import SslEncoder
+
+    asr_model().encoder.model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="did you mean 'layerdrop'"):
+        SslEncoder(1, str(tmp_path) if as_folder else TRANSFORMER, options={"layerdropp": 0.1})

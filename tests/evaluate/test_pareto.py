@@ -95,6 +95,14 @@ def test_sizes_of_one_run_are_a_curve_and_what_they_share_is_counted_once(experi
     assert (single.train_seconds, ladder.train_seconds) == (7.0, 6.0)
 
 
+def test_another_training_is_another_curve(experiment):
+    other = {"method": "l0_distill", "system": {"training": {"optim_conf": {"lr": 0.1}}}}
+    edit(experiment / "single_70/system.json", prune_conf=other)
+    curves = curves_of(read_systems([experiment]))
+    assert ("single_30",) in {curve.systems for curve in curves}
+    assert ("single_70",) in {curve.systems for curve in curves}
+
+
 def test_figures_and_json_of_every_set_and_mode(experiment, capsys):
     assert main([str(experiment)]) == 0
     out = experiment / "pareto"

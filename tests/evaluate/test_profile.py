@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy
@@ -14,13 +14,17 @@ import yaml
 from espnet_prune.bin import run_main
 from espnet_prune.bin.profile import main
 from espnet_prune.budget import Budget
-from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.config import dump_yaml, load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.system import write_model
+from espnet_prune.evaluate.collect import collect
 from espnet_prune.evaluate.profile import encoder_macs, profile
+from espnet_prune.evaluate.tables import markdown
 from espnet_prune.evaluate.timing import LEAST_SECONDS, ProfileConfig, interleaved, read_speech
+from espnet_prune.export.card import CardOptions, model_card
+from espnet_prune.io_atomic import write_json, write_text
 from espnet_prune.methods import make_method
 from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import cut, inject, load
@@ -38,7 +42,7 @@ SECONDS = (0.6, 0.2, 1.0, 0.8)  # of the recordings; one is too short to time
 RATE = 16000
 
 
-def asr_model(use_sdpa: bool = False, rate: int = RATE) -> torch.nn.Module:
+def asr_model(use_sdpa: bool = False, rate: int = RATE, **settings) -> torch.nn.Module:
     """A tiny ESPnet model of random weights."""
     torch.manual_seed(0)
     encoder = dict(output_size=16, attention_heads=2, linear_units=24, num_blocks=2)
@@ -52,6 +56,7 @@ def asr_model(use_sdpa: bool = False, rate: int = RATE) -> torch.nn.Module:
         encoder_conf={**encoder, "use_sdpa": use_sdpa},
         decoder="transformer",
         decoder_conf=dict(attention_heads=2, linear_units=16, num_blocks=1),
+        **settings,
     )
     return build_asr_model(config).eval()
 
@@ -205,6 +210,25 @@ def test_main_measures_once_and_again_if_the_model_changed(
     assert main([*command, "--system", "."]) == 0
     assert (experiment / "small" / "profile.json").read_text() != first
     assert capsys.readouterr().out.startswith("small: encoder ")
+
+
+def test_a_model_without_ctc_is_measured_in_joint_decoding_alone(data, tmp_path, capsys):
+    system = tmp_path / "teacher"
+    write_model(asr_model(model_conf={"ctc_weight": 0.0}), system / "model")
+    write_json(system / "system.json", {"schema": 1, "name": "teacher", "method": "teacher"})
+    write_text(tmp_path / "profile.yaml", dump_yaml({**asdict(QUICK), "int8": True}))
+    folders = ["--system", str(system), "--teacher", str(system), "--data", str(data)]
+    assert main([*folders, "--config", str(tmp_path / "profile.yaml")]) == 0
+    assert "greedy" not in capsys.readouterr().out
+    result = json.loads((system / "profile.json").read_text())
+    assert set(result["rtf"]) == {"encoder", "encoder_espnet", "joint", "threads", "batch"}
+    assert set(result["int8"]["torch_int8"]["rtf"]) == {"encoder", "joint"}
+    assert result["int8"]["onnx"] is result["int8"]["onnx_int8"] is None
+    report = collect(tmp_path, "noise")
+    text = markdown([report], "command")
+    assert " | - | 0." in text, "no greedy decoding, but joint"
+    (entry,) = report["systems"]
+    assert "joint, torch int8" in model_card(entry, None, "conformer", CardOptions(), ())
 
 
 def test_a_missing_model_and_a_wrong_key_are_clear(experiment, data, tmp_path, capsys):

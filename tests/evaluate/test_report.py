@@ -98,11 +98,17 @@ def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
     assert (experiment / "report" / "wer_against_size_test_ctc_prefix.png").exists()
 
 
-def test_other_options_are_no_other_seed(experiment):
-    other = {"system": {"options": {"layer_weight": 0.0}}}
-    edit(experiment / "l0_50_seed1" / "system.json", prune_conf=other)
+@pytest.mark.parametrize(
+    "other", [{"options": {"layer_weight": 0.0}}, {"training": {"optim_conf": {"lr": 0.1}}}]
+)
+def test_other_settings_are_no_other_seed(experiment, empty_pictures, other):
+    edit(experiment / "l0_50_seed1" / "system.json", prune_conf={"system": other})
     main([str(experiment), "--corpus", "made_up"])
-    assert "2 seeds" not in (experiment / "report" / "RESULTS.md").read_text()
+    text = (experiment / "report" / "RESULTS.md").read_text()
+    ((kind, values),) = other.items()
+    assert "2 seeds" not in text and f"; {kind} {json.dumps(values)};" in text
+    report = json.loads((experiment / "report" / "report.json").read_text())
+    assert [system[kind] for system in report["systems"]] == [{}, {}, values]
 
 
 def test_commands_name_no_folder_of_this_machine(experiment, repository):

@@ -5,6 +5,7 @@ from made_up_experiment import edit, make_system
 
 from espnet_prune.errors import DataError
 from espnet_prune.evaluate.collect import collect
+from espnet_prune.evaluate.tables import markdown
 
 SCORE = "decode/test/joint/score.json"
 INT8 = {"bytes": 9, "rtf": {}, "speedup": {}}
@@ -41,6 +42,7 @@ def test_what_a_record_lacks_is_named(tmp_path, name, values, said):
     [
         ("profile.json", {"macs_per_second": None, "rtf": None, "speedup": None}),
         ("system.json", {"params": None, "updates": None, "train_seconds": None}),
+        ("profile.json", {"int8": {"torch_int8": INT8, "onnx": None, "onnx_int8": None}}),
         ("system.json", {"weights_bytes": None, "sparsity": None}),
     ],
 )
@@ -49,3 +51,11 @@ def test_what_has_not_run_may_be_null(tmp_path, name, values):
     edit(tmp_path / "l0_50" / name, **values)
     (system,) = collect(tmp_path, "made_up")["systems"]
     assert {key: system[key] for key in values} == values
+
+
+def test_a_report_from_before_training_was_recorded_is_read(tmp_path):
+    for seed in range(2):
+        make_system(tmp_path, f"l0_50_seed{seed}", "l0_distill", seed)
+    report = collect(tmp_path, "made_up")
+    assert [system.pop("training") for system in report["systems"]] == [{}, {}]
+    assert "2 seeds" in markdown([report], "command")

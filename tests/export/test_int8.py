@@ -13,6 +13,7 @@ from espnet_prune.bin.score import main as score_main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.espnet import int8
 from espnet_prune.espnet.decoding import DecodeConfig, decode, open_recogniser
 from espnet_prune.espnet.int8 import quantise_linear, stored_bytes
 from espnet_prune.evaluate.tables_int8 import int8_table
@@ -57,6 +58,14 @@ def test_the_folder_of_overrides_is_read(repository):
     )
     assert any(map(by_onnx, to_dataclass(DecodeConfig, decoding, "decode.yaml").modes))
     assert to_dataclass(ProfileConfig, profile, "profile.yaml").int8
+
+
+def test_onnx_runtime_decodes_on_one_thread_as_torch_does(monkeypatch):
+    """Several processes share the cores."""
+    asked = {}
+    monkeypatch.setattr(int8, "OnnxRecogniser", lambda *_, **options: asked.update(options))
+    int8.onnx_recogniser.__wrapped__("folder", 40.0)
+    assert asked == {"threads": 1}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy
 import pytest
 import soundfile
 import torch
+from models import ENCODER
 
 from espnet_prune.bin import run_main
 from espnet_prune.bin.transcribe import main as transcribe_main
@@ -116,6 +117,25 @@ def test_a_model_without_ctc_is_searched_by_its_decoder(system, tmp_path, record
     assert transcribe(*arguments) == (2, "")
 
 
+def test_a_model_with_intermediate_ctc_is_read_at_its_last_layer(system, tmp_path):
+    plain, model = (
+        rebuilt(system, encoder="conformer", encoder_conf={**ENCODER, "interctc_layer_idx": layers})
+        for layers in ([], [1])
+    )
+    torch.nn.init.normal_(plain.ctc.ctc_lo.weight, 0.0, 3.0)  # so that texts aren't all blank
+    model.load_state_dict(plain.state_dict())
+    for folder, each in ((tmp_path / "plain", plain), (tmp_path / "inter", model)):
+        write_model(each, folder)
+    theirs, found = (open_recogniser(tmp_path / n, DecodeConfig()) for n in ("plain", "inter"))
+    for mode in ("greedy", "ctc_prefix"):
+        assert found.transcribe(speech(1.0), mode) == theirs.transcribe(speech(1.0), mode) != ""
+    samples = speech(1.0).astype(numpy.float32) / 32768
+    expected, log_probs = (
+        SavedRecogniser(tmp_path / n).log_probs(samples) for n in ("plain", "inter")
+    )
+    numpy.testing.assert_allclose(log_probs, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [[], ["--timestamps"]])
 @pytest.mark.parametrize("kind", ["conformer_encoder", "transformers", None])
 def test_a_folder_without_words_is_named(tmp_path, recording, capsys, kind, options):
@@ -184,6 +204,22 @@ def test_a_file_named_twice_is_transcribed_once(
     model = system / "model"
     once = transcribe("--model", model, "--timestamps", "a.wav")
     assert transcribe("--model", model, "--timestamps", "./a.wav", "-", ".") == once
+
+
+def test_a_path_that_cannot_be_looked_up_does_not_stop_the_others(
+    system, recording, tmp_path, transcribe, monkeypatch, caplog
+):
+    model, long = system / "model", tmp_path / (300 * "x")
+    once = transcribe("--model", model, "--timestamps", recording)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{long}\n{recording}\n"))
+    assert transcribe("--model", model, "--timestamps", "-") == (2, once[1])
+    assert f"{long}: it can't be looked up (File name too long); correct" in caplog.text
+
+
+def test_a_path_of_the_command_line_that_cannot_be_looked_up_is_named(system, tmp_path, capsys):
+    long = str(tmp_path / (300 * "x"))
+    assert run_main(transcribe_main, ["--model", str(system / "model"), long]) == 2
+    assert f"error: {long}: it can't be looked up" in capsys.readouterr().err
 
 
 def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypatch, capsysbinary):

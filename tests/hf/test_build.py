@@ -3,10 +3,16 @@
 import json
 
 import pytest
-from tiny_ssl import ssl_model
+from tiny_ssl import SIZES, ssl_model
 
 from espnet_prune.errors import ModelError
-from espnet_prune.hf.build import build_model, generation_config
+from espnet_prune.hf.build import (
+    build_model,
+    check_options,
+    from_config,
+    generation_config,
+    load_pretrained,
+)
 from espnet_prune.surgery import load, save
 
 
@@ -53,6 +59,34 @@ def test_a_configuration_that_transformers_does_not_take_is_a_model_error(saved,
 def test_a_description_without_its_attention_takes_the_default(saved):
     description = {k: v for k, v in saved[1]["config"].items() if k != "attention"}
     assert type(build_model(description)).__name__ == "Wav2Vec2ForCTC"
+
+
+def test_an_option_that_nothing_reads_is_named_with_the_nearest(tmp_path):
+    ssl_model().save_pretrained(tmp_path)
+    said = r"options: 'layerdropp' .*Wav2Vec2ForCTC \(did you mean 'layerdrop'\?\)"
+    with pytest.raises(ModelError, match=said):
+        load_pretrained(str(tmp_path), "Wav2Vec2ForCTC", True, {"layerdropp": 0.1})
+    with pytest.raises(ModelError, match=said):
+        from_config("Wav2Vec2ForCTC", SIZES, options={"layerdropp": 0.1})
+    with pytest.raises(ModelError, match="options: 'dtype' can't be set"):
+        load_pretrained(str(tmp_path), "Wav2Vec2ForCTC", True, {"dtype": "float16"})
+
+
+def test_options_win_over_the_configuration(tmp_path):
+    options = {"layerdrop": 0.25, "attn_implementation": "sdpa"}
+    ssl_model().save_pretrained(tmp_path)
+    read = load_pretrained(str(tmp_path), "Wav2Vec2ForCTC", True, options)
+    made = from_config("Wav2Vec2ForCTC", SIZES, options=options)
+    for model in (read, made):
+        assert (model.config.layerdrop, model.config._attn_implementation) == (0.25, "sdpa")
+
+
+def test_whisper_takes_the_other_names_of_its_keys():
+    check_options("WhisperForConditionalGeneration", {"hidden_size": 8, "d_model": 8})
+
+
+def test_a_saved_configuration_may_have_keys_of_another_version():
+    assert from_config("Wav2Vec2ForCTC", {**SIZES, "key_of_another_version": 1})
 
 
 def test_settings_of_generation_that_are_no_mapping_are_refused():
