@@ -7,9 +7,9 @@ submit="submit.py --backend ${cmd_backend:-local}"
 case ${cmd_backend:-local} in
     local) many="" gpu="" ;;
     *)
-        many=" --num-threads ${nj:-1}" # these mains use as many processes or threads of one machine
-        gpu=" --num-threads ${nj:-1}"
-        if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((2 * ngpu)) --gpu $ngpu"; fi
+        many=" --num-threads $((${nj:-1} < 8 ? ${nj:-1} : 8))" # of one machine; only stage 1 uses more than one for long
+        gpu=$many
+        if ((${ngpu:-0} > 0)); then gpu=" --num-threads $((4 * ngpu)) --gpu $ngpu"; fi # recipes load data by 4 processes
         if ((${nodes:-1} > 1)); then gpu+=" --nodes $nodes"; fi
         # A training is asked to stop so long before its time limit; it saves, and goes on until its epoch ends or this is over.
         # Grid Engine announces the limit by its queue's "notify" before it, 60 s by default, and has to be given less.
