@@ -73,16 +73,33 @@ def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
     make_tokens(folder / "dump/train/text", folder / "data/tokens", "char", 0)
 
 
-# Without what sees only a process's share of the batch (norm statistics) or draws by process.
+# Without what sees only a process's share of the batch (norm statistics, as a Conformer's
+# convolutions have them) or draws by process.
 PLAIN = """\
 use_amp: false
+frontend: null
+frontend_conf: {}
+input_size: 1
 specaug: null
+specaug_conf: {}
+normalize: null
+encoder: ssl
 encoder_conf:
-  {output_size: 16, attention_heads: 2, linear_units: 24, num_blocks: 2, use_cnn_module: false,
-   dropout_rate: 0.0, positional_dropout_rate: 0.0, attention_dropout_rate: 0.0}
+  model:
+    {hidden_size: 16, num_attention_heads: 2, intermediate_size: 24, num_hidden_layers: 2,
+     conv_dim: [8, 8], conv_kernel: [20, 16], conv_stride: [10, 16], num_feat_extract_layers: 2,
+     num_conv_pos_embeddings: 16, num_conv_pos_embedding_groups: 4, feat_extract_norm: layer,
+     do_stable_layer_norm: true, layerdrop: 0.0, hidden_dropout: 0.0, attention_dropout: 0.0,
+     activation_dropout: 0.0, feat_proj_dropout: 0.0, mask_time_prob: 0.0}
+decoder: transformer
 decoder_conf:
   {attention_heads: 2, linear_units: 16, num_blocks: 1, dropout_rate: 0.0,
    positional_dropout_rate: 0.0, self_attention_dropout_rate: 0.0, src_attention_dropout_rate: 0.0}
+model_conf: {ctc_weight: 0.3, report_cer: false, report_wer: false}
+optim: adam
+scheduler: warmuplr
+batch_type: numel
+num_workers: 1
 """
 DECODE = "modes: [greedy, joint]\nbeam_size: 2\n"
 PROFILE = """\
@@ -116,7 +133,9 @@ def write_plain_recipe(folder: Path, repository: Path) -> None:
     write_recipe(folder, repository, growth=0)  # padding differs by batch, a little
     teacher = folder / "conf/teacher.yaml"
     config = yaml.safe_load(teacher.read_text())
-    teacher.write_text(yaml.safe_dump({**config, **yaml.safe_load(PLAIN)}))
+    plain = {**config, **yaml.safe_load(PLAIN)}
+    del plain["base"]
+    teacher.write_text(yaml.safe_dump(plain))
 
 
 def driver_command(folder: Path, repository: Path, jobs: int = 1) -> list[str]:
