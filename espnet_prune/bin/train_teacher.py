@@ -41,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.espnet.training import check_rate, run_training, token_options
 
     checked = check_training_config(TeacherTask, config, str(args.config))
-    check_rate(checked, args.train)
     folders = (args.train, args.valid, args.tokens, args.stats)
     untrained = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
@@ -53,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         untrained = build_asr_model({**checked, **token_options(args.tokens)}).eval()
     else:
+        check_rate(checked, args.train)
         run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
     if not is_first():
         return 0
