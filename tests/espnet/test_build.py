@@ -1,6 +1,7 @@
 """Whole ESPnet models: built, saved, loaded strictly, cut, and read by stock ESPnet."""
 
 import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import copy
 import json
 import re
 
@@ -16,6 +17,7 @@ from espnet_prune.espnet.system import read_record, update_record, write_model
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
 SAMPLES = 16000
+FAR_BEYOND_ROUNDING = 0.1  # of outputs of the order of 1
 TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 ENCODER = {
     "output_size": 16,
@@ -56,8 +58,8 @@ def dense() -> torch.nn.Module:
 
 @pytest.fixture
 def small(dense) -> torch.nn.Module:
-    """The same cut unevenly, with soft masks folded in and one branch gone."""
-    gated = inject(dense, AllSites(learned=False)).eval()
+    """The same cut unevenly, with soft masks folded in and one branch gone; ``dense`` stays."""
+    gated = inject(copy.deepcopy(dense), AllSites(learned=False)).eval()
     generator = torch.Generator().manual_seed(1)
     for name in gated.gate_names():
         site = gated.site_map.sites[name]
@@ -119,7 +121,8 @@ def test_saved_loaded_and_saved_is_the_same_file(model, tmp_path):
 def test_the_cut_is_smaller_and_unlike(dense, small):
     sizes = [sum(p.numel() for p in m.parameters()) for m in (dense, small)]
     assert sizes[1] < sizes[0]
-    assert not torch.equal(outputs(small)[0], outputs(dense)[0])
+    difference = (outputs(small)[0] - outputs(dense)[0]).abs().max()
+    assert difference > FAR_BEYOND_ROUNDING
 
 
 @pytest.mark.parametrize("part", ["", "encoder", "decoder", "ctc", "normalize"])

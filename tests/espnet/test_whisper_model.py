@@ -123,7 +123,8 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
         masked = random_outputs(gated.model, SECONDS)
     small = cut(gated, masks).eval()
     torch.testing.assert_close(random_outputs(small, SECONDS), masked, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(masked, random_outputs(load_again(model, tmp_path), SECONDS))
+    open_again = random_outputs(load_again(model, tmp_path), SECONDS)
+    assert (masked - open_again).abs().max() > 1e-2  # far beyond rounding
     parts = [count_zeroed(small, part) for part in (small.encoder, small.decoder)]
     assert sum(parts) == count_zeroed(small)
     assert all(parts) if name == "self_pinching_weights" else not any(parts)
