@@ -21,10 +21,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the tokens, unless it is done already."""
+    from espnet_prune.data.kaldi_dir import read_map
     from espnet_prune.data.resume import file_fingerprint
+    from espnet_prune.data.round_trip import check_round_trip
     from espnet_prune.data.tokens import make_tokens
     from espnet_prune.hf.identity import TOKENIZER_FILES, with_contents
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded, with_later
 
     args = get_parser().parse_args(argv)
     config = {
@@ -40,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.tokenizer is not None:
         config["tokenizer"] = args.tokenizer
         config = with_contents(config, args.tokenizer, TOKENIZER_FILES, args.out)
-    if not finished(args.out, config, OTHER_WORK_DIR):
+    config = with_later(config, {"round_trip": True}, args.out)
+    if finished(args.out, config, OTHER_WORK_DIR):
+        if "round_trip" not in config:  # earlier versions let NFKC change the texts
+            check_round_trip(args.out, read_map(args.text), args.text)
+    else:
         tokens = make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(tokens)} tokens")

@@ -50,6 +50,7 @@ def whisper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(whisper, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
+    (folder / "text").write_text("a A LONG ONE\nb SHORT\n")
     make_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
     return folder
 

@@ -90,6 +90,7 @@ def whisper_model(tmp_path_factory):
     """Folders of a cut Whisper of a recipe, and of its export."""
     folder = tmp_path_factory.mktemp("whisper")
     assert get_whisper.main(["--whisper", "random", "--out", str(folder / "random")]) == 0
+    (folder / "text").write_text("a SOME WORDS\n")
     make_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
     part = {"model": str(folder / "random")}
     special = {"sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"}
