@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "measured_utterances": utterances or "a whole batch",
     }
     print("{devices} x {device}, {threads} threads, {clock} time".format(**about))
-    print(table(rows, corpus))
+    print(table(rows))
     if args.out is not None:
         write_json(args.out, record(rows, corpus, about))
     return 0

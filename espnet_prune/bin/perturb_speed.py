@@ -1,4 +1,4 @@
-"""Stage 2: a data directory with every utterance at several speeds."""
+"""Stage 2: a data directory that names every utterance at several speeds; no audio is copied."""
 
 import argparse
 import sys
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
-from espnet_prune.data.parallel import SHARE_HELP
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -14,18 +13,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", type=Path, required=True, help="data directory")
     parser.add_argument("--out", type=Path, required=True, help="data directory to make")
-    parser.add_argument("--audio", type=Path, required=True, help="folder of the new recordings")
     parser.add_argument("--factors", type=float, nargs="+", required=True)
-    parser.add_argument("--nj", type=int, default=1, help="processes")
-    parser.add_argument("--part", help=SHARE_HELP)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Perturbs, unless it is done already."""
-    from espnet_prune.data.parallel import Share
+    from espnet_prune.data.perturbed import perturb_data
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.data.speed import perturb_data
     from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     args = get_parser().parse_args(argv)
@@ -35,11 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "factors": args.factors,
     }
     if not finished(args.out, config, OTHER_WORK_DIR):
-        share = Share.parse(args.part) if args.part else None
-        data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj, share)
-        if share is None:
-            mark_finished(args.out, config)
-            print(f"{args.out}: {len(data.texts)} utterances")
+        data = perturb_data(args.source, args.out, args.factors)
+        mark_finished(args.out, config)
+        print(f"{args.out}: {len(data.texts)} utterances")
     return 0
 
 

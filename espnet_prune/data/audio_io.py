@@ -1,7 +1,8 @@
 """The one place where audio and Kaldi archives are read and written.
 
 A recording in ``wav.scp`` is a path to anything that libsndfile reads (WAV, FLAC, Ogg Opus, NIST
-SPHERE), or ``archive.ark:offset``. Pipes are refused: they run commands out of a data file.
+SPHERE), or ``archive.ark:offset``, both perhaps at another speed (``data.entry``). Pipes are
+refused: they run commands out of a data file.
 
 A WAV or FLAC that ends early is refused, and, once it is decoded, an MP3 whose Xing or Info header
 tells its size. An MP3 without one, and files of other formats, are read up to where they end:
@@ -9,7 +10,6 @@ libsndfile doesn't tell.
 """
 
 import io
-import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +18,12 @@ import numpy
 import soundfile
 import soxr
 
+from espnet_prune.data.entry import Entry
 from espnet_prune.data.mp3_header import told_bytes
+from espnet_prune.data.speed import perturb, perturbed_length
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import atomic_path
 
-ARCHIVE_ENTRY = re.compile(r"^.+\.ark:\d+$")
 STREAMED_BYTES = 0x7FFFF000  # programs that write WAV into a pipe leave such a size, or 0
 INTEGER_SUBTYPES = ("PCM_", "ALAC_")  # how they begin
 FULL_SCALE = 32768  # of 16-bit samples: 1.0 in floating point
@@ -39,11 +40,6 @@ def _omniio():
     return kaldi
 
 
-def entry_path(entry: str) -> str:
-    """The file that a wav.scp entry names."""
-    return entry.rsplit(":", 1)[0] if ARCHIVE_ENTRY.match(entry) else entry
-
-
 def check_entry(entry: str, where: str) -> None:
     """DataError if a wav.scp entry is a pipe or names no file."""
     if entry.rstrip().endswith("|") or entry.lstrip().startswith("|"):
@@ -51,7 +47,7 @@ def check_entry(entry: str, where: str) -> None:
             f"{_named(entry, where)} is a pipe, which would run a command; convert the recording "
             "once (format_audio reads anything that libsndfile does) and give its path"
         )
-    path = entry_path(entry)
+    path = Entry(entry).path
     place = f"{where}: " if where else ""
     try:
         found = Path(path).is_file()
@@ -83,14 +79,15 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
     Raises:
         DataError: a pipe, a missing or damaged file, no samples, several channels, another rate.
     """
-    samples, rate = _read(entry, where)
+    parsed = Entry.parse(entry)
+    samples, rate = _read(parsed.source, where)
     _check_mono(1 if samples.ndim == 1 else samples.shape[1], entry, where)
     if sample_rate is not None and rate != sample_rate:
         raise DataError(
             f"{_named(entry, where)} is sampled at {rate} Hz, {sample_rate} Hz was expected; "
             "resample it to that rate, or leave it out"
         )
-    return samples, rate
+    return perturb(samples, parsed.speed, rate), rate
 
 
 def read_speech(entry: str, sample_rate: int) -> tuple[numpy.ndarray, int]:
@@ -119,7 +116,7 @@ def _read(entry: str, where: str) -> tuple[numpy.ndarray, int]:
     """Samples, (samples,) or (samples, channels), not none, as int16, and the rate in Hz."""
     check_entry(entry, where)
     try:
-        if ARCHIVE_ENTRY.match(entry):
+        if Entry(entry).is_archived:
             rate, samples = _read_archive(entry)
         else:
             _check_whole(Path(entry))
@@ -136,18 +133,19 @@ def audio_info(entry: str, where: str) -> tuple[int, int]:
     Raises:
         DataError: as ``read_audio``.
     """
-    if ARCHIVE_ENTRY.match(entry):
+    parsed = Entry.parse(entry)
+    if parsed.is_archived:
         samples, rate = read_audio(entry, where)
         return len(samples), rate
-    check_entry(entry, where)
+    check_entry(parsed.source, where)
     try:
-        _check_whole(Path(entry))
-        info = soundfile.info(entry)
+        _check_whole(Path(parsed.source))
+        info = soundfile.info(parsed.source)
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise _unreadable(entry, where, error) from error
     _check_samples(info.frames, entry, where)
     _check_mono(info.channels, entry, where)
-    return info.frames, info.samplerate
+    return perturbed_length(info.frames, parsed.speed), info.samplerate
 
 
 def _check_samples(samples: int, entry: str, where: str) -> None:

@@ -5,15 +5,17 @@ Kept recordings are decoded once nevertheless, so that no damage is met in train
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from espnet_prune.config import check_choice
-from espnet_prune.data.audio_io import ARCHIVE_ENTRY, read_audio, write_archive, write_audio
+from espnet_prune.data.audio_io import read_audio, write_archive, write_audio
+from espnet_prune.data.entry import Entry
 from espnet_prune.data.kaldi_dir import DataSet, read_data, where, write_data, write_map
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
+from espnet_prune.data.speed import perturbed_length
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json, write_json
 
@@ -43,7 +45,7 @@ def _write(part: _Part) -> dict[str, tuple[str, int]]:
     if part.kind == "ark":  # its offsets are only known by writing it
         entries = write_archive(part.target, recordings, part.sample_rate)
     elif part.kind == KEEP:
-        entries = {u: str(Path(e).resolve()) for u, e in part.entries.items()}
+        entries = {u: str(Entry(e).absolute()) for u, e in part.entries.items()}
     else:
         entries = {utterance: str(part.target) for utterance in recordings}
         if not part.target.exists():
@@ -52,8 +54,10 @@ def _write(part: _Part) -> dict[str, tuple[str, int]]:
     return {u: (entries[u], len(samples)) for u, samples in recordings.items()}
 
 
-def _parts(data: DataSet, source: Path, audio: Path, sample_rate: int, kind: str) -> list[_Part]:
-    items = sorted(data.recordings.items())
+def _parts(
+    originals: Mapping[str, str], source: Path, audio: Path, sample_rate: int, kind: str
+) -> list[_Part]:
+    items = sorted(originals.items())
     size = UTTERANCES_AN_ARCHIVE if kind == "ark" else 1
     parts = []
     for start in range(0, len(items), size):
@@ -63,10 +67,18 @@ def _parts(data: DataSet, source: Path, audio: Path, sample_rate: int, kind: str
     return parts
 
 
-def _check_alike(data: DataSet, source: Path) -> None:
+def _originals(entries: Mapping[str, Entry]) -> dict[Entry, str]:
+    """What is formatted once for all speeds, with the utterance that its file is called after."""
+    utterances: dict[Entry, str] = {}
+    for utterance in sorted(entries, key=lambda name: (entries[name].speed != 1, name)):
+        utterances.setdefault(entries[utterance].at_speed(1), utterance)
+    return utterances
+
+
+def _check_alike(entries: Mapping[str, Entry], source: Path) -> None:
     """DataError where some recordings are in archives and others are not."""
-    archived = [u for u, entry in data.recordings.items() if ARCHIVE_ENTRY.match(entry)]
-    if 0 < len(archived) < len(data.recordings):
+    archived = [utterance for utterance, entry in entries.items() if entry.is_archived]
+    if 0 < len(archived) < len(entries):
         raise DataError(
             f"{where(source, archived[0])}: it is in an archive, others are not, and --format keep "
             "leaves them so; use --format flac or ark"
@@ -127,16 +139,24 @@ def format_data(
     """
     check_choice("--format", kind, FORMATS)
     data = read_data(source)
+    entries = {utterance: Entry.parse(text) for utterance, text in data.recordings.items()}
     if kind == KEEP:
-        _check_alike(data, source)
+        _check_alike(entries, source)
     shares = out / SHARES
-    parts = _parts(data, source, (out / "audio").resolve(), sample_rate, kind)
+    originals = _originals(entries)
+    by_name = {utterance: str(original) for original, utterance in originals.items()}
+    parts = _parts(by_name, source, (out / "audio").resolve(), sample_rate, kind)
     settings = {"data": fingerprint(source), "sample_rate": sample_rate, "format": kind}
     targets = (part.target for part in parts)
     begin(out / ".begun.json", settings, chain(shares.glob(SHARE_FILES), targets))
-    made = _format(parts, shares, jobs, share)
+    formatted = _format(parts, shares, jobs, share)
     if share is not None:
         return None
+    made = {}
+    for utterance, entry in entries.items():
+        path, samples = formatted[originals[entry.at_speed(1)]]
+        length = perturbed_length(samples, entry.speed)
+        made[utterance] = (str(replace(entry, source=path)), length)
     kept = {u for u, (_, n) in made.items() if min_seconds <= n / sample_rate <= max_seconds}
     if not kept:
         raise DataError(
@@ -144,7 +164,7 @@ def format_data(
             "widen --min_seconds and --max_seconds"
         )
     write_map(out / "utt2num_samples", {u: str(made[u][1]) for u in kept})
-    entries = {u: entry for u, (entry, _) in made.items()}
-    write_data(out, DataSet(entries, data.texts, data.speakers).subset(kept))
+    recordings = {utterance: entry for utterance, (entry, _) in made.items()}
+    write_data(out, DataSet(recordings, data.texts, data.speakers).subset(kept))
     shutil.rmtree(shares, ignore_errors=True)
     return len(kept), len(made) - len(kept)

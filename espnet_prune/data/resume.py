@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from espnet_prune.data.audio_io import entry_path
+from espnet_prune.data.entry import Entry
 from espnet_prune.data.kaldi_dir import FILES, read_map
 from espnet_prune.io_atomic import read_json, write_json
 
@@ -56,7 +56,7 @@ def fingerprint(folder: Path) -> str:
     for name in FILES:
         digest.update(file_fingerprint(folder / name).encode())
     for entry in read_map(folder / "wav.scp").values():
-        path = entry_path(entry)
+        path = Entry.parse(entry).path
         size = os.path.getsize(path) if os.path.isfile(path) else None  # that raises nothing
         digest.update(str(size).encode())
     return digest.hexdigest()[:12]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.data.audio_io import ARCHIVE_ENTRY, audio_info
+from espnet_prune.data.audio_io import audio_info
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
@@ -53,8 +53,7 @@ def data_options(train: Path, valid: Path) -> dict:
     """ESPnet's options for the two data folders."""
     options = {}
     for name, folder in (("train", train), ("valid", valid)):
-        entry = next(iter(read_map(folder / "wav.scp").values()))
-        kind = archives.PCM_ARCHIVE if ARCHIVE_ENTRY.match(entry) else "sound"
+        kind = archives.kind_of(read_map(folder / "wav.scp"))
         options[f"{name}_data_path_and_name_and_type"] = [
             (str((folder / "wav.scp").resolve()), "speech", kind),
             (str((folder / "text").resolve()), "text", "text"),

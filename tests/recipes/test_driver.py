@@ -72,6 +72,12 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
         (["--token_type", "word"], "'word' is not bpe, char or hugging_face"),
+        (
+            ["--test_sets", "train_sp", "--speed_factors", "0.9 1"],
+            "'train_sp' has the place of what stages 2 and 3 make",
+        ),
+        (["--test_sets", "dev dev_valid"], "the set 'dev_valid' has the place of what"),
+        (["--speed_factors=1", "--test_sets", "train"], "'train' has the place of what"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--tag", ".."], "--tag: '..' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
@@ -291,14 +297,14 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     assert process.returncode == 0, process.stderr
     arrays = [i for i, command in enumerate(commands, 1) if "=1:4 " in command]
     names = [commands[i - 1].split("espnet_prune.bin.")[1].split()[0] for i in arrays]
-    assert names == ["perturb_speed", *["format_audio"] * 3, "decode"]
+    assert names == [*["format_audio"] * 3, "decode"]
     for i in arrays:
         share, whole = commands[i - 1].split(" python ")[1], commands[i].split(" python ")[1]
         assert share == f"{whole} --part JOB__/4"  # not what is part of the tag
         assert after(commands[i]) == [i]
     decode = commands[arrays[-1] - 1]
     assert "JOB__=1:4 exp/JOB_1/log/07_score_teacher.1.JOB__.log" in decode
-    assert "job 1, log exp/JOB_1/log/02_speed.1.JOB__.log" in process.stdout
+    assert "job 2, log exp/JOB_1/log/03_format.1.JOB__.log" in process.stdout
     scores = next(i for i, command in enumerate(commands, 1) if ".score " in command)
     assert after(commands[scores - 1]) == [arrays[-1] + 1]
 

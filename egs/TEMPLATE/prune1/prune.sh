@@ -169,6 +169,12 @@ train_dump=dump/${train_data#data/}
 valid_dump=dump/$valid_set
 # scored whole, validated without utterances of odd length
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
+for set in $test_sets $valid_set; do # no set is made or formatted in place of another
+    for made in "$train_dump" "$valid_dump"; do
+        [[ $made != "dump/$set" || ($set == "$valid_set" && $made == "$valid_dump") ]] ||
+            option_error "the set '$set' has the place of what stages 2 and 3 make of another, $made; rename it"
+    done
+done
 if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
     systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
     ! runs 13 || compare_with=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" --only "$systems" \
@@ -205,8 +211,7 @@ stage_speed() {
         return
     fi
     # shellcheck disable=SC2086  # a list of factors
-    run_split "$decode_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --audio "dump/speed" \
-        --factors $speed_factors
+    run "$train_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --factors $speed_factors
 }
 
 stage_format() {
