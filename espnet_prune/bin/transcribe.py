@@ -34,6 +34,9 @@ def get_parser() -> argparse.ArgumentParser:
     model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy")
     modes = ("greedy", "ctc_prefix", "joint")
     parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
+    parser.add_argument(
+        "--channel", type=int, help="of several, which is transcribed, from 1; default: their mean"
+    )
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
     parser.add_argument(
         "inputs", nargs="+", help="audio files, folders, or - for a list of them on stdin"
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--mode goes with --model; an exported graph decodes greedily")
     if args.timestamps and args.mode in ("ctc_prefix", "joint"):
         parser.error("--timestamps is of greedy CTC; a beam search has no frames")
+    if args.channel is not None and args.channel < 1:
+        parser.error(f"--channel {args.channel}: channels are counted from 1")
     _let_any_name_through(sys.stdout)
     files = _files(args.inputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,12 +81,14 @@ def _transcribe_all(
         try:
             if isinstance(path, DataError):
                 raise path
-            samples, channels = read_speech(str(path), rate)
+            found, channels = read_speech(str(path), rate, args.channel)
             if channels > 1 and not averaged:
                 averaged = True
                 said = "'%s': its %d channels are averaged, and so are those of other recordings"
                 logger.info(said, path, channels)
-            _print(recogniser, samples, path, args)
+            for note in found.notes:
+                logger.warning("'%s': %s", path, note)
+            _print(recogniser, found.samples, path, args)
         except DataError as error:
             failed += 1
             logger.error("%s", error)

@@ -1,11 +1,15 @@
-"""Checks Kaldi data directories and every recording in them."""
+"""Stage 1: checks Kaldi data directories, and every recording in them to its last sample."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+
+logger = logging.getLogger(__name__)
+MARK = ".valid.json"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -13,23 +17,37 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--sample_rate", type=int, default=16000, help="expected, in Hz")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Validates and says what each directory holds."""
-    from espnet_prune.data.kaldi_dir import validate
-
+    """Validates, unless the same data were found valid before, and says what they hold."""
     args = get_parser().parse_args(argv)
     for folder in args.folders:
-        data, seconds = validate(folder, args.sample_rate)
-        words = sum(len(text.split()) for text in data.texts.values())
-        speakers = len(set(data.speakers.values()))
-        print(
-            f"{folder}: {len(data.texts)} utterances, {speakers} speakers, {words} words, "
-            f"{seconds / 60:.1f} min"
-        )
+        holding = _validated(folder, args)
+        for note in holding.notes:
+            logger.warning("%s: %s", folder / "wav.scp", note)
+        print(f"{folder}: {holding}")
     return 0
+
+
+def _validated(folder: Path, args: argparse.Namespace):
+    from espnet_prune.data.resume import file_fingerprint, fingerprint
+    from espnet_prune.data.validate import Holding, validate
+    from espnet_prune.io_atomic import read_json, write_json
+
+    config = {
+        "data": fingerprint(folder),
+        "speakers": file_fingerprint(folder / "spk2utt"),
+        "sample_rate": args.sample_rate,
+    }
+    mark = folder / MARK
+    if mark.exists() and (found := read_json(mark))["config"] == config:
+        return Holding(**found["holding"])
+    _, holding = validate(folder, args.sample_rate, args.nj)
+    write_json(mark, {"config": config, "holding": holding.to_json()})
+    return holding
 
 
 if __name__ == "__main__":

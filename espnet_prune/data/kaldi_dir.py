@@ -1,4 +1,4 @@
-"""Kaldi data directories: read, write, validate.
+"""Kaldi data directories: read and written.
 
 A directory holds ``wav.scp``, ``text``, ``utt2spk`` and ``spk2utt``, each a line an utterance (or
 speaker), sorted, keys unique, the same utterances in all.
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_prune.data.audio_io import audio_info
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import write_text
 
@@ -134,36 +133,3 @@ def write_data(folder: str | Path, data: DataSet) -> None:
     write_map(folder / "utt2spk", data.speakers)
     write_map(folder / "spk2utt", speaker_lists(data.speakers))
     write_map(folder / "wav.scp", data.recordings)
-
-
-def validate(folder: str | Path, sample_rate: int | None = None) -> tuple[DataSet, float]:
-    """Checks a data directory and every recording in it.
-
-    Args:
-        folder: the directory.
-        sample_rate: in Hz; None demands only that all are the same.
-
-    Returns:
-        The data and its length in seconds.
-
-    Raises:
-        DataError: names the file, the line or utterance, what was expected and the remedy.
-    """
-    folder = Path(folder)
-    data = read_data(folder)
-    expected = speaker_lists(data.speakers)
-    if read_map(folder / "spk2utt") != expected:
-        raise DataError(
-            f"{folder / 'spk2utt'}: it doesn't agree with utt2spk; make it anew from it"
-        )
-    seconds = 0.0
-    for utterance, entry in data.recordings.items():
-        place = where(folder, utterance)
-        samples, rate = audio_info(entry, place)
-        sample_rate = sample_rate or rate
-        if rate != sample_rate:
-            raise DataError(
-                f"{place}: sampled at {rate} Hz, {sample_rate} Hz was expected; resample it"
-            )
-        seconds += samples / rate
-    return data, seconds

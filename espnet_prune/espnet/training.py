@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.data.audio_io import audio_info
+from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
@@ -70,7 +70,7 @@ def check_rate(config: Mapping, folder: Path) -> None:
     """
     utterance, entry = next(iter(read_map(folder / "wav.scp").items()))
     place = f"{folder / 'wav.scp'}: {utterance}"
-    expected, rate = sample_rate_of(config), audio_info(entry, place)[1]
+    expected, rate = sample_rate_of(config), read_audio(entry, place)[1]
     if rate != expected:
         raise DataError(
             f"{place} is sampled at {rate} Hz, but the front-end reads {expected} Hz; set "

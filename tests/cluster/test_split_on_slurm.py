@@ -10,7 +10,8 @@ import mini_recipe
 import pytest
 
 from espnet_prune.cluster.status import command_states
-from espnet_prune.data.kaldi_dir import read_map, validate
+from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.validate import validate
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

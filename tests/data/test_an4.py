@@ -13,7 +13,8 @@ import soundfile
 from espnet_prune.bin import run_main
 from espnet_prune.bin.prepare_an4 import main
 from espnet_prune.data import an4
-from espnet_prune.data.kaldi_dir import read_data, validate
+from espnet_prune.data.kaldi_dir import read_data
+from espnet_prune.data.validate import validate
 
 TRAIN = {f"an{i}-sp{i // 2}{x}-b": i for i, x in enumerate("aabbccdd")}
 TEST = {"cen1-te-b": 1, "cen2-te-b": 2, "an3-tf-b": 3}

@@ -8,7 +8,8 @@ import soundfile
 
 from espnet_prune.bin import run_main
 from espnet_prune.bin.validate_data import main
-from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, validate, write_data
+from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, write_data
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import DataError
 
 
@@ -63,9 +64,10 @@ def test_subset_keeps_only_the_utterances_named(data):
 
 
 def test_valid_directory_and_its_length(data):
-    found, seconds = validate(data, 16000)
+    found, holding = validate(data, 16000)
     assert len(found.texts) == 4
-    assert seconds == pytest.approx(1.4)
+    assert holding.seconds == pytest.approx(1.4)
+    assert str(holding) == "4 utterances, 2 speakers, 8 words, 0.0 min" and not holding.notes
 
 
 def test_tabs_separate_too(data):

@@ -12,8 +12,9 @@ from espnet_prune.bin import format_audio, make_tokens, run_main
 from espnet_prune.data import audio_io
 from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio
-from espnet_prune.data.kaldi_dir import read_data, read_map, validate
+from espnet_prune.data.kaldi_dir import read_data, read_map
 from espnet_prune.data.tokens import check_tokens
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.stage import mark_finished, recorded

@@ -15,7 +15,8 @@ from espnet_prune.bin import run_main
 from espnet_prune.bin.prepare_synth import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data import synth
-from espnet_prune.data.kaldi_dir import read_data, validate
+from espnet_prune.data.kaldi_dir import read_data
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import ConfigError, EnvironmentProblem
 
 SMALL = synth.Corpus(sets={"train": 6, "dev": 3, "test": 3})

@@ -13,6 +13,7 @@ from models import ENCODER
 from espnet_prune.bin import run_main
 from espnet_prune.bin.transcribe import main as transcribe_main
 from espnet_prune.data import audio_io
+from espnet_prune.data.decode import Decoded
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.espnet.build import build_asr_model
@@ -75,8 +76,8 @@ def telephone(system, tmp_path):
 def test_a_model_of_8_khz_gets_8_khz(telephone, recording, transcribe):
     recogniser = open_recogniser(telephone, DecodeConfig())
     assert rate_of(recogniser) == 8000
-    samples, _ = audio_io.read_speech(str(recording), 8000)
-    text = recogniser.transcribe(samples, "greedy")
+    found, _ = audio_io.read_speech(str(recording), 8000)
+    text = recogniser.transcribe(found.samples, "greedy")
     assert transcribe("--model", telephone, "--mode", "greedy", recording) == (0, text) != (0, "")
     assert transcribe("--model", telephone, "--timestamps", recording) == (0, text)
 
@@ -225,9 +226,9 @@ def test_a_path_of_the_command_line_that_cannot_be_looked_up_is_named(system, tm
 def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypatch, capsysbinary):
     asked = []
 
-    def read_speech(name, rate):
+    def read_speech(name, rate, channel):
         asked.append(name)
-        return speech(0.5), 1
+        return Decoded(speech(0.5), rate), 1
 
     monkeypatch.setattr(audio_io, "read_speech", read_speech)
     listed = io.TextIOWrapper(io.BytesIO(b"lat\xe9.wav\n"), encoding="utf-8")

@@ -202,7 +202,7 @@ stage_data() {
     local set folders=()
     run_command "$train_cmd" bash -c "$local_data_cmd"
     for set in "$train_set" "$valid_set" $test_sets; do folders+=("data/$set"); done
-    run "$train_cmd" validate_data "${folders[@]}"
+    run "$train_cmd" validate_data "${folders[@]}" --nj "$nj"
 }
 
 stage_speed() {
