@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import logging
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +17,14 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 
 logger = logging.getLogger(__name__)
-SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".sph")
 # what each option's folder holds, and what to give, as users know it
 HOLDS = {"--model": ("model.json", "model.safetensors"), "--onnx": ("model.json", "model.onnx")}
 GIVE = {
     "--model": "a system's model folder",
     "--onnx": "a folder that `python -m espnet_prune.bin.export_onnx` made",
 }
+BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where Python ends lines, and tabs
+BYTE_ORDER_MARK = "\ufeff"
 WHOLE = "espnet_asr"  # the kind of a saved model that has words
 
 
@@ -97,12 +99,21 @@ def _transcribe_all(
 
 def _print(recogniser, samples, path: Path, args: argparse.Namespace) -> None:
     """Prints what is said in int16 samples (samples,) at the recogniser's rate."""
+    shown = _on_one_line(path)
     if args.timestamps:
         for word in recogniser.words(samples, str(path)):
-            print(f"{path}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
+            print(f"{shown}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
         return
     mode = () if args.onnx else (args.mode or recogniser.modes[-1],)
-    print(f"{path}\t{recogniser.transcribe(samples, *mode, name=str(path))}", flush=True)
+    print(f"{shown}\t{recogniser.transcribe(samples, *mode, name=str(path))}", flush=True)
+
+
+def _on_one_line(path: Path) -> str:
+    """A path without the tabs and line breaks that would end its column of the output."""
+    shown = BREAKS.sub(lambda found: repr(found[0])[1:-1], str(path))
+    if shown != str(path):
+        logger.warning("%s: its name has a tab or line break, which is printed so", shown)
+    return shown
 
 
 def _load(args: argparse.Namespace, folder: Path) -> tuple:
@@ -212,7 +223,7 @@ def _let_any_name_through(stream: TextIO) -> None:
 def _listed() -> Iterator[Path | DataError]:
     """Recordings named on stdin; a file that is missing is an error where it is read."""
     _let_any_name_through(sys.stdin)
-    for line in filter(None, map(str.strip, sys.stdin)):
+    for line in filter(None, (line.strip().lstrip(BYTE_ORDER_MARK) for line in sys.stdin)):
         try:
             yield from _recordings(Path(line))
         except DataError as error:
@@ -231,7 +242,7 @@ def _looked_up(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _found(name: str) -> list[Path]:
+def _found(name: str) -> Sequence[Path]:
     path = Path(name)
     with _looked_up(path):
         there = path.exists()
@@ -240,16 +251,20 @@ def _found(name: str) -> list[Path]:
     return _recordings(path)
 
 
-def _recordings(path: Path) -> list[Path]:
+def _recordings(path: Path) -> Sequence[Path]:
     """Those of a folder, sorted; what is no folder itself."""
+    from espnet_prune.data.find_recordings import find_recordings
+
     with _looked_up(path):
         if not path.is_dir():
             return [path]
-        every = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        found = sorted(p for p in every if not p.is_dir())
-    if not found:
-        raise DataError(f"{path}: no recording in it ({', '.join(SUFFIXES)})")
-    return found
+        found = find_recordings(path)
+    left_out = found.left_out(path)
+    if not found.recordings:
+        raise DataError(f"{path}: no recording in it{left_out and f'; {left_out}'}")
+    if left_out:
+        logger.warning("%s: %s", path, left_out)
+    return found.recordings
 
 
 if __name__ == "__main__":

@@ -88,6 +88,16 @@ def decode(file: BinaryIO) -> Decoded:
     return Decoded(samples, rate, tuple(notes))
 
 
+def format_of(file: BinaryIO) -> str:
+    """libsndfile's name of a file's format.
+
+    Raises:
+        soundfile.SoundFileError: it is none that libsndfile reads.
+    """
+    with _Forward(file) as sound:
+        return sound.format
+
+
 class _Level:
     """How far floating-point samples reach beyond full scale."""
 

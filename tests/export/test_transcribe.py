@@ -237,3 +237,26 @@ def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypat
     assert run_main(transcribe_main, arguments) == 0
     assert asked == ["lat\udce9.wav"]
     assert capsysbinary.readouterr().out.startswith(b"lat\xe9.wav\t")
+
+
+def test_a_folder_s_other_files_are_named_and_odd_names_stay_on_their_line(
+    system, recording, tmp_path, transcribe, caplog
+):
+    model = system / "model"
+    _, text = transcribe("--model", model, "--mode", "greedy", recording)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("b.aiff", "tab\tand\nbreak.flac"):
+        soundfile.write(folder / name, soundfile.read(recording, dtype="int16")[0], 16000)
+    (folder / "notes.txt").write_text("words")
+    (folder / ".hidden.wav").write_text("")
+    assert transcribe("--model", model, "--mode", "greedy", folder) == (0, f"{text} {text}")
+    assert "1 files hold no recording: 'notes.txt'" in caplog.text
+    assert "tab\\tand\\nbreak.flac: its name has a tab or line break" in caplog.text
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(system, recording, transcribe, monkeypatch):
+    model = system / "model"
+    once = transcribe("--model", model, "--mode", "greedy", recording)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{recording}\n"))
+    assert transcribe("--model", model, "--mode", "greedy", "-") == once
