@@ -7,6 +7,7 @@ it is the proof that ESPnet loads it. Each process uses one thread.
 import contextlib
 import functools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +38,8 @@ DEFAULT_MODES = ("greedy", "joint")
 PART_UTTERANCES = 8  # decoded between two writes
 PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
+MOST_TOKENS, MOST_RATIO, MOST_PENALTY = 10000, 10, 100  # far beyond what any text needs (ours)
+UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class DecodeConfig:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
             (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
             ``greedy_onnx_int8`` by that in ONNX Runtime.
-        beam_size: of either search.
+        beam_size: of either search; a model of fewer tokens is searched with as many as it has.
         ctc_weight: of CTC in the joint search, the decoder has the rest.
         penalty: added for each token.
-        maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection.
-        minlenratio: shortest one.
+        maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection;
+            below 0, a number of tokens.
+        minlenratio: shortest one, likewise; where a recording has no text so long, it is searched
+            without.
         segment_seconds: a longer recording is cut at its quietest points into pieces of at most
             this length, since attention over it would need memory by its square.
     """
@@ -71,6 +76,15 @@ class DecodeConfig:
             raise ConfigError(f"modes: {list(self.modes)}; expected some of {ALL_MODES}, each once")
         check_range("beam_size", self.beam_size, 1, 1000)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
+        check_range("penalty", self.penalty, -MOST_PENALTY, MOST_PENALTY)
+        for name in ("maxlenratio", "minlenratio"):
+            check_range(name, getattr(self, name), -MOST_TOKENS, MOST_RATIO)
+        longest, shortest = self.maxlenratio, self.minlenratio
+        if longest * shortest > 0 and abs(shortest) > abs(longest):
+            raise ConfigError(
+                f"minlenratio: {shortest} is more than maxlenratio: {longest}, so that no text "
+                "would be left; lower it"
+            )
         check_range("segment_seconds", self.segment_seconds, 1, 1e6)
 
 
@@ -98,15 +112,17 @@ class Recogniser:
 
         from espnet_prune.espnet import fast_decoder, fast_encoder
         from espnet_prune.espnet.int8 import quantise_linear
+        from espnet_prune.espnet.prefix_search import keep_impossible
 
         files = model_files(folder)
         self.config = config
         asr_config = read_espnet_config(files[0])
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
+        beam_size = _fitting_beam(config.beam_size, asr_config, files[0])
         try:
             self.search = Speech2Text(
                 *map(str, files),
-                beam_size=config.beam_size,
+                beam_size=beam_size,
                 ctc_weight=config.ctc_weight if has_ctc else 0.0,
                 lm_weight=0.0,
                 penalty=config.penalty,
@@ -127,6 +143,8 @@ class Recogniser:
         load_strictly(self.model, state, str(files[1]))
         if int8:
             quantise_linear(self.model)
+        self.special = _special_ids(self.model)
+        keep_impossible(self.search.beam_search)
         fast_decoder.speed_up(self.search.beam_search)
         fast_encoder.speed_up(self.model.encoder)
 
@@ -174,7 +192,13 @@ class Recogniser:
 
     def _joint(self, speech: numpy.ndarray) -> str:
         results = self.search(speech)
-        return (results[0][0] or "") if results else ""
+        if not results and self.config.minlenratio:
+            self.search.minlenratio = 0.0
+            results = self.search(speech)
+            self.search.minlenratio = self.config.minlenratio
+        best = results[0][3] if results else None
+        possible = best is not None and float(best.score) > -math.inf
+        return self._text(best.yseq.tolist()) if possible else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
         return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))
@@ -184,7 +208,7 @@ class Recogniser:
         import torch
 
         collapsed = torch.unique_consecutive(best).tolist()
-        return self._text([i for i in collapsed if i not in (self.model.blank_id, self.model.eos)])
+        return self._text(collapsed)
 
     def _ctc_prefix(self, speech: numpy.ndarray) -> str:
         from espnet_prune.espnet.prefix_search import prefix_search
@@ -201,8 +225,25 @@ class Recogniser:
         return self._text(ids)
 
     def _text(self, ids: list[int]) -> str:
-        tokens = self.search.converter.ids2tokens(ids)
+        """The text of token ids; whatever the search was told, no special one is in it."""
+        tokens = self.search.converter.ids2tokens([i for i in ids if i not in self.special])
         return self.search.tokenizer.tokens2text(tokens)
+
+
+def _special_ids(model: Any) -> set[int]:
+    """Ids of an ESPnetASRModel that stand for no text."""
+    unknown = {i for i, token in enumerate(model.token_list) if token == UNKNOWN}
+    return {model.blank_id, model.sos, model.eos} | unknown
+
+
+def _fitting_beam(wanted: int, config: dict[str, Any], path: Path) -> int:
+    """As many hypotheses as there are tokens at most: a search's first step has no more."""
+    tokens = config.get("token_list")
+    if not isinstance(tokens, list):  # ESPnet says what is wrong with it
+        return wanted
+    if wanted > len(tokens):
+        logger.info("%s: beam_size %d, but %d tokens: so many are kept", path, wanted, len(tokens))
+    return min(wanted, len(tokens))
 
 
 class Transcriber(Protocol):

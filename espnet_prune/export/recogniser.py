@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # of int16
 SEGMENT_SECONDS = 40.0  # as DecodeConfig has it
 WORD_START, SPACE = "▁", "<space>"  # in sentencepiece's pieces, in lists of characters
+UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class GreedyRecogniser(ABC):
         self.tokens = tokens
         self.rate: int = about["sample_rate"]
         self.segment_seconds = min(segment_seconds, about["longest_samples"] / self.rate)
+        unknown = {i for i, token in enumerate(tokens) if token == UNKNOWN}
+        self.special = {about["blank"], about["end"]} | unknown  # ids that stand for no text
         self.pieces = _bpe(bpe_model) if about["token_type"] == "bpe" else None
 
     @abstractmethod
@@ -96,7 +99,7 @@ class GreedyRecogniser(ABC):
             )
             return []
         log_probs = self.log_probs((samples / FULL_SCALE).astype(numpy.float32))
-        emitted = collapse(log_probs.argmax(-1), {self.about["blank"], self.about["end"]})
+        emitted = collapse(log_probs.argmax(-1), self.special)
         seconds = self.about["samples_a_frame"] / self.rate
         return [
             Word(self._text(ids), offset + seconds * first, offset + seconds * (last + 1))
@@ -167,7 +170,7 @@ def collapse(best: numpy.ndarray, drop: set[int]) -> list[tuple[int, int]]:
 
     Args:
         best: (T,) most likely token of each frame.
-        drop: ids that are no label: blank and end of sentence.
+        drop: ids that are no label.
 
     Returns:
         Label and frame at which it is first emitted.

@@ -29,6 +29,7 @@ def driver(tmp_path: Path):
     (tmp_path / "conf").mkdir()
     for name in CONFIGS:
         (tmp_path / f"conf/{name}.yaml").write_text("systems: {l0_50: {}, magnitude_50: {}}\n")
+    (tmp_path / "conf/decode.yaml").write_text("beam_size: 2\n")  # is checked at once
     record = tmp_path / "record"
 
     def call(*arguments: str, recipe: Path = SYNTH, cwd: Path = tmp_path, **environment: str):

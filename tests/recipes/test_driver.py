@@ -177,6 +177,14 @@ def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
     assert all(command.endswith(" --ngpu 1") for command in launched)
 
 
+def test_wrong_decoding_is_refused_before_anything_runs(driver, places, tmp_path):
+    (tmp_path / "conf/decode.yaml").write_text("beam_sise: 2\n")
+    process, commands = driver(*places)
+    assert process.returncode == 2 and not commands
+    assert "decode.yaml: unknown key 'beam_sise'" in process.stderr
+    assert driver(*places, "--stage", "8", "--stop_stage", "10")[0].returncode == 0
+
+
 def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
     (tmp_path / "over/systems.yaml").write_text("systems: {own: {target: 0.5}}\n")

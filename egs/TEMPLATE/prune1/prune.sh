@@ -162,6 +162,7 @@ if [[ -n $overrides ]]; then
     done
     python -m espnet_prune.bin.merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
 fi
+if runs 7 || runs 11; then python -m espnet_prune.bin.check_decoding --config "$decode_config"; fi
 teacher=$exp/teacher
 train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
