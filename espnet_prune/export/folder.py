@@ -27,7 +27,7 @@ SPEECH = "ctc_speech"  # a whole model, from samples to CTC log-probabilities
 WHISPER = "whisper_speech"  # from samples to hidden states, and a decoder's step
 # what ``model.json`` may say; the last two aren't whole models
 KINDS = (SPEECH, WHISPER, "conformer_encoder", "transformers")
-LEAST_FRAMES = 16
+LEAST_FRAMES = 16  # that the exporter is told of; with fewer it would fix the length at one frame
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
 SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
 SSL_RATE, SSL_LONGEST_SECONDS = 16000, 160
@@ -91,10 +91,12 @@ def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
     embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
     if embed != "Conv2dSubsampling":
         raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
+    from espnet_prune.espnet.decoding import least_samples
+
     hop = model.frontend.hop_length
     return {
         "sample_rate": sample_rate_of(config),
-        "least_samples": LEAST_FRAMES * hop,
+        "least_samples": least_samples(model),
         "longest_samples": LONGEST_FRAMES * hop,
         "samples_a_frame": SUBSAMPLING * hop,
     }

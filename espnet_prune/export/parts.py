@@ -90,7 +90,10 @@ def speech_with_ctc(model: nn.Module) -> Part:
     if is_ssl(model):
         tried = tuple(least + about["samples_a_frame"] * frames for frames in SSL_CHECKED)
     else:
-        tried = tuple(model.frontend.hop_length * frames for frames in CHECKED_FRAMES)
+        # the graph runs with fewer than the exporter is told of, down to what torch needs
+        hop = model.frontend.hop_length
+        tried = (*(hop * frames for frames in CHECKED_FRAMES), least)
+        least = LEAST_FRAMES * hop
 
     def expected(speech: Tensor) -> Inputs:
         encoded, _ = model.encode(speech, torch.tensor([speech.shape[1]]))

@@ -23,7 +23,6 @@ class SavedRecogniser(GreedyRecogniser):
     """
 
     def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
-        from espnet_prune.espnet.decoding import least_samples
         from espnet_prune.espnet.fast_encoder import speed_up
 
         model = load(folder)
@@ -33,8 +32,7 @@ class SavedRecogniser(GreedyRecogniser):
             )
         config = model.espnet_prune_config
         bpe_model = Path(config.get("bpemodel") or "")
-        about = {**describe(model), "least_samples": least_samples(model)}  # a graph needs more
-        super().__init__(about, config["token_list"], bpe_model, segment_seconds)
+        super().__init__(describe(model), config["token_list"], bpe_model, segment_seconds)
         speed_up(model.encoder)
         self.model = model
 
