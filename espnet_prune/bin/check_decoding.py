@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConfigError: an unknown key, or a value out of range.
     """
     from espnet_prune.config import load_yaml, to_dataclass
-    from espnet_prune.espnet.decoding import DecodeConfig
+    from espnet_prune.espnet.decode_config import DecodeConfig
 
     args = get_parser().parse_args(argv)
     to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))

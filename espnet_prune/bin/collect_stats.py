@@ -22,6 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Collects, unless it is done already."""
     from espnet_prune.config import load_yaml
+    from espnet_prune.data.alignable import check_alignable
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.espnet.training import collect_stats
 
     config = check_training_config(TeacherTask, config, str(args.config))
+    for folder in (args.train, args.valid):
+        check_alignable(config, folder, args.tokens)
     collect_stats(TeacherTask, config, args.train, args.valid, args.tokens, args.out)
     mark_finished(args.out, made_by)
     return 0

@@ -36,13 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.espnet.distributed import is_first
     from espnet_prune.espnet.options import check_training_config
     from espnet_prune.espnet.registry import WHISPER
+    from espnet_prune.espnet.sample_rate import sample_rate_of
     from espnet_prune.espnet.system import finish_teacher
     from espnet_prune.espnet.teacher_task import TeacherTask
-    from espnet_prune.espnet.training import check_rate, run_training, token_options
+    from espnet_prune.espnet.training import (
+        check_rate,
+        longest_seconds,
+        run_training,
+        token_options,
+    )
 
     checked = check_training_config(TeacherTask, config, str(args.config))
     folders = (args.train, args.valid, args.tokens, args.stats)
-    untrained = None
+    untrained = seconds = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
         if checked.get("encoder") != WHISPER:
             raise ConfigError(
@@ -54,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         check_rate(checked, args.train)
         run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
+        seconds = longest_seconds(args.train, sample_rate_of(checked))
     if not is_first():
         return 0
-    finish_teacher(args.out, config, untrained)
+    finish_teacher(args.out, config, untrained, seconds)
     mark_finished(args.out, made_by)
     return 0
 

@@ -39,6 +39,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--channel", type=int, help="of several, which is transcribed, from 1; default: their mean"
     )
+    parser.add_argument(
+        "--segment_seconds",
+        type=float,
+        help="longest piece of a recording, cut at pauses; default: the model's longest training "
+        "utterance, at most 40",
+    )
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
     parser.add_argument(
         "inputs", nargs="+", help="audio files, folders, or - for a list of them on stdin"
@@ -125,16 +131,34 @@ def _load(args: argparse.Namespace, folder: Path) -> tuple:
         if args.onnx:
             from espnet_prune.export.exported import open_exported
 
-            recogniser = open_exported(args.onnx, args.timestamps)
+            recogniser = open_exported(args.onnx, args.timestamps, args.segment_seconds)
         else:
             from espnet_prune.export.saved import SavedRecogniser
 
-            recogniser = SavedRecogniser(args.model)
+            recogniser = SavedRecogniser(args.model, args.segment_seconds)
+        _warn_beyond(recogniser.trained_seconds, recogniser.segment_seconds)
         return recogniser, recogniser.rate
+    from espnet_prune.data.segments import segment_seconds_for
     from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser, rate_of
+    from espnet_prune.espnet.model_folder import trained_seconds
 
-    recogniser = open_recogniser(_for_espnet(args.model, folder), DecodeConfig())
+    trained = trained_seconds(args.model)
+    longest = segment_seconds_for(trained, args.segment_seconds)
+    _warn_beyond(trained, longest)
+    config = DecodeConfig(segment_seconds=longest)
+    recogniser = open_recogniser(_for_espnet(args.model, folder), config)
     return recogniser, rate_of(recogniser)
+
+
+def _warn_beyond(trained: float | None, longest: float) -> None:
+    """Warns of pieces that are longer than what the model was trained on."""
+    if trained is not None and longest > max(trained, 1):
+        logger.warning(
+            "--segment_seconds %g: the model was trained on utterances of at most %.1f s; it makes "
+            "little of longer pieces",
+            longest,
+            trained,
+        )
 
 
 def _check_folder(option: str, folder: Path) -> None:

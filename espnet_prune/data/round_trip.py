@@ -60,18 +60,28 @@ def _rewrite(folder: Path) -> Rewrite:
         whisper = WhisperText(folder / description["model"], multilingual=False)
         # its transcripts are lower case, which scoring has to ignore (--normalise)
         return lambda text: text if whisper.text(whisper.ids(text)) == text.lower() else "?"
-    tokens = _as_espnet_reads(folder / "tokens.txt")
+    tokens, encode = _as_espnet_reads(folder / "tokens.txt"), encoder_of(folder)
     if description["type"] == "char":
-        return lambda text: _join_characters(_known(map(_character, text), tokens))
+        return lambda text: _join_characters(_known(encode(text), tokens))
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / description["model"]))
+    return lambda text: processor.decode_pieces(list(_known(encode(text), tokens)))
 
-    def by_pieces(text: str) -> str:
-        pieces = processor.encode(text, out_type=str)
-        return processor.decode_pieces(list(_known(pieces, tokens)))
 
-    return by_pieces
+def encoder_of(folder: Path) -> Callable[[str], list[str]]:
+    """What makes tokens of a text, by pieces or characters.
+
+    Args:
+        folder: of the tokens.
+    """
+    description = read_json(folder / "tokens.json")
+    if description["type"] == "char":
+        return lambda text: [_character(character) for character in text]
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / description["model"]))
+    return lambda text: processor.encode(text, out_type=str)
 
 
 def _as_espnet_reads(path: Path) -> set[str]:

@@ -18,74 +18,30 @@ from typing import Any, Protocol
 
 import numpy
 
-from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
-from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
-from espnet_prune.espnet.model_folder import is_whisper_folder, model_files, read_espnet_config
+from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.espnet.decode_config import MODES, DecodeConfig
+from espnet_prune.espnet.model_folder import (
+    is_whisper_folder,
+    model_files,
+    read_espnet_config,
+    trained_seconds,
+)
 from espnet_prune.espnet.sample_rate import sample_rate_of
-from espnet_prune.export.int8 import INT8_MODES, base_mode, by_onnx
+from espnet_prune.export.int8 import base_mode, by_onnx
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
 logger = logging.getLogger(__name__)
-MODES = ("greedy", "ctc_prefix", "joint")
-ALL_MODES = (*MODES, *INT8_MODES)
-DEFAULT_MODES = ("greedy", "joint")
 PART_UTTERANCES = 8  # decoded between two writes
 PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
-MOST_TOKENS, MOST_RATIO, MOST_PENALTY = 10000, 10, 100  # far beyond what any text needs (ours)
 UNKNOWN = "<unk>"
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """How a set is decoded; there is no language model.
-
-    Attributes:
-        modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
-            (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
-            ``greedy_onnx_int8`` by that in ONNX Runtime.
-        beam_size: of either search; a model of fewer tokens is searched with as many as it has.
-        ctc_weight: of CTC in the joint search, the decoder has the rest.
-        penalty: added for each token.
-        maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection;
-            below 0, a number of tokens.
-        minlenratio: shortest one, likewise; where a recording has no text so long, it is searched
-            without.
-        segment_seconds: a longer recording is cut at its quietest points into pieces of at most
-            this length, since attention over it would need memory by its square.
-    """
-
-    modes: tuple[str, ...] = DEFAULT_MODES
-    beam_size: int = 10
-    ctc_weight: float = 0.3
-    penalty: float = 0.0
-    maxlenratio: float = 0.0
-    minlenratio: float = 0.0
-    segment_seconds: float = 40.0
-
-    def __post_init__(self) -> None:
-        for mode in self.modes:
-            check_choice("modes", mode, ALL_MODES)
-        if not self.modes or len(set(self.modes)) < len(self.modes):
-            raise ConfigError(f"modes: {list(self.modes)}; expected some of {ALL_MODES}, each once")
-        check_range("beam_size", self.beam_size, 1, 1000)
-        check_range("ctc_weight", self.ctc_weight, 0, 1)
-        check_range("penalty", self.penalty, -MOST_PENALTY, MOST_PENALTY)
-        for name in ("maxlenratio", "minlenratio"):
-            check_range(name, getattr(self, name), -MOST_TOKENS, MOST_RATIO)
-        longest, shortest = self.maxlenratio, self.minlenratio
-        if longest * shortest > 0 and abs(shortest) > abs(longest):
-            raise ConfigError(
-                f"minlenratio: {shortest} is more than maxlenratio: {longest}, so that no text "
-                "would be left; lower it"
-            )
-        check_range("segment_seconds", self.segment_seconds, 1, 1e6)
+BEYOND = 1.5  # times the longest training utterance, up to which models are taken to reach (ours)
 
 
 class Recogniser:
@@ -345,6 +301,26 @@ def _opened(part: _Part) -> tuple[Callable[..., str], int]:
     return functools.partial(recogniser.transcribe, mode=mode), rate_of(recogniser)
 
 
+def _warn_of_long(model: Path, data: Path, segment_seconds: float) -> None:
+    """Warns of utterances, or their pieces, much longer than any that the model was trained on."""
+    trained, path = trained_seconds(model), data / "utt2num_samples"
+    if trained is None or not path.exists():
+        return
+    rate = sample_rate_of(read_espnet_config(model_files(model)[0]))
+    seconds = [min(int(n) / rate, segment_seconds) for n in read_map(path).values()]
+    long = [length for length in seconds if length > BEYOND * trained]
+    if long:
+        logger.warning(
+            "%s: %d of %d utterances have up to %.1f s, the model was trained on at most %.1f s: "
+            "it makes little of them; a lower segment_seconds in decode.yaml cuts them at pauses",
+            data,
+            len(long),
+            len(seconds),
+            max(long),
+            trained,
+        )
+
+
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     """What the result of each mode depends on; greedy decoding doesn't on the search."""
     common = {
@@ -418,6 +394,8 @@ def decode(
     wanted = _made_by(model, data, config)
     modes = [mode for mode in sorted(wanted) if not finished(out / mode, wanted[mode])]
     entries = dict(read_data(data).recordings)
+    if modes:
+        _warn_of_long(model, data, config.segment_seconds)
     parts = []
     for mode in reversed(modes):  # joint first, which takes longest
         folder, made_by = out / mode, wanted[mode]

@@ -14,6 +14,8 @@ from espnet_prune.io_atomic import read_json
 
 DESCRIPTION, OWN_WEIGHTS = "model.json", "model.safetensors"  # of ``espnet_prune.save``
 ESPNET_FOLDER, CONFIG, WEIGHTS = "espnet", "config.yaml", "model.pth"  # for stock ESPnet
+# in a configuration: seconds of the longest utterance that a model was trained on, for decoding
+TRAINED_SECONDS = "longest_training_seconds"
 BPE, STATISTICS = "bpe.model", "feats_stats.npz"  # beside them
 # libyaml's reads a list of 5000 tokens in 0.06 s, Python's in 0.5 s
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,6 +33,19 @@ def is_whisper_folder(folder: Path) -> bool:
     description = read_json(path)
     config = description.get("config") if isinstance(description, dict) else None
     return isinstance(config, dict) and config.get("encoder") == WHISPER
+
+
+def trained_seconds(model: Path) -> float | None:
+    """Seconds of the longest utterance that a saved model was trained on, where it says so.
+
+    Raises:
+        DataError: its description is damaged.
+    """
+    path = model / DESCRIPTION
+    description = read_json(path) if path.exists() else None
+    config = description.get("config") if isinstance(description, dict) else None
+    seconds = config.get(TRAINED_SECONDS) if isinstance(config, dict) else None
+    return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
 def model_files(model: Path) -> tuple[Path, Path]:

@@ -78,6 +78,11 @@ def check_rate(config: Mapping, folder: Path) -> None:
         )
 
 
+def longest_seconds(folder: Path, sample_rate: int) -> float:
+    """Of the utterances of a dump folder."""
+    return max(map(int, read_map(folder / "utt2num_samples").values())) / sample_rate
+
+
 def shape_options(stats: Path) -> dict:
     """ESPnet's options for the shapes that stage 5 found."""
     options = {}

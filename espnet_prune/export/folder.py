@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
+from espnet_prune.espnet.model_folder import TRAINED_SECONDS
 from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.io_atomic import read_json
 from espnet_prune.out_path import check_out_folder
@@ -64,7 +65,9 @@ def describe(model: Any) -> dict:
         ModelError: neither a 4x ``conv2d`` front-end nor a wav2vec 2.0 or HuBERT encoder.
     """
     config: Mapping = model.espnet_prune_config
+    trained = {key: config[key] for key in (TRAINED_SECONDS,) if key in config}
     return {
+        **trained,
         "kind": SPEECH,
         **(_ssl_frames(model) if is_ssl(model) else _conv2d_frames(model, config)),
         "blank": int(model.blank_id),

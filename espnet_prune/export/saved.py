@@ -6,7 +6,7 @@ import numpy
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import describe
-from espnet_prune.export.recogniser import SEGMENT_SECONDS, GreedyRecogniser
+from espnet_prune.export.recogniser import GreedyRecogniser
 from espnet_prune.surgery import load
 
 
@@ -15,14 +15,14 @@ class SavedRecogniser(GreedyRecogniser):
 
     Args:
         folder: the folder.
-        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+        segment_seconds: as in the base class.
 
     Raises:
         DataError: the description is missing.
         ModelError: an encoder alone, a model without CTC, damaged weights.
     """
 
-    def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
+    def __init__(self, folder: str | Path, segment_seconds: float | None = None) -> None:
         from espnet_prune.espnet.fast_encoder import speed_up
 
         model = load(folder)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from espnet_prune.errors import ConfigError, DataError, ModelError
-from espnet_prune.espnet.model_folder import BPE
+from espnet_prune.espnet.model_folder import BPE, TRAINED_SECONDS
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.sites import DECODER, describe_conformer
 from espnet_prune.surgery.description import BUILDERS, DESCRIPTION, SCHEMA, read_description
@@ -31,7 +31,7 @@ MODEL_KEYS = (
     "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
     "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
     "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
-).split()
+).split() + [TRAINED_SECONDS]
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:

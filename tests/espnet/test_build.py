@@ -13,6 +13,11 @@ from safetensors.torch import load_file, save_file
 from espnet_prune.errors import DataError, ModelError, TargetMissedError
 from espnet_prune.espnet import stages
 from espnet_prune.espnet.build import build_asr_model, load_trained, write_espnet_folder
+from espnet_prune.espnet.model_folder import (
+    TRAINED_SECONDS,
+    read_espnet_config,
+    trained_seconds,
+)
 from espnet_prune.espnet.system import read_record, update_record, write_model
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
@@ -109,6 +114,17 @@ def test_nothing_saved_names_a_file_of_the_training(model, tmp_path):
     text = (tmp_path / "model.json").read_text()
     assert "gone" not in text and "eps" in text
     assert same(outputs(load(tmp_path)), outputs(model))
+
+
+def test_the_longest_training_utterance_is_kept_in_every_form(dense, tmp_path):
+    dense.espnet_prune_config[TRAINED_SECONDS] = 3.3
+    assert trained_seconds(tmp_path) is None
+    write_model(dense, tmp_path / "dense")
+    gated = inject(load(tmp_path / "dense"), AllSites(learned=False)).eval()
+    write_model(cut(gated), tmp_path / "cut")
+    for folder in (tmp_path / "dense", tmp_path / "cut"):
+        assert trained_seconds(folder) == 3.3
+        assert read_espnet_config(folder / "espnet/config.yaml")[TRAINED_SECONDS] == 3.3
 
 
 def test_saved_loaded_and_saved_is_the_same_file(model, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.espnet.model_folder import trained_seconds
 
 pytestmark = pytest.mark.timeout(900)
 SYSTEMS = """\
@@ -47,6 +48,11 @@ def unbroken(tmp_path_factory, repository) -> Path:
     for main in ("collect_stats", "train_teacher", "prune"):
         run(folder, main)
     return folder
+
+
+def test_the_teacher_knows_the_longest_utterance_that_it_was_trained_on(unbroken):
+    longest = (mini_recipe.RATE + 800 * 15) / mini_recipe.RATE
+    assert trained_seconds(unbroken / "exp/teacher/model") == longest
 
 
 def weights(path: Path) -> dict:

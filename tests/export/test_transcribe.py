@@ -11,10 +11,11 @@ import torch
 from models import ENCODER
 
 from espnet_prune.bin import run_main
+from espnet_prune.bin.export_onnx import main as export_main
 from espnet_prune.bin.transcribe import main as transcribe_main
 from espnet_prune.data import audio_io
 from espnet_prune.data.decode import Decoded
-from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
+from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data, write_map
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.espnet.build import build_asr_model
 from espnet_prune.espnet.decoding import (
@@ -24,6 +25,7 @@ from espnet_prune.espnet.decoding import (
     open_recogniser,
     rate_of,
 )
+from espnet_prune.espnet.model_folder import TRAINED_SECONDS
 from espnet_prune.espnet.system import write_model
 from espnet_prune.export.saved import SavedRecogniser
 from espnet_prune.surgery import load
@@ -260,3 +262,49 @@ def test_a_list_may_begin_with_a_byte_order_mark(system, recording, transcribe, 
     once = transcribe("--model", model, "--mode", "greedy", recording)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{recording}\n"))
     assert transcribe("--model", model, "--mode", "greedy", "-") == once
+
+
+@pytest.fixture
+def of_short_utterances(system, tmp_path):
+    """Folder of the system's model, as if trained on utterances of at most 1.2 s."""
+    model = load(system / "model")
+    model.espnet_prune_config[TRAINED_SECONDS] = 1.2
+    write_model(model, tmp_path / "short/model")
+    return tmp_path / "short/model"
+
+
+@pytest.mark.parametrize("how", [("--mode", "greedy"), ("--timestamps",)])
+def test_pieces_follow_what_the_model_was_trained_on(
+    of_short_utterances, system, tmp_path, transcribe, caplog, how
+):
+    talk = tmp_path / "talk.wav"
+    soundfile.write(talk, speech(4.0), RATE)
+    text = transcribe("--model", of_short_utterances, *how, talk)
+    assert text == transcribe("--model", system / "model", *how, "--segment_seconds", 1.2, talk)
+    assert text != transcribe("--model", system / "model", *how, talk)
+    assert "trained on utterances" not in caplog.text
+    transcribe("--model", of_short_utterances, *how, "--segment_seconds", 4, talk)
+    assert "trained on utterances of at most 1.2 s" in caplog.text
+
+
+def test_an_export_keeps_what_the_model_was_trained_on(
+    of_short_utterances, tmp_path, transcribe, caplog
+):
+    folder, talk = tmp_path / "onnx", tmp_path / "talk.wav"
+    assert run_main(export_main, ["--model", str(of_short_utterances), "--out", str(folder)]) == 0
+    soundfile.write(talk, speech(4.0), RATE)
+    expected = transcribe("--model", of_short_utterances, "--mode", "greedy", talk)
+    assert transcribe("--onnx", folder, talk) == expected
+    transcribe("--onnx", folder, "--segment_seconds", 4, talk)
+    assert "trained on utterances of at most 1.2 s" in caplog.text
+
+
+def test_a_set_of_longer_utterances_is_told_of(of_short_utterances, tmp_path, caplog):
+    path = tmp_path / "u.wav"
+    soundfile.write(path, speech(4.0), RATE)
+    write_data(tmp_path / "data", DataSet({"u": str(path)}, {"u": "YES"}, {"u": "s"}))
+    write_map(tmp_path / "data/utt2num_samples", {"u": "64000"})
+    config = DecodeConfig(modes=("greedy",))
+    decode(of_short_utterances, tmp_path / "data", config, tmp_path / "out")
+    said = "1 of 1 utterances have up to 4.0 s, the model was trained on at most 1.2 s"
+    assert said in caplog.text
