@@ -75,6 +75,7 @@ run_one_stage() { # NUMBER NAME, here
         echo "       To resume, give the same command again: what is done already is skipped." >&2
         exit "$status"
     fi
+    keep_configs "$2"
     echo "Stage $1 took $((SECONDS - started)) s"
 }
 
@@ -135,6 +136,7 @@ run_stages() {
         fi
         await_jobs
     fi
+    forget_configs
     if runs 13 && ((last > 13 || ${#stage_before[@]})); then print_report; fi
     echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"
 }

@@ -80,19 +80,27 @@ def _check_names(others: Sequence[Path]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Scores and prints one line a mode."""
-    from espnet_prune.data.kaldi_dir import read_map
     from espnet_prune.errors import DataError
-    from espnet_prune.evaluate.wer import score
-    from espnet_prune.export.int8 import base_mode
-    from espnet_prune.io_atomic import write_json
+    from espnet_prune.job_control import only_writer
 
     args = get_parser().parse_args(argv)
     _check_names(args.compare_with)
-    reference = _normalised(read_map(args.data / "text"), args.normalise)
     folder = args.system / "decode" / args.set
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
+    with only_writer(folder, "decodes or scores"):
+        _score(hypotheses, args)
+    return 0
+
+
+def _score(hypotheses: Sequence[Path], args: argparse.Namespace) -> None:
+    from espnet_prune.data.kaldi_dir import read_map
+    from espnet_prune.evaluate.wer import score
+    from espnet_prune.export.int8 import base_mode
+    from espnet_prune.io_atomic import write_json
+
+    reference = _normalised(read_map(args.data / "text"), args.normalise)
     for path in hypotheses:
         theirs = {}
         for other in [*([args.teacher] if args.teacher else []), *args.compare_with]:
@@ -115,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"({result.errors} of {result.words} words, "
             f"{', '.join([f'95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}', *p_values])})"
         )
-    return 0
 
 
 if __name__ == "__main__":

@@ -24,15 +24,16 @@ from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.espnet.decode_checks import fitting_beam, special_ids, warn_of_long
 from espnet_prune.espnet.decode_config import MODES, DecodeConfig
 from espnet_prune.espnet.model_folder import (
     is_whisper_folder,
     model_files,
     read_espnet_config,
-    trained_seconds,
 )
 from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.export.int8 import base_mode, by_onnx
+from espnet_prune.job_control import only_writer
 from espnet_prune.provenance import file_digest
 from espnet_prune.stage import finished, mark_finished
 
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 PART_UTTERANCES = 8  # decoded between two writes
 PARTS, BEGUN = "parts", ".begun.json"
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
-UNKNOWN = "<unk>"
-BEYOND = 1.5  # times the longest training utterance, up to which models are taken to reach (ours)
 
 
 class Recogniser:
@@ -74,7 +73,7 @@ class Recogniser:
         self.config = config
         asr_config = read_espnet_config(files[0])
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
-        beam_size = _fitting_beam(config.beam_size, asr_config, files[0])
+        beam_size = fitting_beam(config.beam_size, asr_config, files[0])
         try:
             self.search = Speech2Text(
                 *map(str, files),
@@ -99,7 +98,7 @@ class Recogniser:
         load_strictly(self.model, state, str(files[1]))
         if int8:
             quantise_linear(self.model)
-        self.special = _special_ids(self.model)
+        self.special = special_ids(self.model)
         keep_impossible(self.search.beam_search)
         fast_decoder.speed_up(self.search.beam_search)
         fast_encoder.speed_up(self.model.encoder)
@@ -184,22 +183,6 @@ class Recogniser:
         """The text of token ids; whatever the search was told, no special one is in it."""
         tokens = self.search.converter.ids2tokens([i for i in ids if i not in self.special])
         return self.search.tokenizer.tokens2text(tokens)
-
-
-def _special_ids(model: Any) -> set[int]:
-    """Ids of an ESPnetASRModel that stand for no text."""
-    unknown = {i for i, token in enumerate(model.token_list) if token == UNKNOWN}
-    return {model.blank_id, model.sos, model.eos} | unknown
-
-
-def _fitting_beam(wanted: int, config: dict[str, Any], path: Path) -> int:
-    """As many hypotheses as there are tokens at most: a search's first step has no more."""
-    tokens = config.get("token_list")
-    if not isinstance(tokens, list):  # ESPnet says what is wrong with it
-        return wanted
-    if wanted > len(tokens):
-        logger.info("%s: beam_size %d, but %d tokens: so many are kept", path, wanted, len(tokens))
-    return min(wanted, len(tokens))
 
 
 class Transcriber(Protocol):
@@ -301,26 +284,6 @@ def _opened(part: _Part) -> tuple[Callable[..., str], int]:
     return functools.partial(recogniser.transcribe, mode=mode), rate_of(recogniser)
 
 
-def _warn_of_long(model: Path, data: Path, segment_seconds: float) -> None:
-    """Warns of utterances, or their pieces, much longer than any that the model was trained on."""
-    trained, path = trained_seconds(model), data / "utt2num_samples"
-    if trained is None or not path.exists():
-        return
-    rate = sample_rate_of(read_espnet_config(model_files(model)[0]))
-    seconds = [min(int(n) / rate, segment_seconds) for n in read_map(path).values()]
-    long = [length for length in seconds if length > BEYOND * trained]
-    if long:
-        logger.warning(
-            "%s: %d of %d utterances have up to %.1f s, the model was trained on at most %.1f s: "
-            "it makes little of them; a lower segment_seconds in decode.yaml cuts them at pauses",
-            data,
-            len(long),
-            len(seconds),
-            max(long),
-            trained,
-        )
-
-
 def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
     """What the result of each mode depends on; greedy decoding doesn't on the search."""
     common = {
@@ -390,12 +353,20 @@ def decode(
         DataError: a recording can't be read.
         ModelError: the model can't be loaded.
         EnvironmentProblem: a process died.
+        TrainingError: another process decodes into the same folder.
     """
+    with contextlib.nullcontext() if share else only_writer(out, "decodes"):
+        _decode(model, data, config, out, jobs, share)
+
+
+def _decode(
+    model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int, share: Share | None
+) -> None:
     wanted = _made_by(model, data, config)
     modes = [mode for mode in sorted(wanted) if not finished(out / mode, wanted[mode])]
     entries = dict(read_data(data).recordings)
     if modes:
-        _warn_of_long(model, data, config.segment_seconds)
+        warn_of_long(model, data, config.segment_seconds)
     parts = []
     for mode in reversed(modes):  # joint first, which takes longest
         folder, made_by = out / mode, wanted[mode]

@@ -220,6 +220,33 @@ def test_another_file_of_systems_is_merged_beside_the_recipe_s_own(driver, place
     assert (made / "systems.yaml").read_bytes() == own
 
 
+def test_a_refused_run_leaves_the_configurations_of_its_tag(driver, places, tmp_path):
+    """What a stage refused is not what the tag was made with; what one took, is."""
+    (tmp_path / "over").mkdir()
+    words = [*places, "--overrides", str(tmp_path / "over"), "--stage", "8", "--stop_stage", "10"]
+    made = tmp_path / "work/exp/base/conf"
+
+    def give(value: int) -> None:
+        for name in ("prune", "finetune"):
+            (tmp_path / f"over/{name}.yaml").write_text(f"max_epoch: {value}\n")
+
+    def epochs() -> list[int]:
+        return [load_yaml(made / f"{name}.yaml")["max_epoch"] for name in ("prune", "finetune")]
+
+    give(1)
+    assert driver(*words)[0].returncode == 0
+    assert epochs() == [1, 1]
+    give(2)
+    process, commands = driver(*words, FAIL_ON="bin.prune ")
+    assert process.returncode == 1 and f"--config {made}/prune.yaml" in commands[0]
+    assert epochs() == [1, 1]
+    assert driver(*words, FAIL_ON="bin.finetune ")[0].returncode == 1
+    assert epochs() == [2, 1]
+    assert driver(*words)[0].returncode == 0
+    assert epochs() == [2, 2]
+    assert [path.name for path in made.parent.iterdir() if path.name != "log"] == ["conf"]
+
+
 def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
     (tmp_path / "over/teecher.yaml").write_text("max_epoch: 1\n")

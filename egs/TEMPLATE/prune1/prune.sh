@@ -151,7 +151,10 @@ cd "$work_dir"
 
 exp=exp/$tag
 [[ $cmd_backend == local ]] || python -m espnet_prune.bin.jobs begin "$exp" # queued jobs read exp/TAG/conf
+# shellcheck source=../../../utils/keep_configs.sh
+. "$root/utils/keep_configs.sh"
 if [[ -n $overrides ]]; then
+    [[ $cmd_backend != local ]] || remember_configs "$exp/conf"
     configs=()
     for name in systems teacher prune finetune decode profile; do
         file=${name}_config
