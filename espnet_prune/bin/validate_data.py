@@ -1,12 +1,14 @@
 """Stage 1: checks Kaldi data directories, and every recording in them to its last sample."""
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.bin import run_main
+from espnet_prune.data.options import add_reading_options, reading_of
 
 logger = logging.getLogger(__name__)
 MARK = ".valid.json"
@@ -16,8 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
-    parser.add_argument("--sample_rate", type=int, default=16000, help="expected, in Hz")
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    add_reading_options(parser)
     return parser
 
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in args.folders:
         holding = _validated(folder, args)
         for note in holding.notes:
-            logger.warning("%s: %s", folder / "wav.scp", note)
+            logger.warning("%s: %s", folder, note)
         print(f"{folder}: {holding}")
     return 0
 
@@ -41,12 +43,15 @@ def _validated(folder: Path, args: argparse.Namespace):
         "data": fingerprint(folder),
         "speakers": file_fingerprint(folder / "spk2utt"),
         "sample_rate": args.sample_rate,
+        "channel": args.channel,
+        "pipes": args.pipes,
     }
     mark = folder / MARK
     if mark.exists() and (found := read_json(mark))["config"] == config:
         return Holding(**found["holding"])
-    _, holding = validate(folder, args.sample_rate, args.nj)
-    write_json(mark, {"config": config, "holding": holding.to_json()})
+    _, holding = validate(folder, reading_of(args), args.nj)
+    with contextlib.suppress(OSError):  # a folder that mayn't be written is checked every time
+        write_json(mark, {"config": config, "holding": holding.to_json()})
     return holding
 
 

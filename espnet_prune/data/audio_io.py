@@ -1,8 +1,8 @@
 """The one place where audio and Kaldi archives are read and written.
 
 A recording in ``wav.scp`` is a path to anything that libsndfile reads (WAV, FLAC, Ogg Opus, NIST
-SPHERE), or ``archive.ark:offset``, both perhaps at another speed (``data.entry``). Pipes are
-refused: they run commands out of a data file.
+SPHERE), ``archive.ark:offset``, or, where that is allowed, a command that prints one; perhaps a
+part of it, one channel, or at another speed (``data.entry``).
 
 Every file is read to its end. What its header says otherwise is refused, or, where the samples are
 all there, said by a note.
@@ -15,24 +15,24 @@ from pathlib import Path
 
 import numpy
 import soundfile
-import soxr
 
 from espnet_prune.data.archive import read_archive
 from espnet_prune.data.decode import Decoded, as_value_errors, decode
 from espnet_prune.data.entry import Entry
-from espnet_prune.data.speed import perturb
+from espnet_prune.data.excerpt import AS_IT_IS, MEAN, Reading, taken
+from espnet_prune.data.pipe import run_pipe
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import atomic_path
 
-CANCELLED = 0.1  # of the channels' level; that of independent ones is 1 / sqrt(channels) (ours)
 
-
-def check_entry(entry: str, where: str) -> None:
-    """DataError if a wav.scp entry is a pipe or names no file."""
+def check_entry(entry: str, where: str, pipes: bool = False) -> None:
+    """DataError if the source of a wav.scp entry is a pipe that isn't allowed, or no file."""
     if entry.rstrip().endswith("|") or entry.lstrip().startswith("|"):
+        if pipes:
+            return
         raise DataError(
-            f"{_named(entry, where)} is a pipe, which would run a command; convert the recording "
-            "once (format_audio reads anything that libsndfile does) and give its path"
+            f"{named(entry, where)} is a pipe, which would run a command; allow that "
+            "(--pipes run, in stages 1 to 3), or convert the recording once and give its path"
         )
     path = Entry(entry).path
     place = f"{where}: " if where else ""
@@ -45,16 +45,19 @@ def check_entry(entry: str, where: str) -> None:
             "permissions, or leave it out"
         ) from error
     if not found:
-        raise DataError(f"{place}there is no file '{path}'; correct the path or leave it out")
+        hidden = "" if path.isprintable() else f" (with all its characters: {ascii(path)})"
+        raise DataError(
+            f"{place}there is no file '{path}'{hidden}; correct the path or leave it out"
+        )
 
 
-def _named(entry: str, where: str) -> str:
+def named(entry: str, where: str) -> str:
     """How an error begins: by the place and its entry, or by a path that was given itself."""
     return f"{where}: '{entry}'" if where else f"'{entry}'"
 
 
 def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[numpy.ndarray, int]:
-    """Reads one recording of one channel.
+    """Reads one recording of one channel, that is no pipe.
 
     Args:
         entry: the wav.scp entry.
@@ -70,26 +73,31 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
     found = examine(entry, where)
     if sample_rate is not None and found.rate != sample_rate:
         raise DataError(
-            f"{_named(entry, where)} is sampled at {found.rate} Hz, {sample_rate} Hz was expected; "
+            f"{named(entry, where)} is sampled at {found.rate} Hz, {sample_rate} Hz was expected; "
             "resample it to that rate, or leave it out"
         )
     return found.samples, found.rate
 
 
-def examine(entry: str, where: str) -> Decoded:
-    """The same with what a user should know of the recording.
+def examine(entry: str, where: str, reading: Reading = AS_IT_IS) -> Decoded:
+    """Reads one recording, with what a user should know of it.
+
+    Args:
+        entry: the wav.scp entry.
+        where: the file and utterance that errors name.
+        reading: what is done to it.
+
+    Returns:
+        Samples (samples,) as int16.
 
     Raises:
-        DataError: a pipe, a missing or damaged file, no samples, several channels.
+        DataError: a pipe that isn't allowed or fails, a missing or damaged file, no samples,
+            several channels of which none is chosen, a part that isn't there.
     """
     parsed = Entry.parse(entry)
-    found = _read(parsed.source, where)
-    if found.channels != 1:
-        raise DataError(
-            f"{_named(entry, where)} has {found.channels} channels, 1 was expected; write it anew "
-            "with one, as by `sox OLD NEW remix -`, which averages them, or leave it out"
-        )
-    return replace(found, samples=perturb(found.samples, parsed.speed, found.rate))
+    return taken(
+        read_source(parsed.source, where, reading.pipes), parsed, named(entry, where), reading
+    )
 
 
 def read_speech(entry: str, sample_rate: int, channel: int | None = None) -> tuple[Decoded, int]:
@@ -108,51 +116,42 @@ def read_speech(entry: str, sample_rate: int, channel: int | None = None) -> tup
         DataError: a pipe, a missing or damaged file, no samples, no such channel, or channels that
             cancel each other.
     """
-    found = _read(entry, where="")
-    samples = found.samples
-    if channel is not None and channel > found.channels:
+    whole = read_source(entry, where="")
+    found = taken(whole, Entry(entry), named(entry, ""), Reading(sample_rate, channel or MEAN))
+    return replace(found, notes=whole.notes), 1 if channel else whole.channels
+
+
+def read_source(source: str, where: str, pipes: bool = False) -> Decoded:
+    """All of a path, a place in an archive or a pipe, with all its channels.
+
+    Raises:
+        DataError: as ``examine``.
+    """
+    check_entry(source, where, pipes)
+    try:
+        printed = run_pipe(source) if Entry(source).is_pipe else None
+    except ValueError as error:
         raise DataError(
-            f"'{entry}' has {found.channels} channels, so there is no channel {channel}; give one "
-            "of them, or leave it out"
-        )
-    averaged = 1 if channel else found.channels
-    if samples.ndim > 1:
-        samples = samples[:, channel - 1] if channel else _mean(samples, entry)
-    if found.rate != sample_rate:
-        samples = soxr.resample(samples, found.rate, sample_rate)
-    return Decoded(samples, sample_rate, found.notes), averaged
-
-
-def _mean(samples: numpy.ndarray, entry: str) -> numpy.ndarray:
-    """The channels' mean (samples,) of (samples, channels)."""
-    mean = samples.mean(axis=1, dtype=numpy.float32)
-    level = numpy.sqrt(numpy.square(samples, dtype=numpy.float64).mean())
-    if numpy.sqrt(numpy.square(mean, dtype=numpy.float64).mean()) < CANCELLED * level:
-        raise DataError(
-            f"'{entry}': its {samples.shape[1]} channels cancel each other: their mean is nearly "
-            "silent; take one of them (--channel 1), or leave it out"
-        )
-    return numpy.rint(mean).astype(numpy.int16)
-
-
-def _read(entry: str, where: str) -> Decoded:
-    """A recording that has samples."""
-    check_entry(entry, where)
+            f"{named(source, where)} can't be run ({error}); correct the command, or convert the "
+            "recording and give its path"
+        ) from error
     try:
         with as_value_errors():
-            if Entry(entry).is_archived:
-                found = read_archive(entry)
+            if printed is not None:
+                found = decode(printed)
+            elif Entry(source).is_archived:
+                found = read_archive(source)
             else:
                 # Opened here, since soundfile fails on a name that is not UTF-8.
-                with open(entry, "rb") as file:
+                with open(source, "rb") as file:
                     found = decode(file)
     except ValueError as error:
         raise DataError(
-            f"{_named(entry, where)} can't be read as audio ({error}); it is damaged or of a "
+            f"{named(source, where)} can't be read as audio ({error}); it is damaged or of a "
             "format that libsndfile doesn't know: fetch or convert it again, or leave it out"
         ) from error
     if not len(found.samples):
-        raise DataError(f"{_named(entry, where)} holds no samples; leave it out")
+        raise DataError(f"{named(source, where)} holds no samples; leave it out")
     return found
 
 

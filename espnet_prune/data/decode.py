@@ -34,11 +34,13 @@ class Decoded:
         samples: (samples,) or (samples, channels), int16.
         rate: in Hz.
         notes: what a user should know of it, each without the file's name.
+        rate_before: in Hz, before it was resampled.
     """
 
     samples: numpy.ndarray
     rate: int
     notes: tuple[str, ...] = ()
+    rate_before: int = 0
 
     @property
     def channels(self) -> int:

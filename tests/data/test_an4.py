@@ -58,7 +58,7 @@ def few(monkeypatch):
 def test_sets_are_valid_in_every_form_of_audio(tmp_path, kind):
     out = tmp_path / "data"
     assert run_main(main, ["--an4", str(make_an4(tmp_path / "an4", kind)), "--out", str(out)]) == 0
-    sets = {name: validate(out / name, 16000)[0] for name in ("train_nodev", "dev", "test")}
+    sets = {name: validate(out / name)[0] for name in ("train_nodev", "dev", "test")}
     assert {name: len(data.texts) for name, data in sets.items()} == {
         "train_nodev": 6,
         "dev": 2,

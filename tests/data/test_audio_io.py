@@ -42,7 +42,9 @@ def test_several_channels_are_averaged_only_where_that_is_asked_for(tmp_path, sa
     assert averaged == 2 and found.samples.dtype == numpy.int16
     assert numpy.abs(found.samples - 0.75 * samples).max() <= 1
     for strict in (read_audio, examine):
-        with pytest.raises(DataError, match="here: .*2 channels.*`sox.*or leave it out") as caught:
+        with pytest.raises(
+            DataError, match="here: .*2 channels.*reco2file_and_channel.*--channel 1"
+        ) as caught:
             strict(path, "here")
         assert str(caught.value).count(path) == 1
 

@@ -48,7 +48,7 @@ def test_the_length_is_known_beforehand(samples, factor, rate):
 def test_every_utterance_at_every_speed_without_a_copy(data, tmp_path):
     out = tmp_path / "sp"
     assert speed(data, out, *FACTORS) == 0
-    made, holding = validate(out, 16000)
+    made, holding = validate(out)
     assert len(made.texts) == 12
     assert made.texts["sp0.9-a-1"] == made.texts["a-1"] == "WORD A-1"
     assert made.speakers["sp1.1-b-2"] == "sp1.1-b"

@@ -45,7 +45,7 @@ def test_formatted_samples_are_the_same(data, tmp_path, monkeypatch, kind, jobs)
     monkeypatch.setattr(formatting, "UTTERANCES_AN_ARCHIVE", 1)
     out = tmp_path / "dump, a" / "set"
     assert format_to(data, out, "--format", kind, "--nj", jobs) == 0
-    made, _ = validate(out, 16000)
+    made, _ = validate(out)
     lengths = read_map(out / "utt2num_samples")
     for utterance, entry in read_data(data).recordings.items():
         before, _ = read_audio(entry, "before")
@@ -67,7 +67,7 @@ def test_shares_of_format_are_what_the_call_without_one_puts_together(
         assert format_to(data, out, *options, "--part", f"{index}/3") == 0
         assert not (out / "wav.scp").exists()
     with monkeypatch.context() as context:
-        context.setattr(formatting, "read_audio", None)  # nothing is left to read
+        context.setattr(formatting, "each_of_source", None)  # nothing is left to read
         assert format_to(data, out, *options) == 0
     for name in ("text", "utt2spk", "utt2num_samples"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
@@ -135,7 +135,13 @@ def test_filter_that_leaves_nothing_is_an_error(data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--format", "falc"], "--format: 'falc' is not known (did you mean 'flac'?)"),
-        (["--sample_rate", "8000"], "sampled at 16000 Hz, 8000 Hz was expected"),
+        (["--sample_rate", "0"], "--sample_rate: 0; expected a rate in Hz"),
+        (["--channel", "left"], "--channel: 'left'; expected mean, or a number from 1"),
+        (["--channel", "1", "--format", "keep"], "--channel 1: --format keep leaves recordings"),
+        (
+            ["--sample_rate", "8000", "--format", "keep"],
+            "sampled at 16000 Hz, 8000 Hz was expected, and --format keep leaves it so",
+        ),
     ],
 )
 def test_wrong_format_options_are_named(data, tmp_path, capsys, options, message):

@@ -107,7 +107,7 @@ def test_corpus_is_valid_and_the_same_again(tmp_path):
     for name in ("a", "b"):
         synth.prepare(SMALL, tmp_path / name, jobs=2 if name == "a" else 1)
     for set_name, count in SMALL.sets.items():
-        data, _ = validate(tmp_path / "a" / set_name, synth.SAMPLE_RATE)
+        data, _ = validate(tmp_path / "a" / set_name)
         assert len(data.texts) == count
         for utterance, entry in data.recordings.items():
             assert soundfile.info(entry).subtype == "PCM_16"

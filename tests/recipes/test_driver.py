@@ -78,6 +78,8 @@ def test_lists_fourteen_numbered_named_stages(driver):
         ),
         (["--test_sets", "dev dev_valid"], "the set 'dev_valid' has the place of what"),
         (["--speed_factors=1", "--test_sets", "train"], "'train' has the place of what"),
+        (["--channel", "left"], "--channel: 'left' is not mean, or a number from 1"),
+        (["--pipes", "no"], "--pipes: 'no' is not run or forbid"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--tag", ".."], "--tag: '..' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
@@ -218,6 +220,16 @@ def test_another_file_of_systems_is_merged_beside_the_recipe_s_own(driver, place
     assert f"--systems {made}/systems_a=b.yaml" in commands[0]
     assert load_yaml(made / "systems_a=b.yaml")["systems"]["l0_50"] == {"target": 0.6, "seed": 1}
     assert (made / "systems.yaml").read_bytes() == own
+
+
+def test_how_recordings_are_read_is_the_same_in_stages_1_and_3(driver, places):
+    words = ["--channel", "2", "--pipes", "forbid", "--fix_data", "--stop_stage", "3"]
+    process, commands = driver(*places, *words)
+    assert process.returncode == 0, process.stderr
+    assert mains(commands) == ["prepare_synth", "fix_data", "validate_data", "format_audio"]
+    readers = [c for c in commands if "prepare_synth" not in c]
+    assert all("--sample_rate 16000 --pipes forbid --channel 2" in c for c in readers)
+    assert "--channel" not in " ".join(driver(*places, "--stop_stage", "3")[1])
 
 
 def test_a_refused_run_leaves_the_configurations_of_its_tag(driver, places, tmp_path):

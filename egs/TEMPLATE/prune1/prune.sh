@@ -23,6 +23,9 @@ train_set=train                  # set to train on
 valid_set=dev                    # set to choose checkpoints by
 test_sets="test"                 # sets to score
 speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none but the original
+channel=                         # of recordings of several: which is taken, from 1, or mean; default: refused
+pipes=run                        # commands in wav.scp: run, or forbid
+fix_data=false                   # true: leave out what can't be used; data/SET/left_out.txt lists it
 audio_format=flac                # flac, ark, or keep: the recordings as they are
 min_seconds=0.1                  # shorter utterances of the training and validation sets are left out
 max_seconds=30                   # longer ones too
@@ -89,7 +92,7 @@ config() { # NAME [FILE]: the absolute path of the file, by default that of CONF
     realpath -m "${2:-$conf_dir/$1.yaml}"
 }
 
-option_flags="list_stages wait"
+option_flags="list_stages wait fix_data"
 parse_options "$@"
 if [[ $list_stages == true ]]; then list_stages && exit 0; fi
 
@@ -108,6 +111,8 @@ check_choice cmd_backend local slurm sge
 ((nodes == 1)) || [[ $cmd_backend == slurm ]] ||
     option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
 check_choice audio_format flac ark keep
+check_choice pipes run forbid
+[[ $channel =~ ^(|mean|[1-9][0-9]*)$ ]] || option_error "--channel: '$channel' is not mean, or a number from 1"
 check_choice token_type bpe char hugging_face
 check_choice normalise none english
 [[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
@@ -202,11 +207,14 @@ score_system() { # SET SYSTEM [ARGUMENT...]
     run "$decode_cmd" score --data "dump/$1" --system "$exp/$2" --set "$1" --normalise "$normalise" "${@:3}"
 }
 
+reading=(--sample_rate 16000 --pipes "$pipes" ${channel:+--channel "$channel"})
+
 stage_data() {
     local set folders=()
     run_command "$train_cmd" bash -c "$local_data_cmd"
     for set in "$train_set" "$valid_set" $test_sets; do folders+=("data/$set"); done
-    run "$train_cmd" validate_data "${folders[@]}" --nj "$nj"
+    [[ $fix_data == false ]] || run "$train_cmd" fix_data "${folders[@]}" --nj "$nj" "${reading[@]}"
+    run "$train_cmd" validate_data "${folders[@]}" --nj "$nj" "${reading[@]}"
 }
 
 stage_speed() {
@@ -219,7 +227,7 @@ stage_speed() {
 }
 
 stage_format() {
-    local set common=(--sample_rate 16000 --format "$audio_format")
+    local set common=("${reading[@]}" --format "$audio_format")
     local filter=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
     independent
     run_split "$decode_cmd" format_audio --source "$train_data" --out "$train_dump" "${common[@]}" "${filter[@]}"
