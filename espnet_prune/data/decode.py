@@ -16,7 +16,8 @@ INTEGER_SUBTYPES = ("PCM_", "ALAC_")  # how they begin
 FULL_SCALE = 32768  # of 16-bit samples: 1.0 in floating point
 OGG_FULL_SCALE = 32767  # libsndfile's own where it makes integers of what Vorbis and Opus decode
 OGG_SUBTYPES = ("VORBIS", "OPUS")
-BLOCK = 1 << 16  # samples read at once
+BLOCK = 1 << 16  # samples read at once, of all channels
+RATES = range(1000, 1_000_001)  # in Hz, that a recording may have; others are of a damaged header
 UNKNOWN = 1 << 62  # libsndfile tells a number beyond where it doesn't know one
 # Ours: lossy formats overshoot full scale by less than 1.5 times; no mixing desk reaches 4 times.
 LOUD, FAR_TOO_LOUD = 1.5, 4.0
@@ -74,15 +75,17 @@ def decode(file: BinaryIO) -> Decoded:
     view, told = readable(file, size)
     view.seek(0)
     with _Forward(view) as sound:
-        samples, level = _read(sound)
         rate, kind, frames = sound.samplerate, sound.format, sound.frames
+        if rate not in RATES:
+            raise ValueError(f"it is sampled at {rate} Hz by its header")
+        samples, level = _read(sound)
+    notes = [*level.notes(samples.size)]
     if kind == "MP3":
-        check_mp3(file, size, len(samples), frames)
+        notes += check_mp3(file, size, len(samples), frames)
     elif told is None and frames < UNKNOWN:
         told = frames
     if told is not None and kind != "MP3" and len(samples) != told:
         raise ValueError(f"it holds {len(samples)} samples, {told} by its header")
-    notes = [*level.notes(samples.size)]
     if kind not in CHECKED:
         notes.append(UNCHECKED.format(kind))
     if samples.size and -1 <= samples.min() and samples.max() <= 1:
@@ -135,8 +138,9 @@ def _read(sound: soundfile.SoundFile) -> tuple[numpy.ndarray, _Level]:
     scale = OGG_FULL_SCALE if sound.subtype in OGG_SUBTYPES else FULL_SCALE
     shape = (0,) if sound.channels == 1 else (0, sound.channels)
     blocks, level = [numpy.zeros(shape, numpy.int16)], _Level()
+    size = max(1, BLOCK // sound.channels)
     while True:
-        block = sound.read(BLOCK, dtype="int16" if integers else "float32")
+        block = sound.read(size, dtype="int16" if integers else "float32")
         if not len(block):
             return numpy.concatenate(blocks), level
         if not integers:

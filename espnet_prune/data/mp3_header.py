@@ -9,6 +9,8 @@ import re
 import struct
 from typing import BinaryIO
 
+from espnet_prune.data.mp3_frames import ENDS_WITHIN, ends_within_a_frame
+
 ID3, ID3_BYTES = b"ID3", 10  # of its head, which ends with the size of the rest
 ID3_SHIFTS = (21, 14, 7, 0)  # that size has 7 bits a byte
 # a frame's head of layer III, which ends where the side information of one or two channels does
@@ -42,7 +44,7 @@ def told_bytes(file: BinaryIO) -> int | None:
     return tag + int.from_bytes(found[2][start : start + 4], "big")
 
 
-def check_mp3(file: BinaryIO, size: int, samples: int, told_samples: int) -> None:
+def check_mp3(file: BinaryIO, size: int, samples: int, told_samples: int) -> list[str]:
     """Makes sure that an MP3 is as long as its header says, if it says.
 
     The number of samples alone may be a guess by the bit rate, the number of bytes with or without
@@ -54,22 +56,27 @@ def check_mp3(file: BinaryIO, size: int, samples: int, told_samples: int) -> Non
         samples: that were decoded.
         told_samples: by the decoder.
 
+    Returns:
+        What a user should know.
+
     Raises:
         ValueError: it ends early, or another recording follows, which wasn't decoded.
     """
-    told = told_bytes(file)
+    told, tags = told_bytes(file), _tags_behind(file, size)
     if told is None:
-        return
+        cut = ends_within_a_frame(file, id3_bytes(file), size - tags)
+        return [ENDS_WITHIN] if cut else []
     if samples < told_samples and size < told:
         raise ValueError(
             f"it has {size} bytes and {samples} samples, {told} and {told_samples} by its header"
         )
-    behind = size - _tags_behind(file, size) - told
+    behind = size - tags - told
     if behind > LARGEST_FRAME:
         raise ValueError(
             f"{behind} bytes follow the {told} that its header tells of, perhaps of another "
             "recording"
         )
+    return []
 
 
 def _tags_behind(file: BinaryIO, size: int) -> int:

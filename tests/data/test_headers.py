@@ -241,6 +241,19 @@ def test_mp3_of_two_recordings_is_refused_though_tags_may_follow():
         read(first + first)
 
 
+@pytest.mark.parametrize("kilobits", [0.1, 0.5, 0.9], ids=["high", "middle", "low"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_mp3_without_a_header_tells_where_it_was_cut(rate, kilobits):
+    file = io.BytesIO()
+    options = {"bitrate_mode": "CONSTANT", "compression_level": kilobits}
+    soundfile.write(file, noise(40000), rate, format="MP3", **options)
+    content = file.getvalue().replace(b"Info", bytes(4))  # a frame of silence instead
+    assert not decode(io.BytesIO(content)).notes
+    assert not decode(io.BytesIO(content + b"TAG" + bytes(125))).notes
+    (note,) = decode(io.BytesIO(content[:-50])).notes
+    assert note == "it ends within a frame, so that its end may be missing"
+
+
 def test_a_format_whose_size_cannot_be_checked_is_named():
     assert (
         "VOC, has no size that is checked" in decode(io.BytesIO(encode("VOC", "PCM_16"))).notes[0]
