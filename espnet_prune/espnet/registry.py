@@ -4,7 +4,7 @@
 and cuts it to the plan's shape, so that stock ``Speech2Text`` loads a cut model's weights;
 ``decoder: pruned_transformer`` does the same for a TransformerDecoder.
 ``encoder: ssl`` is a wav2vec 2.0 or HuBERT model of transformers, ``whisper_hf`` is Whisper, as
-encoder and as decoder.
+encoder and as decoder. ``encoder: nemo_conformer`` and ``frontend: nemo`` are NVIDIA NeMo's.
 Importing this module registers it; spawned processes must import it again.
 """
 
@@ -16,10 +16,13 @@ from espnet_prune.espnet.encoder import PrunedConformerEncoder
 from espnet_prune.espnet.ssl_encoder import SslEncoder
 from espnet_prune.espnet.whisper import WhisperHfDecoder, WhisperHfEncoder
 from espnet_prune.hf import WHISPER
+from espnet_prune.models.nemo.encoder import NemoConformerEncoder
+from espnet_prune.models.nemo.features import NemoFrontend
 
 ENCODER = "pruned_conformer"
 DECODER = "pruned_transformer"
 SSL_ENCODER = "ssl"
+NEMO_FRONTEND = "nemo"
 
 
 def register() -> None:
@@ -29,12 +32,15 @@ def register() -> None:
 
     ensure_torchaudio()
     ensure_editdistance()
-    from espnet2.tasks.asr import decoder_choices, encoder_choices
+    from espnet2.tasks.asr import decoder_choices, encoder_choices, frontend_choices
 
     classes: Mapping[str, Any] = encoder_choices.classes
     classes[ENCODER] = PrunedConformerEncoder
     classes[SSL_ENCODER] = SslEncoder
     classes[WHISPER] = WhisperHfEncoder
+    classes[NemoConformerEncoder.choice] = NemoConformerEncoder
+    frontends: Mapping[str, Any] = frontend_choices.classes
+    frontends[NEMO_FRONTEND] = NemoFrontend
     decoder_classes: Mapping[str, Any] = decoder_choices.classes
     decoder_classes[DECODER] = PrunedTransformerDecoder
     decoder_classes[WHISPER] = WhisperHfDecoder

@@ -2,7 +2,7 @@
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap, count_parameters
 from espnet_prune.sites.conformer import FRAMES_PER_SECOND, conformer_sites, describe_conformer
-from espnet_prune.sites.front_end import encoder_positions, hears_nothing
+from espnet_prune.sites.front_end import encoder_positions, hears_nothing, padding_of
 from espnet_prune.sites.ssl import ssl_encoder_of, ssl_sites
 from espnet_prune.sites.transformer_decoder import (
     DECODER,
@@ -31,6 +31,7 @@ __all__ = [
     "hears_nothing",
     "is_transformer_decoder",
     "is_whisper",
+    "padding_of",
     "ssl_encoder_of",
     "ssl_sites",
     "weight_sites",

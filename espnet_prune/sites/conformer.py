@@ -28,11 +28,18 @@ from espnet_prune.sites.base import (
     OutputSite,
     Site,
     SiteMap,
+    count_parameters,
 )
-from espnet_prune.sites.front_end import encoder_positions, fitting_bins, front_end_sites
+from espnet_prune.sites.front_end import (
+    encoder_positions,
+    fitting_bins,
+    front_end_sites,
+    padding_of,
+)
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 
 FRAMES_PER_SECOND = 100.0
+FRONT_ENDS = ("Conv2dSubsampling", "StridingSubsampling")  # ESPnet's `conv2d`, NeMo's `striding`
 
 
 class RelPositionHeadSite(EspnetHeadSite):
@@ -186,7 +193,7 @@ def _check_parts(encoder: nn.Module) -> None:
             raise ModelError(
                 f"{type(encoder).__name__} has no '{attribute}'; expected ESPnet's ConformerEncoder"
             )
-    if type(encoder.embed).__name__ != "Conv2dSubsampling":
+    if type(encoder.embed).__name__ not in FRONT_ENDS:
         raise ModelError(
             f"front-end {type(encoder.embed).__name__} can't be cut yet; use `input_layer: conv2d`"
         )
@@ -231,10 +238,10 @@ def conformer_sites(
     """
     check_conformer(encoder)
     frames = round(reference_seconds * frames_per_second)
-    size = encoder.after_norm.weight.numel()
+    size = encoder.output_size()
     found, terms = front_end_sites(encoder.embed, frames, size, feature_bins)
     sites: list[Site] = list(found)
-    subframes = encoder_positions(frames)
+    subframes = encoder_positions(frames, padding_of(encoder.embed))
     upper: list[Site] = []
     for block, layer in enumerate(encoder.encoders):
         sites += [
@@ -253,7 +260,7 @@ def conformer_sites(
     refuse_tied(encoder, sites)
     layers = encoder.encoders
     upper += [BlockSite(f"block.{b}", b, layers, layer, _mix) for b, layer in enumerate(layers)]
-    terms.append(CostTerm(2 * size, 0, ()))  # after_norm
+    terms.append(CostTerm(count_parameters(encoder.after_norm), 0, ()))
     by_name = {site.name: site for site in sites + upper}
     return SiteMap(by_name, terms, encoder, reference_seconds)
 

@@ -22,6 +22,7 @@ from espnet_prune.sites import (
     describe_conformer,
     encoder_positions,
     is_whisper,
+    padding_of,
     ssl_encoder_of,
     ssl_sites,
     weight_sites,
@@ -75,7 +76,7 @@ def sites_of(
     site_map = conformer_sites(encoder, reference_seconds, rate, bins)
     if decoder is None:
         return site_map
-    positions = encoder_positions(round(reference_seconds * rate))
+    positions = encoder_positions(round(reference_seconds * rate), padding_of(encoder.embed))
     found = getattr(model, "decoder", None)
     blocks = len(encoder.encoders)
     own = decoder_sites(found, decoder, reference_seconds, positions, blocks)

@@ -207,6 +207,7 @@ def espnet_config(model: nn.Module) -> dict:
     elif plan is not None:
         for part, (kind, own) in _parts(plan).items():
             if own is not None:
+                kind = getattr(getattr(model, part), "choice", kind)
                 conf = {**(config.get(f"{part}_conf") or {}), "pruned_arch": own.to_json()}
                 config.update({part: kind, f"{part}_conf": conf})
     return config
