@@ -27,7 +27,7 @@ def measure(args: argparse.Namespace) -> dict:
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 
     import espnet_prune
-    from espnet_prune.evaluate.timing import interleaved
+    from espnet_prune.score.timing import interleaved
 
     torch.manual_seed(0)
     plain = ConformerEncoder(

@@ -242,8 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, writes."""
     import torch
 
-    from espnet_prune.evaluate.profile import machine
     from espnet_prune.provenance import git_commit
+    from espnet_prune.score.profile import machine
 
     args = get_parser().parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -164,7 +164,7 @@ COMMANDS = {
 def command(main: str, system: str = "l0") -> list[str]:
     """The command line of a stage."""
     arguments = [argument.format(s=system) for argument in COMMANDS[main]]
-    return [sys.executable, "-m", f"espnet_prune.bin.{main}", *arguments]
+    return [sys.executable, "-m", f"espnet_prune.cli.{main}", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from espnet_prune.bin import BROKEN_PIPE_EXIT, run_main
+from espnet_prune.cli import BROKEN_PIPE_EXIT, run_main
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, with_later
@@ -73,7 +73,7 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
 @pytest.mark.parametrize("flush", [True, False])
 def test_output_that_nobody_reads_ends_a_program_quietly(options, flush):
     code = (
-        "import sys; from espnet_prune.bin import run_main\n"
+        "import sys; from espnet_prune.cli import run_main\n"
         f"def main(argv): sys.stdin.read(); print('a line', flush={flush}); return 0\n"
         "sys.exit(run_main(main))"
     )

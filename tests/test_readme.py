@@ -4,7 +4,7 @@ import re
 import textwrap
 
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
 import espnet_prune
 

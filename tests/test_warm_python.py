@@ -12,7 +12,7 @@ from throw_away_slurm import runs, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first waits for the imports
 # A quick main that reads a file by which a test can hold it.
-MAIN = "espnet_prune.bin.validate_data"
+MAIN = "espnet_prune.cli.validate_data"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A ``python`` whose ``-m espnet_prune.bin.X`` starts at once, as a fork of one that has imported.
+"""A ``python`` whose ``-m espnet_prune.cli.X`` starts at once, as a fork of one that has imported.
 
 A small recipe is twenty commands, each of which would import torch and ESPnet for longer than it
 works. ``WarmPython`` starts one process that imports them, and makes a folder for the front of PATH
@@ -24,7 +24,7 @@ import time
 import traceback
 from pathlib import Path
 
-PACKAGE = "espnet_prune.bin."
+PACKAGE = "espnet_prune.cli."
 READY_SECONDS = 500  # imports, on a machine that does other things
 # What imports happen inside functions.
 USED_INSIDE = ("librosa.filters", "matplotlib.pyplot", "jiwer", "kaldialign", "torch.utils.data")

@@ -43,7 +43,7 @@ def make_tokens(
     if (tokenizer is not None) != (kind == "hugging_face"):
         raise ConfigError("--tokenizer: it goes with --type hugging_face, and that needs it")
     if tokenizer is not None:
-        from espnet_prune.hf.tokens import write_whisper_tokens
+        from espnet_prune.models.whisper.tokens import write_whisper_tokens
 
         return write_whisper_tokens(tokenizer, out)
     sentences = list(read_map(text).values())

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
-from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.io_atomic import read_json
+from espnet_prune.models.espnet.sample_rate import sample_rate_of
 from espnet_prune.out_path import check_out_folder
 
 SCHEMA = 1

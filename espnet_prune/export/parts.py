@@ -19,7 +19,8 @@ from espnet_prune.export.folder import (
 )
 from espnet_prune.export.graphs import EncoderGraph, Output, SpeechGraph, SslGraph
 from espnet_prune.export.whisper_graph import WhisperGraph
-from espnet_prune.sites import describe_conformer, is_transformer_decoder
+from espnet_prune.models.conformer.sites import describe_conformer
+from espnet_prune.models.transformer_decoder.sites import is_transformer_decoder
 from espnet_prune.surgery.cut import twin_of
 
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported

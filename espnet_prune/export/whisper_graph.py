@@ -66,13 +66,13 @@ def describe_whisper(model: nn.Module) -> dict:
     Raises:
         ModelError: it knows several languages but not their tokens.
     """
-    from espnet_prune.espnet.whisper import SAMPLE_RATE
-    from espnet_prune.espnet.whisper_decoding import (
+    from espnet_prune.models.whisper.decoding import (
         LEAST_TOKENS,
         MOST_TOKENS,
         TOKENS_PER_SECOND,
     )
-    from espnet_prune.espnet.whisper_text import is_multilingual
+    from espnet_prune.models.whisper.espnet_parts import SAMPLE_RATE
+    from espnet_prune.models.whisper.preprocessing import is_multilingual
 
     generation = model.whisper.generation_config
     multilingual = is_multilingual(model.espnet_prune_config["token_list"])

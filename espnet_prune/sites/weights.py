@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import Site, SiteMap, count_parameters
-from espnet_prune.sites.conformer import check_conformer
-from espnet_prune.sites.ssl import check_ssl
 from espnet_prune.sites.unfit import refuse_tied
-from espnet_prune.sites.whisper import is_whisper, whisper_entries, whisper_linears
 
 WEIGHT = "weight"
 
@@ -79,6 +76,8 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
     Raises:
         ModelError: not such an encoder, float16, or a matrix that two layers share.
     """
+    from espnet_prune.models.whisper.sites import is_whisper, whisper_entries, whisper_linears
+
     whisper = is_whisper(encoder)
     linears = whisper_linears(encoder) if whisper else _linears(encoder)
     sites = {name: WeightSite(linear, name, block) for name, block, linear in linears}
@@ -91,6 +90,9 @@ def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
 
 
 def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...]]]:
+    from espnet_prune.models.conformer.sites import check_conformer
+    from espnet_prune.models.ssl.sites import check_ssl
+
     if hasattr(encoder, "feature_extractor"):
         check_ssl(encoder)
         return encoder.encoder.layers, SSL_MATRICES

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.gates import FixedGate, Gate
-from espnet_prune.sites import (
+from espnet_prune.models.transformer_decoder.sites import (
     DECODER,
-    WEIGHT,
     DecoderConfig,
-    SiteMap,
     decoder_sites,
     is_transformer_decoder,
 )
+from espnet_prune.sites import WEIGHT, SiteMap
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan

@@ -14,9 +14,9 @@ DESCRIPTION = "model.json"
 
 # who builds a saved model, by its kind; imported only when one is loaded
 BUILDERS = {
-    "espnet_asr": "espnet_prune.espnet.build:build_asr_model",
-    "conformer_encoder": "espnet_prune.espnet.encoder:build_encoder",
-    "transformers": "espnet_prune.hf.build:build_model",
+    "espnet_asr": "espnet_prune.models.espnet.build:build_asr_model",
+    "conformer_encoder": "espnet_prune.models.conformer.encoder:build_encoder",
+    "transformers": "espnet_prune.models.huggingface.build:build_model",
 }
 
 

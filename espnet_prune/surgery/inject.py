@@ -8,27 +8,18 @@ from torch import nn
 from espnet_prune.budget import Budget, Controller
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.espnet.sample_rate import sample_rate_of
 from espnet_prune.gates import Gate
-from espnet_prune.sites import (
+from espnet_prune.models.conformer.front_end import encoder_positions, padding_of
+from espnet_prune.models.conformer.sites import (
     FRAMES_PER_SECOND,
-    KINDS,
-    WEIGHT,
-    DecoderConfig,
-    Site,
-    SiteMap,
     conformer_sites,
-    decoder_sites,
     describe_conformer,
-    encoder_positions,
-    is_whisper,
-    padding_of,
-    ssl_encoder_of,
-    ssl_sites,
-    weight_sites,
-    whisper_sites,
-    with_decoder,
 )
+from espnet_prune.models.espnet.sample_rate import sample_rate_of
+from espnet_prune.models.ssl.sites import ssl_encoder_of, ssl_sites
+from espnet_prune.models.transformer_decoder.sites import DecoderConfig, decoder_sites, with_decoder
+from espnet_prune.models.whisper.sites import is_whisper, whisper_sites
+from espnet_prune.sites import KINDS, WEIGHT, Site, SiteMap, weight_sites
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.plan import plan_of
 

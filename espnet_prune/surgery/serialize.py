@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from espnet_prune.errors import ConfigError, DataError, ModelError
-from espnet_prune.espnet.model_folder import BPE
 from espnet_prune.io_atomic import atomic_path, write_json
-from espnet_prune.sites import DECODER, describe_conformer
+from espnet_prune.models.conformer.sites import describe_conformer
+from espnet_prune.models.model_folder import BPE
+from espnet_prune.models.transformer_decoder.sites import DECODER
 from espnet_prune.surgery.description import BUILDERS, DESCRIPTION, SCHEMA, read_description
 from espnet_prune.surgery.plan import Plan, plan_of
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
@@ -40,8 +41,8 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     Files for stock ESPnet that are there and hold other weights are removed.
 
     Args:
-        model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
-            ConformerEncoder, or a wav2vec 2.0, HuBERT or Whisper model of transformers.
+        model: an ESPnetASRModel made by ``espnet_prune.models.espnet.build`` (or cut from one),
+            or a ConformerEncoder, or a wav2vec 2.0, HuBERT or Whisper model of transformers.
         folder: made if missing; the weights are written first, the description last.
 
     Returns:
@@ -188,7 +189,7 @@ def espnet_config(model: nn.Module) -> dict:
     if config is None:
         raise ModelError(
             f"{type(model).__name__} doesn't carry its configuration; build it by "
-            "espnet_prune.espnet.build, or set model.espnet_prune_config to the dict of its "
+            "espnet_prune.models.espnet.build, or set model.espnet_prune_config to the dict of its "
             "ESPnet config.yaml"
         )
     config = {key: config[key] for key in MODEL_KEYS if key in config}
@@ -223,7 +224,7 @@ def _parts(plan: Plan) -> dict[str, tuple[str, Plan | None]]:
 
 def _describe(model: nn.Module) -> dict:
     if type(model).__module__.partition(".")[0] == "transformers":
-        describe = importlib.import_module("espnet_prune.hf.build").describe_model
+        describe = importlib.import_module("espnet_prune.models.huggingface.build").describe_model
         return {"kind": "transformers", "config": describe(model)}
     if hasattr(model, "encoders"):
         plan = plan_of(model)

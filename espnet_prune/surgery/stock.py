@@ -1,7 +1,7 @@
 """The folder for stock ESPnet inside a saved model's, and what becomes of it with other weights.
 
-``espnet_prune.espnet.build`` writes it from a model that ``save`` writes beside it. Whoever saves
-another model there replaces what it was made from.
+``models.espnet.build`` writes it from a model that ``save`` writes beside it. Whoever saves another
+model there replaces what it was made from.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.model_folder import BPE, CONFIG, ESPNET_FOLDER, STATISTICS, WEIGHTS
 from espnet_prune.io_torch import read_torch
+from espnet_prune.models.model_folder import BPE, CONFIG, ESPNET_FOLDER, STATISTICS, WEIGHTS
 
 
 def remove_outdated(folder: Path, state: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin import jobs, run_main
+from espnet_prune.cli import jobs, run_main
 from espnet_prune.cluster import submit
 from espnet_prune.cluster.job import Job, TaskFiles, record, write_id
 from espnet_prune.io_atomic import write_json
@@ -68,7 +68,7 @@ def test_what_may_still_be_queued_is_named_with_the_command(slurm, experiment, c
     assert run_main(jobs.main, ["cancel", str(experiment)]) == 1
     error = capsys.readouterr().err
     assert "still be queued or running: 7 9. When it answers again: " in error
-    assert f"python -m espnet_prune.bin.jobs cancel {experiment}\n" in error
+    assert f"python -m espnet_prune.cli.jobs cancel {experiment}\n" in error
     assert not (slurm / "cancelled").exists()
 
 

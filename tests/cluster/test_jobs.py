@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_prune.bin import jobs, run_main
+from espnet_prune.cli import jobs, run_main
 
 
 @pytest.mark.parametrize("action", ["wait", "cancel", "list"])

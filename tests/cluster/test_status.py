@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from espnet_prune.bin import status as program
+from espnet_prune.cli import status as program
 from espnet_prune.cluster.job import Job, record, write_id
 from espnet_prune.cluster.status import command_states, describe
 from espnet_prune.errors import DataError

@@ -10,8 +10,8 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.prepare_an4 import main
+from espnet_prune.cli import run_main
+from espnet_prune.cli.prepare_an4 import main
 from espnet_prune.data import an4
 from espnet_prune.data.kaldi_dir import read_data, validate
 

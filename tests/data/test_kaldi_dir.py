@@ -6,8 +6,8 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.validate_data import main
+from espnet_prune.cli import run_main
+from espnet_prune.cli.validate_data import main
 from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, validate, write_data
 from espnet_prune.errors import DataError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from librispeech_copy import write_chapter, write_corpus
 
-from espnet_prune.bin import generate_librispeech, list_chapters, prepare_librispeech, run_main
+from espnet_prune.cli import generate_librispeech, list_chapters, prepare_librispeech, run_main
 from espnet_prune.data import librispeech as module
 from espnet_prune.data import librispeech_download
 from espnet_prune.data.kaldi_dir import read_data, read_map, validate

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import format_audio, make_tokens, perturb_speed, run_main
+from espnet_prune.cli import format_audio, make_tokens, perturb_speed, run_main
 from espnet_prune.data import audio_io
 from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio

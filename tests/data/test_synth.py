@@ -11,8 +11,8 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.prepare_synth import main
+from espnet_prune.cli import run_main
+from espnet_prune.cli.prepare_synth import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data import synth
 from espnet_prune.data.kaldi_dir import read_data, validate

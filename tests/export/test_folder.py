@@ -5,10 +5,10 @@ import json
 import pytest
 from torch import nn
 
-from espnet_prune.bin import convert_whisper, run_main
+from espnet_prune.cli import convert_whisper, run_main
 from espnet_prune.errors import ConfigError
 from espnet_prune.export.folder import DESCRIPTION, GRAPH, SCHEMA, TOKENS, new_folder
-from espnet_prune.hf import whisper_ct2
+from espnet_prune.models.whisper import from_ct2 as whisper_ct2
 
 ABOUT = json.dumps({"schema": SCHEMA, "kind": "ctc_speech"})
 

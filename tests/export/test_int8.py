@@ -6,19 +6,19 @@ import numpy
 import pytest
 import soundfile
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.score import main as score_main
+from espnet_prune.cli import run_main
+from espnet_prune.cli.score import main as score_main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.decode import int8
+from espnet_prune.decode.decoding import DecodeConfig, decode, open_recogniser
+from espnet_prune.decode.int8 import quantise_linear, stored_bytes
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.espnet import int8
-from espnet_prune.espnet.decoding import DecodeConfig, decode, open_recogniser
-from espnet_prune.espnet.int8 import quantise_linear, stored_bytes
-from espnet_prune.evaluate.tables_int8 import int8_table
-from espnet_prune.evaluate.timing import ProfileConfig
 from espnet_prune.export.int8 import base_mode, by_onnx
+from espnet_prune.report.tables_int8 import int8_table
+from espnet_prune.score.timing import ProfileConfig
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000

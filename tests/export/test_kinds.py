@@ -7,24 +7,24 @@ import torch
 from tiny_ssl import TRANSFORMER
 from tiny_whisper import whisper
 
-from espnet_prune.bin import get_whisper, run_main
-from espnet_prune.bin.transcribe import main as transcribe_main
+from espnet_prune.cli import get_whisper, run_main
+from espnet_prune.cli.transcribe import main as transcribe_main
 from espnet_prune.data.tokens import make_tokens
+from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
-from espnet_prune.espnet.system import write_model
-from espnet_prune.espnet.training import token_options
 from espnet_prune.export.exported import open_exported
 from espnet_prune.export.folder import DECODER, GRAPH, read_description
 from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.parts import TOLERANCE
-from espnet_prune.export.saved import SavedRecogniser
 from espnet_prune.export.session import open_session
 from espnet_prune.export.whisper_graph import first_tokens
-from espnet_prune.hf.build import from_config, generation_config
 from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.huggingface.build import from_config, generation_config
 from espnet_prune.surgery import cut, inject, load, plan_of
+from espnet_prune.train.system import write_model
+from espnet_prune.train.training import token_options
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000

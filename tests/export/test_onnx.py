@@ -7,7 +7,7 @@ import shutil
 import numpy
 import pytest
 import torch
-from models import AllSites, encoder
+from tiny_models import AllSites, encoder
 
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.export import folder as exported_folder

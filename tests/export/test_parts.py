@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from models import ENCODER, encoder
+from tiny_models import ENCODER, encoder
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.export_onnx import main as export_main
-from espnet_prune.bin.transcribe import main as transcribe_main
+from espnet_prune.cli import run_main
+from espnet_prune.cli.export_onnx import main as export_main
+from espnet_prune.cli.transcribe import main as transcribe_main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx
@@ -33,8 +33,8 @@ def speech(seconds: float, seed: int = 0) -> numpy.ndarray:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Folder of a tiny model of random weights with BPE tokens and global_mvn."""
-    from espnet_prune.espnet.build import build_asr_model
-    from espnet_prune.espnet.system import write_model
+    from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.train.system import write_model
 
     folder = tmp_path_factory.mktemp("model")
     (folder / "text").write_text("".join(f"u{i} {t}\n" for i, t in enumerate(TEXTS)))
@@ -75,7 +75,7 @@ def exported(model, tmp_path_factory):
 
 
 def test_words_are_those_of_the_model_itself(model, exported):
-    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.decoding import DecodeConfig, Recogniser
 
     ours = OnnxRecogniser(exported, segment_seconds=2.0)
     theirs = Recogniser(model, DecodeConfig(segment_seconds=2.0))

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from models import encoder, features, passes_of
+from tiny_models import encoder, features, passes_of
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, TrainingError

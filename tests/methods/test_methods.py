@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.utils.prune
-from models import encoder, features, passes_of
 from safetensors.torch import save_file
+from tiny_models import encoder, features, passes_of
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError

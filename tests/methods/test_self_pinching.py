@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.errors import ConfigError

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from models import encoder, features
 from safetensors.torch import load_file, save_file
+from tiny_models import encoder, features
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, ModelError

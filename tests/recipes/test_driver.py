@@ -15,7 +15,7 @@ AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
 
 def mains(commands: list[str]) -> list[str]:
     """The mains among the commands, a run of equal ones once."""
-    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+    names = [c.split("espnet_prune.cli.")[1].split()[0] for c in commands]
     return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
 
 
@@ -117,7 +117,7 @@ def test_runs_every_stage_in_order(driver, places):
     )
     for n in range(1, 15):
         assert f"Stage {n}: " in process.stdout and f"Stage {n} took " in process.stdout
-    assert process.stdout.splitlines()[-2] == "printed by espnet_prune.bin.report"
+    assert process.stdout.splitlines()[-2] == "printed by espnet_prune.cli.report"
     assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if ".prune " in c)
 
 
@@ -140,7 +140,7 @@ def test_a_set_both_validated_on_and_scored_is_there_twice(driver, places):
     assert formatted["dump/dev_valid"] == ("data/dev", True)
     assert formatted["dump/dev"] == ("data/dev", False)
     trained = [c for c in commands if "--valid " in c]
-    mains = {c.split("espnet_prune.bin.")[1].split()[0] for c in trained}
+    mains = {c.split("espnet_prune.cli.")[1].split()[0] for c in trained}
     assert mains == {"collect_stats", "train_teacher", "prune", "finetune"}
     assert all("--valid dump/dev_valid " in c for c in trained)
     decoded = [c for c in commands if ".decode " in c or ".score " in c]
@@ -150,7 +150,7 @@ def test_a_set_both_validated_on_and_scored_is_there_twice(driver, places):
 def test_every_main_of_the_driver_exists(driver, places):
     _, commands = driver(*places, "--speed_factors", "0.9 1.0")
     for name in mains(commands):
-        assert (ROOT / f"espnet_prune/bin/{name}.py").is_file(), name
+        assert (ROOT / f"espnet_prune/cli/{name}.py").is_file(), name
 
 
 def test_stages_by_number_or_name_and_skipping(driver, places):
@@ -257,7 +257,7 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     stages = ["--stage", "6", "--stop_stage", "11"]
     process, commands = submitting(*stages, "--test_sets", "a b", "--nj", "4")
     assert process.returncode == 0, process.stderr
-    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+    names = [c.split("espnet_prune.cli.")[1].split()[0] for c in commands]
     number = {n: i for i, n in enumerate(names, 1)}
     assert after(commands[0]) == []
     decodes = [i for i, command in enumerate(commands, 1) if " --part JOB/4" in command]
@@ -269,7 +269,7 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     assert {tuple(after(commands[i - 1])) for i in prunes} == {tuple(range(2, 8))}
     assert after(commands[number["cut"] - 1]) == prunes
     assert "--wait false" in commands[0] and "06_teacher.1.log" in commands[0]
-    assert "espnet_prune.bin.status" in process.stdout
+    assert "espnet_prune.cli.status" in process.stdout
 
 
 def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
@@ -290,7 +290,7 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     process, commands = submitting("--stage", "speed", "--stop_stage", "7", *words)
     assert process.returncode == 0, process.stderr
     arrays = [i for i, command in enumerate(commands, 1) if "=1:4 " in command]
-    names = [commands[i - 1].split("espnet_prune.bin.")[1].split()[0] for i in arrays]
+    names = [commands[i - 1].split("espnet_prune.cli.")[1].split()[0] for i in arrays]
     assert names == ["perturb_speed", *["format_audio"] * 3, "decode"]
     for i in arrays:
         share, whole = commands[i - 1].split(" python ")[1], commands[i].split(" python ")[1]
@@ -308,7 +308,7 @@ def test_trainings_on_several_nodes_are_launched_on_each(submitting, ngpu, proce
     stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
     process, commands = submitting(*stages, "--nodes", "2", "--ngpu", ngpu)
     assert process.returncode == 0, process.stderr
-    start = f" python -m espnet_prune.bin.nodes --nodes 2 --processes {processes} espnet_prune.bin"
+    start = f" python -m espnet_prune.cli.nodes --nodes 2 --processes {processes} espnet_prune.cli"
     launched = [c.split(start)[1] for c in commands if start in c]
     assert [words.split()[0] for words in launched] == [".train_teacher", ".prune", ".finetune"]
     assert all(words.endswith(f" --ngpu {each}") for words in launched)

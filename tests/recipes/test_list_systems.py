@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_prune.bin.list_systems import compared, main, system_names
+from espnet_prune.cli.list_systems import compared, main, system_names
 from espnet_prune.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin import finetune, prune, run_main, system_stage, train_teacher
+from espnet_prune.cli import finetune, prune, run_main, system_stage, train_teacher
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.provenance import file_digest

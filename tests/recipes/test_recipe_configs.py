@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin import merge_conf
+from espnet_prune.cli import merge_conf
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.librispeech import read_corpus
 from espnet_prune.data.librispeech_layout import read_chapter_list
 from espnet_prune.data.synth import Corpus, check
-from espnet_prune.evaluate.timing import ProfileConfig
+from espnet_prune.score.timing import ProfileConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
@@ -34,12 +34,12 @@ def identify(value: Path | None) -> str:
 
 @pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
 def test_all_are_read_strictly(recipe, over, tmp_path):
-    from espnet_prune.espnet.decoding import DecodeConfig
-    from espnet_prune.espnet.options import check_training_config
-    from espnet_prune.espnet.prune_task import FinetuneTask, PruneTask
-    from espnet_prune.espnet.recipe import for_system, method_config, read_recipe
-    from espnet_prune.espnet.systems import read_system
-    from espnet_prune.espnet.teacher_task import TeacherTask
+    from espnet_prune.decode.decoding import DecodeConfig
+    from espnet_prune.train.options import check_training_config
+    from espnet_prune.train.prune_task import FinetuneTask, PruneTask
+    from espnet_prune.train.recipe import for_system, method_config, read_recipe
+    from espnet_prune.train.systems import read_system
+    from espnet_prune.train.teacher_task import TeacherTask
 
     conf = recipe / "conf"
     if over is not None:
@@ -76,7 +76,7 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
 )
 def test_overrides_change_the_systems_that_another_file_has(over, systems, tmp_path):
     """What they change of others is left out; a row that lacks its method would be refused."""
-    from espnet_prune.espnet.systems import read_system
+    from espnet_prune.train.systems import read_system
 
     words = ["--over", str(over), "--out", str(tmp_path)]
     for name in NAMES:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from models import AllSites, encoder
+from tiny_models import AllSites, encoder
 
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.surgery import cut, inject, load, save

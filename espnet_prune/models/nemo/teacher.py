@@ -96,7 +96,7 @@ def build_teacher(archive: NemoArchive, bpe_model: Path) -> nn.Module:
     Raises:
         ModelError: a key, value or weight that isn't known; weights that don't fit.
     """
-    from espnet_prune.espnet.build import build_asr_model
+    from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.surgery.serialize import load_strictly
 
     config = espnet_config(archive, bpe_model)

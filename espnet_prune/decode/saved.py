@@ -1,0 +1,45 @@
+"""Greedy CTC with times by a saved model itself, in torch."""
+
+from pathlib import Path
+
+import numpy
+
+from espnet_prune.errors import ModelError
+from espnet_prune.export.folder import describe
+from espnet_prune.export.recogniser import SEGMENT_SECONDS, GreedyRecogniser
+from espnet_prune.surgery import load
+
+
+class SavedRecogniser(GreedyRecogniser):
+    """A folder made by ``espnet_prune.save`` from a whole model.
+
+    Args:
+        folder: the folder.
+        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+
+    Raises:
+        DataError: the description is missing.
+        ModelError: an encoder alone, a model without CTC, damaged weights.
+    """
+
+    def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
+        from espnet_prune.decode.decoding import least_samples
+        from espnet_prune.models.conformer.fast_encoder import speed_up
+
+        model = load(folder)
+        if getattr(model, "ctc", None) is None:
+            raise ModelError(
+                f"{folder}: this model has no CTC, whose frames give words their times"
+            )
+        config = model.espnet_prune_config
+        bpe_model = Path(config.get("bpemodel") or "")
+        about = {**describe(model), "least_samples": least_samples(model)}  # a graph needs more
+        super().__init__(about, config["token_list"], bpe_model, segment_seconds)
+        speed_up(model.encoder)
+        self.model = model
+
+    def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
+        """As the base class says."""
+        from espnet_prune.decode.decoding import ctc_log_probs
+
+        return ctc_log_probs(self.model, speech).numpy()
