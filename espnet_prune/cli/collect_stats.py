@@ -11,7 +11,8 @@ from espnet_prune.cli import run_main
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the teacher's configuration")
+    parser.add_argument("--config", type=Path, help="the teacher's configuration")
+    parser.add_argument("--teacher", help="shapes alone: this model brings its normalisation")
     parser.add_argument("--train", type=Path, required=True, help="dump folder")
     parser.add_argument("--valid", type=Path, required=True, help="dump folder")
     parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
@@ -22,9 +23,14 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Collects, unless it is done already."""
     from espnet_prune.config import load_yaml
+    from espnet_prune.errors import ConfigError
     from espnet_prune.stage import finished, mark_finished
 
     args = get_parser().parse_args(argv)
+    if args.teacher is not None:
+        return _shapes(args)
+    if args.config is None:
+        raise ConfigError("--config is missing: name the teacher's configuration, or --teacher")
     config = load_yaml(args.config)
     reads = ("frontend", "frontend_conf", "input_size")
     made_by = {"train": str(args.train), "valid": str(args.valid)}
@@ -38,6 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = check_training_config(TeacherTask, config, str(args.config))
     collect_stats(TeacherTask, config, args.train, args.valid, args.tokens, args.out)
     mark_finished(args.out, made_by)
+    return 0
+
+
+def _shapes(args: argparse.Namespace) -> int:
+    """Shapes as the formatted data has them."""
+    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.train.training import write_shapes
+
+    made_by = {"train": str(args.train), "valid": str(args.valid), "teacher": args.teacher}
+    if not finished(args.out, made_by):
+        write_shapes(args.train, args.valid, args.out)
+        mark_finished(args.out, made_by)
     return 0
 
 

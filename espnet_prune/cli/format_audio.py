@@ -18,6 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", default="flac", help="flac, ark or keep")
     parser.add_argument("--min_seconds", type=float, default=0.0)
     parser.add_argument("--max_seconds", type=float, default=float("inf"))
+    parser.add_argument("--text_case", default="keep", help="keep, lower or upper")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--part", help=SHARE_HELP)
     return parser
@@ -37,10 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fingerprint": fingerprint(args.source),
         **{name: getattr(args, name) for name in options},
     }
+    if args.text_case != "keep":
+        config["text_case"] = args.text_case
     if not finished(args.out, config, OTHER_WORK_DIR):
         values = (args.sample_rate, args.format, args.min_seconds, args.max_seconds)
         share = Share.parse(args.part) if args.part else None
-        counts = format_data(args.source, args.out, *values, jobs=args.nj, share=share)
+        counts = format_data(
+            args.source, args.out, *values, jobs=args.nj, share=share, text_case=args.text_case
+        )
         if counts is not None:
             mark_finished(args.out, config)
             print(f"{args.out}: {counts[0]} utterances, {counts[1]} left out by length")

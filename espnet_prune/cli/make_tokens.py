@@ -15,6 +15,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the tokens")
     parser.add_argument("--type", default="bpe", help="bpe, char or hugging_face")
     parser.add_argument("--tokenizer", help="for hugging_face: the model's name or folder")
+    parser.add_argument("--teacher", help="take those of this model, see import_teacher")
     parser.add_argument("--vocab_size", type=int, default=30, help="BPE tokens, <unk> included")
     return parser
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded
 
     args = get_parser().parse_args(argv)
+    if args.teacher is not None:
+        return _take(args.teacher, args.out)
     config = {
         "text": str(args.text),
         "fingerprint": file_fingerprint(args.text),
@@ -44,6 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokens = make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(tokens)} tokens")
+    return 0
+
+
+def _take(teacher: str, out: Path) -> int:
+    """The tokens of a model that was trained elsewhere."""
+    from espnet_prune.models.origins import open_origin
+    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+
+    if not finished(out, {"teacher": teacher}, OTHER_WORK_DIR):
+        with open_origin(teacher) as origin:
+            tokens = origin.write_tokens(out)
+        mark_finished(out, {"teacher": teacher})
+        print(f"{out}: {len(tokens)} tokens of {teacher}")
     return 0
 
 

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,10 +54,25 @@ def make_tokens(
     else:
         pieces = _train_bpe(sentences, out / BPE_MODEL, vocabulary_size, text)
     tokens = [BLANK, UNKNOWN, *pieces, END]
-    model = BPE_MODEL if kind == "bpe" else None
-    write_json(out / DESCRIPTION, {"type": kind, "vocab_size": len(tokens), "model": model})
-    write_text(out / LIST, "\n".join(tokens) + "\n")
+    write_tokens(out, tokens, kind, out / BPE_MODEL if kind == "bpe" else None)
     return tokens
+
+
+def write_tokens(out: Path, tokens: Sequence[str], kind: str, model: Path | None) -> None:
+    """Writes a folder of tokens.
+
+    Args:
+        out: the folder.
+        tokens: by index.
+        kind: ``bpe`` or ``char``.
+        model: the sentencepiece model, copied unless it stands there already.
+    """
+    if model is not None and model != out / BPE_MODEL:
+        with atomic_path(out / BPE_MODEL) as temporary:
+            shutil.copyfile(model, temporary)
+    name = BPE_MODEL if model is not None else None
+    write_json(out / DESCRIPTION, {"type": kind, "vocab_size": len(tokens), "model": name})
+    write_text(out / LIST, "\n".join(tokens) + "\n")
 
 
 def check_tokens(folder: Path, token_list: Sequence[str], model: Path | None, owner: str) -> None:

@@ -31,6 +31,7 @@ from espnet_prune.methods.options import (
     LayerDropConfig,
     ModuleErrorConfig,
     PinchingConfig,
+    StudentConfig,
 )
 from espnet_prune.models.transformer_decoder.sites import DecoderConfig
 from espnet_prune.sites import KINDS, UNIT_KINDS, Site
@@ -56,6 +57,7 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
+        student: how the student is trained there.
         continue_schedule: whether finetuning's learning rates go on where those of the pruning
             stage would be, instead of warming up anew; so systems that learn masks and those that
             don't, whose updates are all finetuning, see the same rates (ours).
@@ -77,6 +79,7 @@ class MethodConfig:
     gate_learning_rate: float = 0.05
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
     continue_schedule: bool = False
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
     nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
@@ -100,7 +103,9 @@ class MethodConfig:
 
 
 # What every method reads: its sites and their size, and what its finetuning takes from it.
-COMMON = frozenset(("sites", "decoder", "budget", "clip", "distillation", "continue_schedule"))
+COMMON = frozenset(
+    ("sites", "decoder", "budget", "clip", "distillation", "student", "continue_schedule")
+)
 
 
 class Method(ABC):
@@ -186,6 +191,13 @@ class Method(ABC):
     def distillation(self) -> DistillConfig:
         """How the uncompressed model teaches."""
         return self.config.distillation
+
+    @property
+    def student(self) -> StudentConfig:
+        """How the student is trained; random weights have no statistics to keep."""
+        if self.from_scratch:
+            return replace(self.config.student, norm_statistics="updated")
+        return self.config.student
 
     @property
     def epochs_from_finetuning(self) -> int:

@@ -80,12 +80,12 @@ def _utterances(
     order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {keys[i]: place for place, i in enumerate(order[:number])}
     batches: dict[int, dict[str, Tensor]] = {}
-    for key, batch in _read(training, train, tokens, [k for k in keys if k in chosen]):
+    for key, batch in read_utterances(training, train, tokens, [k for k in keys if k in chosen]):
         batches[chosen[key]] = {name: value.to(device) for name, value in batch.items()}
     return [batches[place] for place in sorted(batches)]
 
 
-def _read(
+def read_utterances(
     training: Mapping, train: Path, tokens: Path, keys: list[str]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The utterances ``keys`` as trainings read them, in the data folder's order."""

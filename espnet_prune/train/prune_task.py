@@ -7,6 +7,7 @@ an unknown key is an error.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from espnet_prune.surgery.sparse import hold_zeros
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.distributed import process_rank
 from espnet_prune.train.ladder_trainer import LadderTrainer
+from espnet_prune.train.teacher_outputs import KeptOutputs
 from espnet_prune.train.trainer import GuardedTrainer
 
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the registry's stubs)
@@ -65,6 +67,7 @@ class PruneConf:
         method: the method's options.
         updates: number of updates of the pruning stage.
         ladder_updates: after how many of them each rung of the system's ladder is kept.
+        teacher_outputs: folders of what the teacher says of the data, where that was kept.
     """
 
     teacher: str
@@ -73,6 +76,11 @@ class PruneConf:
     student: str | None = None
     updates: int = 1
     ladder_updates: tuple[int, ...] | None = None
+    teacher_outputs: tuple[str, ...] = ()
+
+    def kept_outputs(self) -> KeptOutputs | None:
+        """The teacher's outputs, if they were kept."""
+        return KeptOutputs(map(Path, self.teacher_outputs)) if self.teacher_outputs else None
 
     def build_method(self) -> Method:
         """The method itself."""
@@ -133,7 +141,14 @@ class PruneTask(_DistillTask):
         method = conf.build_method()
         gated = inject(load(conf.teacher), method)
         gated.rank = process_rank()
-        return DistilledModel(gated, load(conf.teacher), method.distillation, method)
+        return DistilledModel(
+            gated,
+            load(conf.teacher),
+            method.distillation,
+            method.student,
+            method,
+            conf.kept_outputs(),
+        )
 
     @classmethod
     def build_optimizers(
@@ -168,11 +183,17 @@ class FinetuneTask(_DistillTask):
         from espnet_prune.train.distilled_model import DistilledModel
 
         conf = cls.prune_conf(args)
-        distillation = conf.build_method().distillation
+        method = conf.build_method()
         student = load(conf.student)
         student.train()
         check_decoder_for(args, student)
-        return DistilledModel(student, load(conf.teacher), distillation)
+        return DistilledModel(
+            student,
+            load(conf.teacher),
+            method.distillation,
+            method.student,
+            kept=conf.kept_outputs(),
+        )
 
     @classmethod
     def build_optimizers(

@@ -23,6 +23,7 @@ from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
 from espnet_prune.surgery.sparse import count_zeroed
 from espnet_prune.train.calibration import choose_masks, read_masks
 from espnet_prune.train.distributed import is_first
+from espnet_prune.train.keep_outputs import keep_outputs
 from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.train.recipe import (
     Recipe,
@@ -98,12 +99,14 @@ def prune(
                 f"{recipe.path}: max_epoch: 0: {system.method} learns its masks, which takes at "
                 "least one epoch"
             )
-        extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
+        extra = {"seed": system.seed}
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
+        conf = replace(conf, teacher_outputs=_kept(conf, recipe, folders, ngpu))
         models = {"the teacher": Path(conf.teacher)}
         paths = (*_paths(folders), out / "prune")
+        extra["prune_conf"] = _plain(asdict(conf))
         run_training(PruneTask, recipe.training, *paths, ngpu, extra, models)
     if not is_first():
         return
@@ -247,7 +250,6 @@ def finetune(
         method=method_config(recipe, system),
     )
     extra = {
-        "prune_conf": _plain(asdict(conf)),
         "seed": system.seed,
         "max_epoch": finetuning_epochs(recipe, record["saved_updates"]),
         "grad_clip": float("inf"),
@@ -256,6 +258,8 @@ def finetune(
         extra |= continued_schedule(recipe, updates_of(out / "prune"))
     training = out / "finetune"
     if extra["max_epoch"]:
+        conf = replace(conf, teacher_outputs=_kept(conf, recipe, folders, ngpu))
+        extra["prune_conf"] = _plain(asdict(conf))
         models = {"the teacher": Path(conf.teacher), "the cut model": Path(conf.student)}
         run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra, models)
     if not is_first():
@@ -274,6 +278,11 @@ def finetune(
         weights=weights,
     )
     add_command(out, _plain(asdict(conf)), system.seed)
+
+
+def _kept(conf: PruneConf, recipe: Recipe, folders: Folders, ngpu: int) -> tuple[str, ...]:
+    data = (folders.train, folders.valid)
+    return keep_outputs(conf, recipe.training, data, folders.tokens, ngpu)
 
 
 def _paths(folders: Folders) -> tuple[Path, Path, Path, Path]:
