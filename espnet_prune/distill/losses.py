@@ -1,7 +1,7 @@
 """Distillation losses: layerwise on hidden states, Kullback-Leibler on outputs.
 
-All are means over valid frames or tokens, so that padding and batch size don't matter. The layers'
-are shares of what a teacher's layer varies, so that one weight suits layers and models of any scale.
+All are means over valid frames or tokens, so that padding and batch size don't matter. Those of
+layers are shares of what the teacher's layer varies: one weight suits models of any scale.
 """
 
 import torch

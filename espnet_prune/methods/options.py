@@ -63,9 +63,8 @@ class StudentConfig:
 
     Attributes:
         norm_statistics: of batch norms: ``frozen`` as the teacher learned them, or ``updated`` by
-            each batch. ESPnet counts padding into a batch's, and few updates never settle them: 60
-            updates of distillation alone took a Conformer of 4.2% WER to 15.7% with ``updated``, and
-            to 5.2% with ``frozen``. Weights that are drawn anew are always trained with ``updated``.
+            each batch, into which ESPnet counts padding, and which few updates never settle.
+            Weights that are drawn anew are always trained with ``updated``.
         dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
             by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
         spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.

@@ -29,7 +29,7 @@ KIND = numpy.float16
 
 
 def by_name(outputs: Outputs, layers: Sequence[int]) -> dict[str, Tensor]:
-    """A teacher's outputs for one utterance, (frames or tokens, width) by the name of their file."""
+    """A teacher's outputs for one utterance, (frames or tokens, width), by name of their file."""
     named = {f"{LAYER}{layer}": outputs.hidden[layer] for layer in layers}
     named |= {CTC: outputs.ctc_logits, ATTENTION: outputs.decoded}
     return {name: value[0] for name, value in named.items() if value is not None}
