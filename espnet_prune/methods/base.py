@@ -340,16 +340,41 @@ class LearningMethod(Method):
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of gates and multipliers, in this order; the latter ascend."""
 
+    @property
+    def order_utterances(self) -> int:
+        """Training utterances that ``begin`` looks at; 0 for a method that needs none."""
+        return 0
+
+    def begin(self, gated: GatedModel, scores: Mapping[str, Tensor] | None = None) -> None:
+        """Prepares the gates before the first update; by default they stay as they were made.
+
+        Args:
+            gated: the gated model.
+            scores: what ``order_scores`` gave.
+        """
+
+    def order_scores(self, gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tensor]:
+        """Scores (units,) of the units of every gated site, by data.
+
+        Args:
+            gated: the gated model, in evaluation mode.
+            passes: each runs the gated model on one utterance and returns its loss ().
+        """
+        return {}
+
 
 def learned_groups(gated: GatedModel, gates_rate: float, multipliers_rate: float) -> list[dict]:
-    """Optimiser groups of gates and multipliers; nothing decays, the latter ascend."""
+    """Optimiser groups of gates and, where there are any, multipliers.
+
+    Nothing decays, multipliers ascend.
+    """
     gates = {"params": list(gated.gates.parameters()), "lr": gates_rate}
     multipliers = {
         "params": list(gated.controller.parameters()),
         "lr": multipliers_rate,
         "maximize": True,
     }
-    return [{**group, "weight_decay": 0.0} for group in (gates, multipliers)]
+    return [{**g, "weight_decay": 0.0} for g in (gates, multipliers) if g["params"]]
 
 
 def labels_only(distillation: DistillConfig) -> DistillConfig:

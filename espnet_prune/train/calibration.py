@@ -26,6 +26,7 @@ from espnet_prune.train.training import data_options, token_options
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
+ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
 
@@ -58,6 +59,25 @@ def choose_masks(
     with atomic_path(out / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     write_json(out / SECONDS, {"seconds": time.monotonic() - started})
+
+
+def write_order(
+    conf: PruneConf, training: Mapping, train: Path, tokens: Path, out: Path, ngpu: int
+) -> None:
+    """Writes the scores by which a method's gates begin, once; arguments as of ``choose_masks``."""
+    from safetensors.torch import save_file
+
+    if (out / ORDER).exists():
+        return
+    method, number = conf.build_method(), conf.build_method().order_utterances
+    device = "cuda" if ngpu else "cpu"
+    gated = inject(load(conf.teacher), method).to(device).eval()
+    batches = _utterances(training, train, tokens, number, conf.system.seed, device)
+    logger.info("gates begin in an order by %d utterances", len(batches))
+    scores = method.order_scores(gated, [partial(_loss, gated, batch) for batch in batches])
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / ORDER) as temporary:
+        save_file({name: score.cpu().contiguous() for name, score in scores.items()}, temporary)
 
 
 def read_masks(folder: Path) -> dict[str, Tensor]:

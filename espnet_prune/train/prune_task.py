@@ -16,9 +16,10 @@ from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import Method, MethodConfig, make_method
+from espnet_prune.methods.base import LearningMethod
 from espnet_prune.models.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.models.whisper.preprocessing import OwnText
-from espnet_prune.surgery import inject, load
+from espnet_prune.surgery import GatedModel, inject, load
 from espnet_prune.surgery.sparse import hold_zeros
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.distributed import process_rank
@@ -67,6 +68,7 @@ class PruneConf:
         method: the method's options.
         updates: number of updates of the pruning stage.
         ladder_updates: after how many of them each rung of the system's ladder is kept.
+        order: file of the scores by which gates begin, if a method asks for them.
         teacher_outputs: folders of what the teacher says of the data, where that was kept.
     """
 
@@ -76,7 +78,18 @@ class PruneConf:
     student: str | None = None
     updates: int = 1
     ladder_updates: tuple[int, ...] | None = None
+    order: str | None = None
     teacher_outputs: tuple[str, ...] = ()
+
+    def gated_model(self) -> tuple[GatedModel, Method]:
+        """The teacher's copy with the method's gates, ready for the first update; the method."""
+        from safetensors.torch import load_file
+
+        method = self.build_method()
+        gated = inject(load(self.teacher), method)
+        if isinstance(method, LearningMethod):
+            method.begin(gated, load_file(self.order) if self.order else None)
+        return gated, method
 
     def kept_outputs(self) -> KeptOutputs | None:
         """The teacher's outputs, if they were kept."""
@@ -138,8 +151,7 @@ class PruneTask(_DistillTask):
         from espnet_prune.train.distilled_model import DistilledModel
 
         conf = cls.prune_conf(args)
-        method = conf.build_method()
-        gated = inject(load(conf.teacher), method)
+        gated, method = conf.gated_model()
         gated.rank = process_rank()
         return DistilledModel(
             gated,
@@ -169,7 +181,8 @@ class PruneTask(_DistillTask):
                 f"optim2: '{args.optim2}' doesn't read {sorted(unread)}, which "
                 f"{type(model.method).__name__} sets for its gates; choose adam or adamw"
             )
-        clip_before_steps(gates, {0: clip.gates, 1: clip.multipliers})
+        norms = dict(enumerate((clip.gates, clip.multipliers)[: len(groups)]))
+        clip_before_steps(gates, norms)
         gates.register_step_post_hook(lambda *unused: model.gated.after_update())
         return [cls.weights_optimizer(args, weights, clip.weights), gates]
 

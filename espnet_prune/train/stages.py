@@ -21,7 +21,7 @@ from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
 from espnet_prune.surgery.sparse import count_zeroed
-from espnet_prune.train.calibration import choose_masks, read_masks
+from espnet_prune.train.calibration import ORDER, choose_masks, read_masks, write_order
 from espnet_prune.train.distributed import is_first
 from espnet_prune.train.keep_outputs import keep_outputs
 from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
@@ -104,6 +104,12 @@ def prune(
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
         conf = replace(conf, teacher_outputs=_kept(conf, recipe, folders, ngpu))
+        if method.order_utterances:
+            conf = replace(conf, order=str((out / "prune" / ORDER).resolve()))
+            if is_first():
+                write_order(
+                    conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu
+                )
         models = {"the teacher": Path(conf.teacher)}
         paths = (*_paths(folders), out / "prune")
         extra["prune_conf"] = _plain(asdict(conf))
@@ -135,6 +141,7 @@ def _take(conf: PruneConf, recipe: Recipe, out: Path) -> None:
 def _record_pruning(out: Path, conf: PruneConf, saved_updates: int) -> None:
     """Which system it is, and what stage 8 cost; ``saved_updates`` are left for finetuning."""
     system = conf.system
+    conf = replace(conf, order=None, teacher_outputs=())  # of no use after it, and may be moved
     update_record(
         out,
         method=system.method,
@@ -298,14 +305,14 @@ def _plain(value: object) -> object:
 
 def _trained(conf: PruneConf, out: Path) -> GatedModel:
     """The gated model with the weights and gates that stage 8 left last."""
-    from argparse import Namespace
-
     last = out / "prune" / "latest.pth"
     if not last.exists():
         raise ModelError(f"{last}: no such file; run stage 8 (prune) to its end first")
-    model = PruneTask.build_model(Namespace(prune_conf=_plain(asdict(conf))))
-    load_strictly(model, read_torch(last), str(last))
-    return model.gated
+    gated = inject(load(conf.teacher), conf.build_method())
+    found = read_torch(last).items()
+    own = {k.removeprefix("gated."): value for k, value in found if k.startswith("gated.")}
+    load_strictly(gated, own, str(last))
+    return gated
 
 
 @torch.no_grad()
