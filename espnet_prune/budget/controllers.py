@@ -19,6 +19,7 @@ from espnet_prune.errors import ConfigError
 PRICE_GAIN = 0.1  # how much the logarithm of the price changes in an update, at most
 TOLERANCE = 1e-4  # of the amount; the sparsity changes by a quarter of it, at most
 SMALLEST_REACH, MOST_MOVED = 0.01, 100.0  # log_alpha has limits well within
+MULTIPLIERS_RATE = 0.05
 BAND_WIDTH = 0.02  # code of Xu et al. 2025 (hanyxu/SASPG-pruning)
 BAND_STRENGTH_WEIGHTS = 2e-5  # same code: lambda a weight, single weights pruned
 BAND_STRENGTH_UNITS = 4e-5  # same code: lambda a weight, units pruned
@@ -249,8 +250,8 @@ class ControllerConfig:
 
     Attributes:
         kind: ``exact`` (ours), ``lagrangian`` (CoFi), ``constraint`` or ``band``.
-        learning_rate: of the multipliers of ``lagrangian`` and ``constraint`` (CoFi's code: the
-            same as the masks'); the others learn none.
+        learning_rate: of the multipliers of ``lagrangian`` and ``constraint``, which alone have
+            any; by default 0.05 (CoFi's code: the same as the masks').
         restart: of ``constraint``, which alone may be without.
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
@@ -260,7 +261,7 @@ class ControllerConfig:
     """
 
     kind: str = "exact"
-    learning_rate: float = 0.05
+    learning_rate: float | None = None
     restart: bool = True
     band_strength: float | None = None
     band_width: float = BAND_WIDTH
@@ -270,7 +271,13 @@ class ControllerConfig:
         check_choice("controller: kind", self.kind, CONTROLLERS)
         check_range("controller: band_width", self.band_width, 0, 1)
         check_range("controller: band_growth", self.band_growth, 1, 10)
-        check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)
+        if self.learning_rate is not None:
+            check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)
+            if self.kind in ("exact", "band"):
+                raise ConfigError(
+                    f"controller: learning_rate: {self.learning_rate}: {self.kind} has no "
+                    "multipliers; leave it out, or choose lagrangian or constraint"
+                )
         for name, kind in OF_ONE_KIND.items():
             value = getattr(self, name)
             if value != getattr(type(self), name) and self.kind != kind:
@@ -280,6 +287,11 @@ class ControllerConfig:
                 )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
+
+    @property
+    def multipliers_rate(self) -> float:
+        """The learning rate of the multipliers."""
+        return MULTIPLIERS_RATE if self.learning_rate is None else self.learning_rate
 
     def check_measure(self, where: str, measure: str) -> None:
         """ConfigError for the band with another measure than parameters, its lambda's unit."""

@@ -144,7 +144,7 @@ class L0Distill(LearningMethod):
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of gates and multipliers; the latter ascend."""
         config = self.config
-        return learned_groups(gated, config.gate_learning_rate, config.controller.learning_rate)
+        return learned_groups(gated, config.gate_learning_rate, config.controller.multipliers_rate)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """FLOP's deterministic masks, shifted all alike where they are off the target."""

@@ -98,7 +98,7 @@ class SelfPinching(LearningMethod):
         """
         if not any(isinstance(gate, SelfPinchingGate) for gate in gated.gates.values()):
             raise ConfigError(f"{self._no_units()} that this model has")
-        rate = self.options.controller.learning_rate
+        rate = self.options.controller.multipliers_rate
         gates, *multipliers = learned_groups(gated, self.options.learning_rate, rate)
         return [{**gates, "betas": (self.options.momentum, ADAM_SECOND_BETA)}, *multipliers]
 

@@ -229,7 +229,7 @@ def _check_reached(out: Path, conf: PruneConf, gated: GatedModel, reached: float
             f"{out}: the cut would reach {reached:.2%} of {gated.budget.prunable} prunable "
             f"{gated.budget.measure}, {100 * gap:.2f} points from the target "
             f"{conf.system.target:.2%} (tolerance {conf.method.budget.tolerance:.2%}); train "
-            "longer, raise gate_learning_rate or controller.learning_rate, or gate finer sites"
+            "longer, raise gate_learning_rate, or gate finer sites"
         )
 
 
