@@ -243,6 +243,8 @@ def least_samples(model: Any) -> int:
     if front_end is None:
         return model.encoder.least() if hasattr(model.encoder, "least") else 1
     frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
+    if hasattr(front_end, "least_samples"):
+        return max(front_end.least_samples(), frames * front_end.hop_length)
     return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
 
 

@@ -29,7 +29,8 @@ WHISPER = "whisper_speech"  # from samples to hidden states, and a decoder's ste
 KINDS = (SPEECH, WHISPER, "conformer_encoder", "transformers")
 LEAST_FRAMES = 16
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
-SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
+SUBSAMPLING = 4  # of the front-ends: two convolutions of stride 2
+FRONT_ENDS = ("Conv2dSubsampling", "StridingSubsampling")
 SSL_RATE, SSL_LONGEST_SECONDS = 16000, 160
 KEYS = ("schema", "kind")
 SAMPLES = {"sample_rate": int, "least_samples": int, "longest_samples": int}
@@ -89,7 +90,7 @@ def _ssl_frames(model: Any) -> dict[str, int]:
 
 def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
     embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
-    if embed != "Conv2dSubsampling":
+    if embed not in FRONT_ENDS:
         raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
     hop = model.frontend.hop_length
     return {

@@ -12,6 +12,12 @@ from torch.nn import functional as F
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import SUBSAMPLING
+from espnet_prune.models.nemo.features import (
+    DEVIATION_GUARD,
+    LOG_GUARD,
+    NemoFrontend,
+    emphasise,
+)
 
 FIRST_FRAME = 6  # the last that two convolutions of 3 frames at every second need for one
 
@@ -69,7 +75,8 @@ class SpeechGraph(nn.Module):
     """Samples to CTC log-probabilities.
 
     Args:
-        model: an ESPnetASRModel with CTC, the default front-end and, if any, global_mvn.
+        model: an ESPnetASRModel with CTC, the default front-end and, if any, global_mvn; or NeMo's
+            front-end.
 
     Raises:
         ModelError: another front-end or normalisation; no CTC.
@@ -78,7 +85,8 @@ class SpeechGraph(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         _check(model)
-        self.features = FilterBank(model.frontend)
+        nemo = isinstance(model.frontend, NemoFrontend)
+        self.features = NemoFilterBank(model.frontend) if nemo else FilterBank(model.frontend)
         norm = model.normalize
         means, scales = (norm.norm_means, norm.norm_vars) if norm is not None else (False, False)
         self.register_buffer("mean", norm.mean.float() if means else None)  # kept in float64
@@ -152,6 +160,33 @@ class FilterBank(nn.Module):
         return energy.clamp(min=1e-10).log() / self.base  # ESPnet's floor
 
 
+class NemoFilterBank(nn.Module):
+    """NeMo's features with their Fourier transform as a convolution.
+
+    Args:
+        frontend: a NemoFrontend.
+    """
+
+    def __init__(self, frontend: NemoFrontend) -> None:
+        super().__init__()
+        self.hop = frontend.hop_length
+        self.padding = frontend.n_fft // 2
+        self.preemphasis = frontend.preemphasis
+        self.register_buffer("kernel", fourier_kernel(frontend.n_fft, frontend.window))
+        self.register_buffer("mel", frontend.mel)
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """(1, samples) -> (1, T, F)."""
+        speech = emphasise(speech, self.preemphasis)
+        padded = F.pad(speech[:, None], (self.padding, self.padding))
+        parts = F.conv1d(padded, self.kernel, stride=self.hop).transpose(1, 2)
+        real, imaginary = parts[:, :-1].chunk(2, dim=-1)  # NeMo leaves the last frame out
+        feats = ((real.square() + imaginary.square()) @ self.mel + LOG_GUARD).log()
+        centred = feats - feats.mean(dim=1, keepdim=True)
+        deviation = (centred.square().sum(dim=1, keepdim=True) / (feats.shape[1] - 1)).sqrt()
+        return centred / (deviation + DEVIATION_GUARD)
+
+
 def fourier_kernel(size: int, window: Tensor) -> Tensor:
     """Windowed cosines and sines, (2 * bins, 1, size), as torch.stft has them.
 
@@ -168,6 +203,9 @@ def fourier_kernel(size: int, window: Tensor) -> Tensor:
 
 def _check(model: nn.Module) -> None:
     front_end, norm = model.frontend, model.normalize
+    if isinstance(front_end, NemoFrontend):
+        _check_parts(model)
+        return
     stock = getattr(front_end, "frontend_type", None) == "default" and front_end.stft is not None
     enhancement = getattr(front_end, "frontend", None)
     enhanced = any(getattr(enhancement, name, False) for name in ("use_wpe", "use_beamformer"))
