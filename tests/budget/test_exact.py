@@ -1,4 +1,4 @@
-"""The exact controller: never past the target, however few the updates, whatever the loss's scale."""
+"""The exact controller: never past its target, in few updates or many, at any scale of the loss."""
 
 import math
 

@@ -229,7 +229,7 @@ def test_one_pass_with_the_model_s_own_loss(name, tmp_path):
     options = {
         "sites": KINDS,
         "budget": {"reference_seconds": SECONDS, "tolerance": 0.01},
-        "pinching": {"learning_rate": 0.02, "gate": {"normalize_scores": True}},
+        "pinching": {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}},
     }
     config = to_dataclass(MethodConfig, options, "test")
     method = make_method(name, target=0.5, updates=20, config=config)
