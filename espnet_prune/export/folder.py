@@ -3,19 +3,14 @@
 Nothing here imports torch: ONNX Runtime alone reads such a folder.
 """
 
-import contextlib
-import errno
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
+from espnet_prune.errors import DataError, ModelError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.models.espnet.sample_rate import sample_rate_of
-from espnet_prune.out_path import check_out_folder
 
 SCHEMA = 1
 GRAPH, DECODER, DESCRIPTION = "model.onnx", "decoder.onnx", "model.json"
@@ -113,53 +108,6 @@ def _is_export(folder: Path) -> bool:
         return False
     schema, kind = (about.get(key) if isinstance(about, dict) else None for key in KEYS)
     return schema == SCHEMA and kind in KINDS
-
-
-@contextlib.contextmanager
-def new_folder(
-    folder: Path,
-    others: Callable[[Path], list[str]] = others_than_export,
-    what: str = "an export",
-) -> Iterator[Path]:
-    """Yields an empty folder beside ``folder`` that takes its place on success.
-
-    Args:
-        folder: to be made, or replaced; of a link, what it leads to.
-        others: names of what is in a folder and isn't an earlier one's.
-        what: makes the folder, with its article.
-
-    Raises:
-        ConfigError: ``folder`` is a file, or holds anything but an earlier one.
-        EnvironmentProblem: the disk is full.
-    """
-    folder = folder.resolve()
-    check_out_folder(folder)
-    found = others(folder)
-    if found:
-        raise ConfigError(
-            f"{folder}: holds other files than {what} ({found[0]}), which would be removed; "
-            "choose another folder"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{s}") for s in ("tmp", "old"))
-    try:
-        temporary.mkdir()
-        yield temporary
-        if folder.exists():
-            folder.replace(old)  # so that no half of it is ever read
-        temporary.replace(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EnvironmentProblem(
-                f"{folder}: no space left on the disk; nothing was changed. Free some space and "
-                "give the same command again."
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict:

@@ -174,7 +174,7 @@ def _check(model: nn.Module) -> None:
     if not stock or enhanced or not front_end.stft.onesided:
         raise ModelError(
             "frontend: only `default` on samples, without enhancement, can be exported; use the "
-            "model in torch (espnet_prune.cli.transcribe --model)"
+            "model in torch (espnet-prune transcribe --model)"
         )
     if norm is not None and type(norm).__name__ != "GlobalMVN":
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")

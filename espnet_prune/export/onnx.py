@@ -26,13 +26,13 @@ from espnet_prune.export.folder import (
     TOKENIZER,
     TOKENS,
     describe,
-    new_folder,
+    others_than_export,
 )
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.parts import Part, parts_of
 from espnet_prune.export.session import open_session
 from espnet_prune.export.whisper_graph import describe_whisper
-from espnet_prune.io_atomic import write_json, write_text
+from espnet_prune.io_atomic import new_folder, write_json, write_text
 
 INT32_MAX = 2**31 - 1
 
@@ -63,7 +63,7 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     folder = Path(folder)
     parts = parts_of(model)
     about = _describe(model)
-    with new_folder(folder) as new:
+    with new_folder(folder, others_than_export, "an export") as new:
         for part in parts:
             _export(part, new / part.file)
         differences = _compare(parts, new)

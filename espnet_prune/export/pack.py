@@ -61,7 +61,7 @@ def pack_for_espnet(system: Path, out: Path) -> None:
     if not is_for_espnet(system):
         raise ModelError(
             f"{folder}: no model for stock ESPnet there, which knows no Whisper; make a folder of "
-            "it by espnet_prune.cli.hub_folder"
+            "it by `espnet-prune hub_folder`"
         )
     config = read_espnet_config(folder / CONFIG)
     if config.get("bpemodel"):

@@ -179,8 +179,8 @@ def _use(encoder: str) -> str:
         lines.append(USE[encoder])
     code = "\n".join(lines)
     shell = (
-        "python -m espnet_prune.cli.transcribe --model FOLDER talk.flac\n"
-        "python -m espnet_prune.cli.export_onnx --model FOLDER --out onnx  # for ONNX Runtime alone"
+        "espnet-prune transcribe --model FOLDER talk.flac\n"
+        "espnet-prune export_onnx --model FOLDER --out onnx  # for ONNX Runtime alone"
     )
     return f"## Use\n\n```python\n{code}\n```\n\n```bash\n{shell}\n```"
 

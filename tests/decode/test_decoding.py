@@ -11,8 +11,7 @@ import soundfile
 import torch
 import yaml
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.decode import main
+from espnet_prune.cli import main
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
 from espnet_prune.data.parallel import Share
 from espnet_prune.data.segments import split_at_pauses
@@ -377,7 +376,7 @@ def test_wrong_settings_are_named(tmp_path, capsys, values, named):
     path = tmp_path / "decode.yaml"
     path.write_text(yaml.safe_dump(values))
     arguments = ["--model", "m", "--data", "d", "--config", str(path), "--out", str(tmp_path / "o")]
-    assert run_main(main, arguments) == 2
+    assert main(["decode", *arguments]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from torch import nn
 
-from espnet_prune.cli import convert_whisper, run_main
+from espnet_prune.cli import main
 from espnet_prune.errors import ConfigError
 from espnet_prune.export.folder import DESCRIPTION, GRAPH, SCHEMA, TOKENS, new_folder
 from espnet_prune.models.whisper import from_ct2 as whisper_ct2
@@ -85,7 +85,7 @@ def convert(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(whisper_ct2, "convert_whisper", converter)
 
     def run(out):
-        status = run_main(convert_whisper.main, [str(tmp_path / "ct2"), str(out)])
+        status = main(["convert_whisper", str(tmp_path / "ct2"), str(out)])
         return status, capsys.readouterr().err
 
     return run

@@ -4,8 +4,8 @@ ESPnet's modules stay; three of them get a forward of their own, which computes 
 does in another order and another layout of memory:
 
 - the convolution module keeps time before channels: its pointwise convolutions are products of
-  matrices, its depthwise one reads channels last, and a norm whose statistics are frozen is a factor
-  on the depthwise weights;
+  matrices, its depthwise one reads channels last, and a norm whose statistics are frozen is a
+  factor on the depthwise weights;
 - attention makes queries, keys and values by one product, looks at relative positions by a
   product a head for the whole batch, and hides padding by one more number of each query and key;
 - the front-end's second convolution computes each of its three products in the layout that oneDNN

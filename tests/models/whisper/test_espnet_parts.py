@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet_prune.cli import get_whisper, train_teacher
+from espnet_prune.cli import run
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.tokens import make_tokens
@@ -42,8 +42,8 @@ KINDS = ["head", "feed_forward_unit", "branch"]
 def whisper(tmp_path_factory):
     """A folder of transformers with a tiny random Whisper."""
     folder = tmp_path_factory.mktemp("whisper") / "downloads/whisper"
-    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0
-    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0  # there already
+    assert run(["get_whisper", "--whisper", "random", "--out", str(folder)]) == 0
+    assert run(["get_whisper", "--whisper", "random", "--out", str(folder)]) == 0  # there already
     return folder
 
 
@@ -206,7 +206,7 @@ def test_a_transcript_longer_than_the_decoder_is_named(model):
 def test_a_folder_of_others_is_left_alone(tmp_path):
     (tmp_path / "whisper").mkdir()
     with pytest.raises(DataError, match="this command didn't make it"):
-        get_whisper.main(["--whisper", "random", "--out", str(tmp_path / "whisper")])
+        run(["get_whisper", "--whisper", "random", "--out", str(tmp_path / "whisper")])
 
 
 def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
@@ -214,7 +214,7 @@ def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
     others = {name: str(tmp_path / name) for name in ("train", "valid", "stats", "out")}
     folders = {**others, "config": str(tmp_path / "teacher.yaml"), "tokens": str(tokens)}
     with pytest.raises(ConfigError, match="encoder conformer would be random"):
-        train_teacher.main([word for k, v in folders.items() for word in (f"--{k}", v)])
+        run(["train_teacher", *[word for k, v in folders.items() for word in (f"--{k}", v)]])
 
 
 def test_a_model_of_many_languages_must_know_their_tokens(model, tmp_path, monkeypatch):

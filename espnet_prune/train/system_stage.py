@@ -1,43 +1,25 @@
-"""What the mains of stages 8 and 10 share: their command line, and skipping what is done."""
+"""What stages 8 and 10 share: what a result depends on, and skipping what is done."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 TEACHER_WEIGHTS = "model/model.safetensors"
 CUT_WEIGHTS = "cut/model.safetensors"
 
 
-def get_parser(description: str) -> argparse.ArgumentParser:
-    """The command line of a stage that trains one system."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--systems", type=Path, required=True, help="systems.yaml")
-    parser.add_argument("--system", required=True, help="a name in it")
-    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's folder")
-    parser.add_argument("--train", type=Path, required=True, help="dump folder")
-    parser.add_argument("--valid", type=Path, required=True, help="dump folder")
-    parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
-    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
-    parser.add_argument("--out", type=Path, required=True, help="the system's folder")
-    parser.add_argument("--ngpu", type=int, default=0)
-    return parser
-
-
-def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run_stage(name: str, args: argparse.Namespace) -> None:
     """Runs, goes on, or finds it done.
 
     Args:
         name: ``prune`` or ``finetune``; also the folder below the system's.
-        parser: the stage's.
-        argv: the arguments, by default the process's.
+        args: of the verb of that name.
     """
     from espnet_prune.stage import check_same, finished, mark_finished
 
-    args = parser.parse_args(argv)
     made_by, source = _made_by(args, name)
     if finished(args.out / name, made_by):
-        return 0
+        return
     _check_tokens(args.tokens, args.teacher / "model")
     from espnet_prune.train import stages
     from espnet_prune.train.distributed import is_first
@@ -57,7 +39,6 @@ def run_stage(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | 
     stage(recipe, system, args.teacher, folders, args.out, args.ngpu)
     if is_first():
         mark_finished(args.out / name, made_by)
-    return 0
 
 
 def _check_tokens(tokens: Path, model: Path) -> None:
@@ -71,10 +52,10 @@ def _check_tokens(tokens: Path, model: Path) -> None:
 
 def _made_by(args: argparse.Namespace, name: str) -> tuple[dict, tuple[Path, dict] | None]:
     """What a stage's result depends on, and of a rung the run's folder and what that depends on."""
-    from espnet_prune.cli.list_systems import taken_from
     from espnet_prune.config import check_mapping, load_yaml
     from espnet_prune.provenance import file_digest
     from espnet_prune.stage import with_later
+    from espnet_prune.train.system_names import taken_from
 
     systems = load_yaml(args.systems).get("systems") or {}
     check_mapping(f"{args.systems}: systems", systems)

@@ -1,37 +1,17 @@
-"""Prints the names of the systems of a recipe's systems.yaml, for the loops of prune.sh."""
+"""The names of a recipe's systems, in the order in which stages make them."""
 
-import argparse
 import difflib
 import logging
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.cli import run_main
+from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 RESERVED = ("teacher", "conf", "log", "stats", "report", "pack", "pareto")  # folders of exp/TAG
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--systems", type=Path, required=True, help="systems.yaml")
-    parser.add_argument("--only", help="names to choose, separated by spaces; all by default")
-    parser.add_argument(
-        "--taken",
-        action="store_true",
-        help="of these only the ones that are taken from another system's ladder",
-    )
-    parser.add_argument(
-        "--compare_with",
-        nargs=2,
-        metavar=("NAMES", "exp/TAG"),
-        help="print these names instead: those that the chosen systems are compared with",
-    )
-    return parser
 
 
 def system_names(path: Path, only: str | None = None) -> list[str]:
@@ -44,8 +24,6 @@ def system_names(path: Path, only: str | None = None) -> list[str]:
         ConfigError: the file has no systems, or one with a name that can't be a folder's; a chosen
             name is not among them, or comes twice.
     """
-    from espnet_prune.config import load_yaml
-
     systems = load_yaml(path).get("systems")
     if not isinstance(systems, dict) or not systems:
         raise ConfigError(f"{path}: expected the key 'systems' with at least one name: settings")
@@ -110,21 +88,3 @@ def compared(names: str, systems: Sequence[str], experiment: Path) -> list[str]:
         else:
             logger.info("not compared with %s, which is neither made nor decoded", name)
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    from espnet_prune.config import load_yaml
-
-    arguments = get_parser().parse_args(argv)
-    names = system_names(arguments.systems, arguments.only)
-    if arguments.taken:
-        systems = load_yaml(arguments.systems)["systems"]
-        names = [name for name in names if taken_from(systems[name])]
-    if arguments.compare_with is not None:
-        names = compared(arguments.compare_with[0], names, Path(arguments.compare_with[1]))
-    print(*names)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from espnet_prune.cli import run_main
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 
@@ -21,14 +20,12 @@ SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".sph")
 HOLDS = {"--model": ("model.json", "model.safetensors"), "--onnx": ("model.json", "model.onnx")}
 GIVE = {
     "--model": "a system's model folder",
-    "--onnx": "a folder that `python -m espnet_prune.cli.export_onnx` made",
+    "--onnx": "a folder that `espnet-prune export_onnx` made",
 }
 WHOLE = "espnet_asr"  # the kind of a saved model that has words
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="a system's model folder; needs ESPnet")
     model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy")
@@ -38,21 +35,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", help="audio files, folders, or - for a list of them on stdin"
     )
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def transcribe(args: argparse.Namespace) -> None:
     """Prints a line `FILE<tab>TEXT` each, or `FILE<tab>START<tab>END<tab>WORD` with times.
 
     What is named twice, itself or by its folder, is transcribed once, where it comes first. A
     recording that can't be read doesn't stop the others: it is named, and the status is 2.
     """
-    parser = get_parser()
-    args = parser.parse_args(argv)
     if args.onnx and args.mode:
-        parser.error("--mode goes with --model; an exported graph decodes greedily")
+        raise ConfigError("--mode goes with --model; an exported graph decodes greedily")
     if args.timestamps and args.mode in ("ctc_prefix", "joint"):
-        parser.error("--timestamps is of greedy CTC; a beam search has no frames")
+        raise ConfigError("--timestamps is of greedy CTC; a beam search has no frames")
     _let_any_name_through(sys.stdout)
     files = _files(args.inputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DataError("-: no recording is listed on stdin; give one path a line")
     if failed:
         raise DataError(f"{failed} of {total} recordings couldn't be read; they are named above")
-    return 0
 
 
 def _transcribe_all(
@@ -243,7 +236,3 @@ def _recordings(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no recording in it ({', '.join(SUFFIXES)})")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -1,37 +1,18 @@
 """Stage 6: the uncompressed model, by ESPnet's own task and trainer."""
 
 import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from espnet_prune.cli import run_main
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True, help="dump folder")
-    parser.add_argument("--valid", type=Path, required=True, help="dump folder")
-    parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
-    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
-    parser.add_argument("--ngpu", type=int, default=0)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def train_teacher(args: argparse.Namespace) -> None:
     """Trains, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml
     from espnet_prune.errors import ConfigError
     from espnet_prune.stage import finished, mark_finished
 
-    args = get_parser().parse_args(argv)
     config = load_yaml(args.config)
     made_by = _made_by(args, config)
     if finished(args.out, made_by):
-        return 0
+        return
     from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.models.espnet.registry import WHISPER
     from espnet_prune.train.distributed import is_first
@@ -55,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_rate(checked, args.train)
         run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
     if not is_first():
-        return 0
+        return
     finish_teacher(args.out, config, untrained)
     mark_finished(args.out, made_by)
-    return 0
 
 
 def _made_by(args: argparse.Namespace, config: dict) -> dict:
@@ -72,7 +52,3 @@ def _made_by(args: argparse.Namespace, config: dict) -> dict:
     made_by = with_contents(made_by, str(args.tokens), FILES, args.out)
     data = {"train": str(args.train), "valid": str(args.valid)}
     return with_later(made_by, data, args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))
