@@ -106,7 +106,7 @@ def _load(args: argparse.Namespace, folder: Path) -> tuple:
 
             recogniser = SavedRecogniser(args.model)
         return recogniser, recogniser.rate
-    from espnet_prune.decode.decoding import DecodeConfig, open_recogniser, rate_of
+    from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
 
     recogniser = open_recogniser(_for_espnet(args.model, folder), DecodeConfig())
     return recogniser, rate_of(recogniser)
@@ -143,17 +143,17 @@ def _check_whole(folder: Path) -> None:
 
 def _for_espnet(model: Path, folder: Path) -> Path:
     """The model's folder; another of it where ESPnet's files weren't carried along, or moved."""
-    from espnet_prune.models.model_folder import (
+    from espnet_prune.models.espnet.folder import (
         CONFIG,
         ESPNET_FOLDER,
         WEIGHTS,
-        is_whisper_folder,
         names_other_places,
+        own_family,
+        write_model,
     )
     from espnet_prune.surgery import load
-    from espnet_prune.train.system import write_model
 
-    if is_whisper_folder(model):
+    if own_family(model) is not None:
         return model
     stock = [model / ESPNET_FOLDER / name for name in (CONFIG, WEIGHTS)]
     if all(path.exists() for path in stock) and not names_other_places(model):

@@ -19,14 +19,15 @@ def decode(args: argparse.Namespace) -> None:
     """Decodes, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml, to_dataclass
     from espnet_prune.decode import decoding
+    from espnet_prune.decode.recogniser import DecodeConfig
 
-    config = to_dataclass(decoding.DecodeConfig, load_yaml(args.config), str(args.config))
+    config = to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))
     decoding.decode(args.model, args.data, config, args.out, args.nj, share_of(args))
 
 
 def asr_inference(arguments: Sequence[str]) -> None:
     """Runs ``espnet2.bin.asr_inference``, whose command line this is, with our classes known."""
-    from espnet_prune.models.espnet.registry import register
+    from espnet_prune.models.espnet.choices import register
 
     register()  # before ESPnet's tasks are imported
     from espnet2.bin import asr_inference as espnet

@@ -8,7 +8,7 @@ from pathlib import Path
 from espnet_prune.config import dump_yaml
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.io_atomic import atomic_path
-from espnet_prune.models.model_folder import (
+from espnet_prune.models.espnet.folder import (
     BPE,
     CONFIG,
     ESPNET_FOLDER,

@@ -21,8 +21,7 @@ from espnet_prune.budget import resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.methods.base import Method, unit_scores
-from espnet_prune.models.transformer_decoder.sites import DECODER
-from espnet_prune.sites import Site
+from espnet_prune.sites import DECODER, Site
 from espnet_prune.surgery import GatedModel
 
 COMMAND = "espnet-prune sensitivity"

@@ -99,11 +99,12 @@ def sensitivity(args: argparse.Namespace) -> None:
     """Measures what is not measured yet, writes JSON and heat maps, prints the worst losses."""
     from espnet_prune.report.sensitivity_plot import CHANGES, plot_sensitivity
     from espnet_prune.score import sensitivity as measured
+    from espnet_prune.sites import DecoderConfig
 
     given = {"fractions": args.fractions, "kinds": args.sites}
     options = {key: tuple(values) for key, values in given.items() if values is not None}
     config = measured.SensitivityConfig(
-        utterances=args.utterances, decoder=measured.decoder_config(args.decoder), **options
+        utterances=args.utterances, decoder=DecoderConfig() if args.decoder else None, **options
     )
     result = measured.sensitivity(args.model, args.data, config, args.out, args.nj, share_of(args))
     if result is None:

@@ -14,15 +14,11 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.data.resume import fingerprint
-from espnet_prune.decode.decoding import (
-    DecodeConfig,
-    Transcriber,
-    open_recogniser,
-    rate_of,
-)
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
 from espnet_prune.models.conformer.fast_encoder import as_espnet, is_fast
-from espnet_prune.models.espnet.encoder_input import input_shape
-from espnet_prune.models.model_folder import model_files
+from espnet_prune.models.espnet.features import input_shape
+from espnet_prune.models.espnet.folder import model_files
+from espnet_prune.models.family import Transcriber
 from espnet_prune.provenance import file_digest, machine
 from espnet_prune.score.profile_int8 import profile_int8
 from espnet_prune.score.timing import (

@@ -43,9 +43,9 @@ def run_stage(name: str, args: argparse.Namespace) -> None:
 
 def _check_tokens(tokens: Path, model: Path) -> None:
     from espnet_prune.data.tokens import check_tokens
-    from espnet_prune.surgery.description import read_description
+    from espnet_prune.surgery.serialize import read_description
 
-    config = read_description(model)["config"]
+    config = read_description(model).config
     bpe_model = config.get("bpemodel")
     check_tokens(tokens, config["token_list"], bpe_model and model / bpe_model, str(model))
 

@@ -13,8 +13,8 @@ def train_teacher(args: argparse.Namespace) -> None:
     made_by = _made_by(args, config)
     if finished(args.out, made_by):
         return
+    from espnet_prune.models import family_called
     from espnet_prune.models.espnet.build import build_asr_model
-    from espnet_prune.models.espnet.registry import WHISPER
     from espnet_prune.train.distributed import is_first
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.system import finish_teacher
@@ -25,7 +25,8 @@ def train_teacher(args: argparse.Namespace) -> None:
     folders = (args.train, args.valid, args.tokens, args.stats)
     untrained = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
-        if checked.get("encoder") != WHISPER:
+        family = family_called(checked.get("encoder"))
+        if family is None or not family.ready_as_pretrained:
             raise ConfigError(
                 f"{args.config}: max_epoch: 0 takes the teacher as it was pretrained, but encoder "
                 f"{checked.get('encoder')} would be random, or lack an output layer; train it for "

@@ -13,13 +13,8 @@ from tiny_models import ENCODER
 from espnet_prune.cli import main
 from espnet_prune.data import audio_io
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
-from espnet_prune.decode.decoding import (
-    DecodeConfig,
-    decode,
-    least_samples,
-    open_recogniser,
-    rate_of,
-)
+from espnet_prune.decode.decoding import decode
+from espnet_prune.decode.recogniser import DecodeConfig, least_samples, open_recogniser, rate_of
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.models.espnet.build import build_asr_model

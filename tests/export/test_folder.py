@@ -7,7 +7,14 @@ from torch import nn
 
 from espnet_prune.cli import main
 from espnet_prune.errors import ConfigError
-from espnet_prune.export.folder import DESCRIPTION, GRAPH, SCHEMA, TOKENS, new_folder
+from espnet_prune.export.folder import (
+    DESCRIPTION,
+    GRAPH,
+    SCHEMA,
+    TOKENS,
+    others_than_export,
+)
+from espnet_prune.io_atomic import new_folder
 from espnet_prune.models.whisper import from_ct2 as whisper_ct2
 
 ABOUT = json.dumps({"schema": SCHEMA, "kind": "ctc_speech"})
@@ -19,7 +26,7 @@ def content_of(folder) -> dict[str, str]:
 
 def export(folder, graph: str) -> None:
     """What an export does, in short."""
-    with new_folder(folder) as new:
+    with new_folder(folder, others_than_export, "an export") as new:
         (new / GRAPH).write_text(graph)
         (new / DESCRIPTION).write_text(ABOUT)
 

@@ -9,18 +9,18 @@ from tiny_whisper import whisper
 
 from espnet_prune.cli import main, run
 from espnet_prune.data.tokens import make_tokens
-from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.export.exported import open_exported
 from espnet_prune.export.folder import DECODER, GRAPH, read_description
 from espnet_prune.export.onnx import export_onnx
-from espnet_prune.export.parts import TOLERANCE
 from espnet_prune.export.session import open_session
-from espnet_prune.export.whisper_graph import first_tokens
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.graphs import TOLERANCE
 from espnet_prune.models.huggingface.build import from_config, generation_config
+from espnet_prune.models.whisper.graphs import first_tokens
 from espnet_prune.surgery import cut, inject, load, plan_of
 from espnet_prune.train.system import write_model
 from espnet_prune.train.training import token_options

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from espnet_prune.cli import main
-from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.export.pack import pack_for_espnet
 from espnet_prune.surgery import load
@@ -84,7 +84,7 @@ def test_a_whisper_is_none_of_stock_espnet(system, tmp_path):
 FRESH = """\
 import sys
 import numpy
-import espnet_prune.models.espnet.registry
+import espnet_prune.models.espnet.choices
 from espnet2.bin.asr_inference import Speech2Text
 search = Speech2Text.from_pretrained(sys.argv[1], beam_size=3, ctc_weight=0.3)
 print("text:", " ".join((search(numpy.load(sys.argv[2]))[0][0] or "").split()))

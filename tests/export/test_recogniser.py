@@ -15,9 +15,10 @@ from espnet_prune.cli import main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx
-from espnet_prune.export.folder import GRAPH, TOKENS, describe, read_description, read_tokens
+from espnet_prune.export.folder import GRAPH, TOKENS, read_description, read_tokens
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
+from espnet_prune.models.conformer.graphs import describe
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
@@ -73,7 +74,7 @@ def exported(model, tmp_path_factory):
 
 
 def test_words_are_those_of_the_model_itself(model, exported):
-    from espnet_prune.decode.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
 
     ours = OnnxRecogniser(exported, segment_seconds=2.0)
     theirs = Recogniser(model, DecodeConfig(segment_seconds=2.0))

@@ -34,7 +34,7 @@ def identify(value: Path | None) -> str:
 
 @pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
 def test_all_are_read_strictly(recipe, over, tmp_path):
-    from espnet_prune.decode.decoding import DecodeConfig
+    from espnet_prune.decode.recogniser import DecodeConfig
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.prune_task import FinetuneTask, PruneTask
     from espnet_prune.train.recipe import for_system, method_config, read_recipe

@@ -23,7 +23,8 @@ HEADS = "block.1.attention.heads"
 
 def build(folder, **settings):
     """Writes a model of random weights; returns it."""
-    from espnet_prune.models.espnet.build import build_asr_model, write_espnet_folder
+    from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.models.espnet.folder import write_espnet_folder
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text").write_text("u0 YES NO\nu1 STOP GO\n")
@@ -119,7 +120,7 @@ def test_the_dense_loss_is_that_of_the_model(result, model, data):
 
 
 def test_the_greedy_text_is_that_of_decoding(model, data):
-    from espnet_prune.decode.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
     from espnet_prune.score.probe import Probe
 
     utterances = chosen_utterances(data, 2)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from espnet_prune import cli
 from espnet_prune.errors import ConfigError
 from espnet_prune.job_control import TASK
-from espnet_prune.models.espnet.registry import WHISPER  # noqa: F401  (stubs before ESPnet)
+from espnet_prune.models.espnet import choices  # noqa: F401  (stubs before ESPnet)
 from espnet_prune.train import within_epoch
 from espnet_prune.train.within_epoch import (
     VARIABLE,

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_prune.models.espnet.onednn import add, apply, convolve, linear
-from espnet_prune.sites.base import GoneBranch
+from espnet_prune.sites.branch import GoneBranch
 
 FRONT_END_FRAMES = 32  # after subsampling, through the convolutions at once
 PROJECTED_FRAMES = 512  # then through the last layer, whose weights fit no cache

@@ -6,18 +6,19 @@ import numpy
 import pytest
 import soundfile
 import torch
+from tiny_models import ENCODER
 
 from espnet_prune.cli import run
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.tokens import make_tokens
-from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
-from espnet_prune.models.espnet.encoder_input import random_outputs
+from espnet_prune.models.espnet.features import random_outputs
 from espnet_prune.models.whisper import decoding as whisper_decoding
-from espnet_prune.models.whisper.espnet_parts import cut_joined, whisper_of
+from espnet_prune.models.whisper.espnet_parts import whisper_of
 from espnet_prune.models.whisper.preprocessing import WhisperPreprocessor
 from espnet_prune.models.whisper.quiet import GENERATION, ITS_OWN, without_its_own_warning
 from espnet_prune.models.whisper.tokens import WhisperText
@@ -120,16 +121,22 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     gated = inject(model, chosen).eval()
     masks = chosen.masks(gated)
     with holding(gated, masks):
-        masked = random_outputs(gated.model, SECONDS)
+        masked = random_outputs(gated.model, SECONDS, decoder=True)
     small = cut(gated, masks).eval()
-    torch.testing.assert_close(random_outputs(small, SECONDS), masked, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(masked, random_outputs(load_again(model, tmp_path), SECONDS))
+    torch.testing.assert_close(
+        random_outputs(small, SECONDS, decoder=True), masked, atol=1e-5, rtol=1e-4
+    )
+    assert not torch.equal(
+        masked, random_outputs(load_again(model, tmp_path), SECONDS, decoder=True)
+    )
     parts = [count_zeroed(small, part) for part in (small.encoder, small.decoder)]
     assert sum(parts) == count_zeroed(small)
     assert all(parts) if name == "self_pinching_weights" else not any(parts)
     write_model(small, tmp_path / "model")
     loaded = load(tmp_path / "model")
-    assert torch.equal(random_outputs(loaded, SECONDS), random_outputs(small, SECONDS))
+    assert torch.equal(
+        random_outputs(loaded, SECONDS, decoder=True), random_outputs(small, SECONDS, decoder=True)
+    )
     assert (plan_of(loaded) is None) == (name == "self_pinching_weights")
     recogniser = open_recogniser(tmp_path / "model", DecodeConfig(modes=("greedy",)))
     samples = (3000 * numpy.random.default_rng(0).normal(size=8000)).astype("int16")
@@ -240,8 +247,10 @@ def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
 
 
 def test_a_plan_of_no_whisper_is_refused():
-    with pytest.raises(ModelError, match="pruned_arch.*only for a Whisper.*encoder_conf"):
-        cut_joined(torch.nn.Linear(1, 1), {"schema": 1, "sites": {}})
+    parts = {"encoder": "conformer", "encoder_conf": ENCODER, "decoder": "transformer"}
+    config = {**parts, "token_list": ["a", "b", "c"], "pruned_arch": {"schema": 1, "sites": {}}}
+    with pytest.raises(ModelError, match="pruned_arch.*of the whole model.*encoder_conf"):
+        build_asr_model(config)
 
 
 def test_generate_has_no_warning_at_each_utterance(model, tmp_path):

@@ -1,15 +1,81 @@
-"""Whisper's encoder as a graph from samples: its log-mel features are part of it."""
+"""Graphs of Whisper: samples, or log-mel features, to hidden states; and a step of its decoder."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_prune.errors import ModelError
-from espnet_prune.export.folder import WHISPER
-from espnet_prune.export.graphs import fourier_kernel
+from espnet_prune.models.espnet.graphs import fourier_kernel
+from espnet_prune.models.graph_names import DECODER, GRAPH, WHISPER
+from espnet_prune.models.graphs import (
+    CHECKED_TOKENS,
+    Graph,
+    Inputs,
+    Output,
+    example_speech,
+    length_dimension,
+    noise,
+)
+from espnet_prune.models.whisper.decoding import LEAST_TOKENS, MOST_TOKENS, TOKENS_PER_SECOND
+from espnet_prune.models.whisper.espnet_parts import SAMPLE_RATE
+from espnet_prune.models.whisper.preprocessing import is_multilingual
 
 # of transformers' WhisperFeatureExtractor, after OpenAI's log_mel_spectrogram
 FLOOR, RANGE, SHIFT, SCALE = 1e-10, 8.0, 4.0, 4.0
+# Of the encoder, which magnifies rounding: the real tiny.en, whose outputs reach 11, differs from
+# torch by 3e-5, and by 1.5e-3 where noise fills the whole window.
+TOLERANCE = 5e-3
+
+
+def speech_graph(model: nn.Module) -> Graph:
+    """Samples to hidden states by the encoder of an ESPnet model of a Whisper."""
+    encoder = model.encoder
+    longest = encoder.extractor.n_samples
+    tried = (longest // 3, longest // 7, longest)
+
+    def expected(speech: Tensor) -> Inputs:
+        return (encoder(speech, torch.tensor([speech.shape[1]]))[0],)
+
+    names, shapes = (("speech",), ("encoded",)), ({1: length_dimension(1, longest)},)
+    graph = WhisperGraph(encoder).eval()
+    return Graph(GRAPH, graph, *names, shapes, tried, example_speech, expected, TOLERANCE)
+
+
+def transformers_graph(whole: nn.Module) -> Graph:
+    """Log-mel features of a whole window to hidden states by transformers' Whisper."""
+    encoder, config = whole.model.encoder, whole.config
+
+    def example(seed: int) -> Inputs:
+        shape = (1, config.num_mel_bins, 2 * config.max_source_positions)
+        return (torch.randn(*shape, generator=noise(seed)),)
+
+    def expected(features: Tensor) -> Inputs:
+        return (encoder(features).last_hidden_state,)
+
+    names = ("input_features",), ("encoded",)
+    graph = Output(encoder, "last_hidden_state").eval()
+    inputs = (0, 1, 2)  # of one length, which is fixed
+    return Graph(GRAPH, graph, *names, ({},), inputs, example, expected, TOLERANCE)
+
+
+def decoder_step(whole: nn.Module) -> Graph:
+    """The tokens so far to the next by the decoder of transformers' Whisper, without a cache."""
+    config = whole.config
+
+    def example(length: int) -> Inputs:
+        generator = noise(length)
+        ids = torch.randint(config.vocab_size, (1, length), generator=generator)
+        shape = (1, config.max_source_positions, config.d_model)
+        return ids, torch.randn(*shape, generator=generator)
+
+    def expected(ids: Tensor, encoded: Tensor) -> Inputs:
+        scores = whole(decoder_input_ids=ids, encoder_outputs=(encoded,)).logits[:, -1]
+        return (torch.log_softmax(scores, dim=-1),)
+
+    names = ("tokens", "encoded"), ("log_probs",)
+    shapes = ({1: length_dimension(2, config.max_target_positions)}, {})
+    graph = WhisperDecoderStep(whole.model.decoder).eval()
+    return Graph(DECODER, graph, *names, shapes, CHECKED_TOKENS, example, expected)
 
 
 class WhisperGraph(nn.Module):
@@ -57,7 +123,27 @@ class LogMel(nn.Module):
         return ((logs + SHIFT) / SCALE).transpose(1, 2)
 
 
-def describe_whisper(model: nn.Module) -> dict:
+class WhisperDecoderStep(nn.Module):
+    """Whisper's decoder; its output layer is the embedding.
+
+    Args:
+        decoder: transformers' ``WhisperDecoder``, cut or not.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens: Tensor, encoded: Tensor) -> Tensor:
+        """(1, L) tokens, (1, T, D) -> log-probabilities (1, V)."""
+        hidden = self.decoder(
+            input_ids=tokens, encoder_hidden_states=encoded, use_cache=False
+        ).last_hidden_state[:, -1]
+        scores = nn.functional.linear(hidden, self.decoder.embed_tokens.weight)
+        return torch.log_softmax(scores, dim=-1)
+
+
+def describe(model: nn.Module) -> dict:
     """What a program must know to decode greedily as transformers' ``generate`` does.
 
     Args:
@@ -66,14 +152,6 @@ def describe_whisper(model: nn.Module) -> dict:
     Raises:
         ModelError: it knows several languages but not their tokens.
     """
-    from espnet_prune.models.whisper.decoding import (
-        LEAST_TOKENS,
-        MOST_TOKENS,
-        TOKENS_PER_SECOND,
-    )
-    from espnet_prune.models.whisper.espnet_parts import SAMPLE_RATE
-    from espnet_prune.models.whisper.preprocessing import is_multilingual
-
     generation = model.whisper.generation_config
     multilingual = is_multilingual(model.espnet_prune_config["token_list"])
     if multilingual and not getattr(generation, "lang_to_id", None):

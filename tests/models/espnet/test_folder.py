@@ -3,7 +3,7 @@
 import pytest
 
 from espnet_prune.errors import DataError
-from espnet_prune.models.model_folder import names_other_places, read_espnet_config
+from espnet_prune.models.espnet.folder import names_other_places, read_espnet_config
 
 
 @pytest.mark.parametrize(

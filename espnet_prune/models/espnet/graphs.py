@@ -1,68 +1,68 @@
-"""Graphs of ESPnet models with CTC, for export: samples or features in, log-probabilities out.
+"""Graphs of ESPnet models with CTC, for export: samples in, log-probabilities out.
 
 The filter bank is part of the graph, its short-time Fourier transform being a convolution, so that
 ONNX Runtime needs neither ESPnet nor torch. The batch is one recording without padding.
 """
 
+import logging
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_prune.errors import ModelError
-from espnet_prune.export.folder import SUBSAMPLING
+from espnet_prune.models.family import DecoderFamily
+from espnet_prune.models.graph_names import GRAPH, SPEECH
+from espnet_prune.models.graphs import Graph, Inputs, example_speech, length_dimension
+from espnet_prune.surgery.families import find_family
 
-FIRST_FRAME = 6  # the last that two convolutions of 3 frames at every second need for one
-
-
-class EncoderGraph(nn.Module):
-    """A Conformer encoder for one recording without padding.
-
-    Args:
-        encoder: ESPnet's ConformerEncoder, dense or cut.
-    """
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        if encoder.interctc_layer_idx:
-            raise ModelError("interctc_layer_idx: intermediate CTC can't be exported; leave it out")
-        self.encoder = encoder
-
-    def forward(self, feats: Tensor) -> Tensor:
-        """(1, T, F) features -> (1, T', D)."""
-        x = self._embed(feats)
-        for block in self.encoder.encoders:
-            x, _ = block(x, None)
-        x = x[0] if isinstance(x, tuple) else x
-        return self.encoder.after_norm(x) if self.encoder.normalize_before else x
-
-    def _embed(self, feats: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        embed = self.encoder.embed
-        if embed.out.in_features:
-            return embed(feats, None)[0]
-        # No channel is left: the last bias for every frame, counted by one feature of every fourth,
-        # because ONNX has no reshape of empty tensors.
-        frames = feats[:, FIRST_FRAME::SUBSAMPLING, :1]
-        return embed.pos_enc(0 * frames + embed.out.bias)
+logger = logging.getLogger(__name__)
+NAMES = ("speech",), ("log_probs", "encoded")
 
 
-class Output(nn.Module):
-    """One output of a model of transformers.
+def speech_graphs(
+    model: nn.Module, graph: nn.Module, about: Mapping, tried: tuple[int, ...]
+) -> list[Graph]:
+    """Samples to CTC log-probabilities and hidden states, and a step of the decoder, if any.
 
     Args:
-        model: it.
-        name: of the output.
+        model: an ESPnetASRModel.
+        graph: of all but the decoder.
+        about: its ``describe_graphs``.
+        tried: numbers of samples at which outputs are compared.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
-        super().__init__()
-        self.model = model
-        self.name = name
+    def expected(speech: Tensor) -> Inputs:
+        encoded, _ = model.encode(speech, torch.tensor([speech.shape[1]]))
+        return model.ctc.log_softmax(encoded), encoded
 
-    def forward(self, values: Tensor) -> Tensor:
-        """As the model's."""
-        return self.model(values)[self.name]
+    length = length_dimension(about["least_samples"], about["longest_samples"])
+    whole = Graph(GRAPH, graph.eval(), *NAMES, ({1: length},), tried, example_speech, expected)
+    decoder = find_family(model.decoder)
+    if isinstance(decoder, DecoderFamily):
+        return [whole, *decoder.graphs(model)]
+    if model.decoder is not None:
+        kind = type(model.decoder).__name__
+        logger.warning("decoder: %s isn't exported, only `transformer` is; CTC alone is", kind)
+    return [whole]
+
+
+def describe_speech(model: nn.Module, frames: Mapping[str, int]) -> dict:
+    """What a program must know to feed a whole model with CTC and to read its outputs.
+
+    Args:
+        model: an ESPnetASRModel that carries its configuration.
+        frames: ``sample_rate``, ``least_samples``, ``longest_samples`` and ``samples_a_frame``.
+    """
+    return {
+        "kind": SPEECH,
+        **frames,
+        "blank": int(model.blank_id),
+        "end": int(model.eos),
+        "token_type": model.espnet_prune_config["token_type"],
+    }
 
 
 class SpeechGraph(nn.Module):
@@ -70,20 +70,21 @@ class SpeechGraph(nn.Module):
 
     Args:
         model: an ESPnetASRModel with CTC, the default front-end and, if any, global_mvn.
+        encoder: the graph of its encoder, features (1, T, F) to (1, T', D).
 
     Raises:
         ModelError: another front-end or normalisation; no CTC.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
-        _check(model)
+        check_speech(model)
         self.features = FilterBank(model.frontend)
         norm = model.normalize
         means, scales = (norm.norm_means, norm.norm_vars) if norm is not None else (False, False)
         self.register_buffer("mean", norm.mean.float() if means else None)  # kept in float64
         self.register_buffer("std", norm.std.float() if scales else None)
-        self.encoder = EncoderGraph(model.encoder)
+        self.encoder = encoder
         self.ctc = model.ctc.ctc_lo
 
     def forward(self, speech: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,33 +93,6 @@ class SpeechGraph(nn.Module):
         feats = feats if self.mean is None else feats - self.mean
         feats = feats if self.std is None else feats / self.std
         encoded = self.encoder(feats)
-        return torch.log_softmax(self.ctc(encoded), dim=-1), encoded
-
-
-class SslGraph(nn.Module):
-    """Samples to CTC log-probabilities by a wav2vec 2.0 or HuBERT model.
-
-    Args:
-        model: an ESPnetASRModel whose encoder is an ``SslEncoder``, with CTC.
-
-    Raises:
-        ModelError: no CTC; parts around the encoder.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        from espnet_prune.models.ssl.encoder import EPSILON
-
-        _check_parts(model)
-        self.epsilon = EPSILON
-        self.encoder = model.encoder.model
-        self.ctc = model.ctc.ctc_lo
-
-    def forward(self, speech: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, samples) within -1 to 1 -> log-probabilities (1, T, V), encoded (1, T, D)."""
-        centred = speech - speech.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
-        encoded = self.encoder(centred / (variance + self.epsilon).sqrt()).last_hidden_state
         return torch.log_softmax(self.ctc(encoded), dim=-1), encoded
 
 
@@ -166,7 +140,7 @@ def fourier_kernel(size: int, window: Tensor) -> Tensor:
     return (torch.cat([torch.cos(angles), -torch.sin(angles)]) * window)[:, None].float()
 
 
-def _check(model: nn.Module) -> None:
+def check_speech(model: nn.Module) -> None:
     front_end, norm = model.frontend, model.normalize
     stock = getattr(front_end, "frontend_type", None) == "default" and front_end.stft is not None
     enhancement = getattr(front_end, "frontend", None)
@@ -178,10 +152,10 @@ def _check(model: nn.Module) -> None:
         )
     if norm is not None and type(norm).__name__ != "GlobalMVN":
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
-    _check_parts(model)
+    check_ctc(model)
 
 
-def _check_parts(model: nn.Module) -> None:
+def check_ctc(model: nn.Module) -> None:
     if model.ctc is None:
         raise ModelError("the model has no CTC (ctc_weight 0), which the exported graph ends with")
     for name in ("preencoder", "postencoder"):

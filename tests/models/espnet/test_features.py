@@ -3,7 +3,7 @@
 import pytest
 
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.sample_rate import sample_rate_of
+from espnet_prune.models.espnet.features import sample_rate_of
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""NeMo's Conformer: ESPnet's blocks behind a padded front-end, and no norm after the last."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.models.conformer.family import Conformer
+from espnet_prune.models.family import Support
+from espnet_prune.models.graphs import Graph
+
+
+class Nemo(Conformer):
+    """``encoder: nemo_conformer`` with ``frontend: nemo``."""
+
+    name = "nemo"
+    title = "NeMo's Conformer-CTC"
+    classes = ("NemoConformerEncoder",)
+    choices = ("nemo_conformer",)
+    front_ends = ("StridingSubsampling",)
+    support = Support(
+        "NeMo's Conformer-CTC (`striding` front-end; `encoder: nemo_conformer`)",
+        Conformer.support.cells,
+    )
+
+    def stock_class(self) -> type:
+        from espnet_prune.models.nemo.encoder import NemoConformerEncoder
+
+        return NemoConformerEncoder
+
+    @property
+    def cut_class(self) -> type:
+        """The same: it takes a plan itself."""
+        return self.stock_class()
+
+    def espnet_classes(self) -> Mapping[str, Mapping[str, type]]:
+        from espnet_prune.models.nemo.features import NemoFrontend
+
+        return {**super().espnet_classes(), "frontend": {"nemo": NemoFrontend}}
+
+    def options(self, encoder: nn.Module) -> dict:
+        options = super().options(encoder)
+        for key in ("macaron_style", "rel_pos_type", "activation_type"):  # which NeMo's fixes
+            del options[key]
+        return {**options, "subsampling_channels": encoder.embed.conv[2].out_channels}
+
+    def speed_up(self, model: nn.Module, search=None) -> None:
+        """Its front-end has no faster pass."""
+        return
+
+    def graphs(self, model: nn.Module) -> list[Graph]:
+        raise ModelError(f"{self.title}: its front-end can't be exported yet")
+
+
+FAMILY = Nemo()
