@@ -61,13 +61,13 @@ VERBS = {
             "data.verbs", "stage 3: one format and rate; utterances of odd length left out"
         ),
         "make_tokens": Verb(
-            "data.verbs", "stage 4: the token list, of BPE, characters, or a pretrained model"
+            "models.verbs", "stage 4: the token list, of BPE, characters, or a pretrained model"
         ),
         "get_whisper": Verb(
-            "models.whisper.verbs", "a Whisper to start from: of the hub, a folder, or a package"
+            "models.verbs", "a Whisper to start from: of the hub, a folder, or a package"
         ),
         "convert_whisper": Verb(
-            "models.whisper.verbs", "a Whisper of CTranslate2 (faster-whisper) for transformers"
+            "models.verbs", "a Whisper of CTranslate2 (faster-whisper) for transformers"
         ),
     },
     "Training and pruning, stages 5 to 10": {
@@ -78,6 +78,9 @@ VERBS = {
         ),
         "train_teacher": Verb(
             "train.verbs", "stage 6: the uncompressed model, by ESPnet's own task and trainer"
+        ),
+        "import_teacher": Verb(
+            "train.verbs", "stage 6 with --teacher: a model that was trained elsewhere"
         ),
         "prune": Verb("train.verbs", "stage 8: gates on the teacher's copy, learned and distilled"),
         "cut": Verb("train.verbs", "stage 9: the masks fixed, the model cut, saved and checked"),

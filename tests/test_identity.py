@@ -55,7 +55,9 @@ def test_a_teacher_of_a_replaced_model_is_refused_by_its_name(whisper, tmp_path)
 
 def test_tokens_of_a_replaced_tokenizer_are_refused(whisper, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("espnet_prune.data.tokens.make_tokens", lambda *a: made.append(a) or ["a"])
+    monkeypatch.setattr(
+        "espnet_prune.models.tokens.make_any_tokens", lambda *a: made.append(a) or ["a"]
+    )
     (tmp_path / "text").write_text("a b\n")
     command = ["--text", str(tmp_path / "text"), "--out", str(tmp_path / "tokens")]
     command += ["--type", "hugging_face", "--tokenizer", str(whisper)]

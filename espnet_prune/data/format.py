@@ -19,6 +19,7 @@ from espnet_prune.io_atomic import read_json, write_json
 
 KEEP = "keep"
 FORMATS = ("flac", "ark", KEEP)
+CASES = {"keep": str, "lower": str.lower, "upper": str.upper}
 UTTERANCES_AN_ARCHIVE = 500
 SHARES, SHARE_FILES = ".shares", "[0-9]*.json"  # not those half written, which begin with a dot
 
@@ -104,6 +105,7 @@ def format_data(
     max_seconds: float = float("inf"),
     jobs: int = 1,
     share: Share | None = None,
+    text_case: str = "keep",
 ) -> tuple[int, int] | None:
     """Writes a formatted data directory with ``utt2num_samples``.
 
@@ -117,6 +119,7 @@ def format_data(
         max_seconds: longer ones too.
         jobs: number of processes.
         share: only make these files; a call without a share then makes ``out``.
+        text_case: of the transcripts: ``keep``, ``lower`` or ``upper``.
 
     Returns:
         Number of utterances kept and left out; None for a share.
@@ -126,6 +129,7 @@ def format_data(
             recordings to keep are partly in archives.
     """
     check_choice("--format", kind, FORMATS)
+    check_choice("--text_case", text_case, CASES)
     data = read_data(source)
     if kind == KEEP:
         _check_alike(data, source)
@@ -145,6 +149,7 @@ def format_data(
         )
     write_map(out / "utt2num_samples", {u: str(made[u][1]) for u in kept})
     entries = {u: entry for u, (entry, _) in made.items()}
-    write_data(out, DataSet(entries, data.texts, data.speakers).subset(kept))
+    texts = {u: CASES[text_case](text) for u, text in data.texts.items()}
+    write_data(out, DataSet(entries, texts, data.speakers).subset(kept))
     shutil.rmtree(shares, ignore_errors=True)
     return len(kept), len(made) - len(kept)

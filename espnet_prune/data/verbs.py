@@ -156,60 +156,34 @@ def format_audio_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_seconds", type=float, default=float("inf"), help="longer ones are left out"
     )
+    parser.add_argument("--text_case", default="keep", help="of the texts: keep, lower or upper")
     add_jobs(parser)
 
 
 def format_audio(args: argparse.Namespace) -> None:
     """Formats, unless it is done already."""
-    from espnet_prune.data.format import format_data
+    from espnet_prune.data.format import KEEP, format_data
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
 
     names = ("sample_rate", "format", "min_seconds", "max_seconds")
     options = {name: getattr(args, name) for name in names}
     config = {"source": str(args.source), "fingerprint": fingerprint(args.source), **options}
+    if args.text_case != KEEP:
+        config["text_case"] = args.text_case
     if finished(args.out, config, OTHER_WORK_DIR):
         return
     counts = format_data(
-        args.source, args.out, *options.values(), jobs=args.nj, share=share_of(args)
+        args.source,
+        args.out,
+        *options.values(),
+        jobs=args.nj,
+        share=share_of(args),
+        text_case=args.text_case,
     )
     if counts is not None:
         mark_finished(args.out, config)
         print(f"{args.out}: {counts[0]} utterances, {counts[1]} left out by length")
-
-
-def make_tokens_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", type=Path, required=True, help="Kaldi text of the training set")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tokens")
-    parser.add_argument("--type", default="bpe", help="bpe, char or hugging_face")
-    parser.add_argument("--tokenizer", help="for hugging_face: the model's name or folder")
-    parser.add_argument("--vocab_size", type=int, default=30, help="BPE tokens, <unk> included")
-
-
-def make_tokens(args: argparse.Namespace) -> None:
-    """Makes the tokens, unless it is done already."""
-    from espnet_prune.data import tokens
-    from espnet_prune.data.resume import file_fingerprint
-    from espnet_prune.identity import TOKENIZER_FILES, with_contents
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded
-
-    config = {
-        "text": str(args.text),
-        "fingerprint": file_fingerprint(args.text),
-        "type": args.type,
-    }
-    before = recorded(args.out) or {}
-    if args.type == "bpe":
-        config["vocab_size"] = args.vocab_size
-    elif "vocab_size" in before:  # earlier versions recorded it for all, but nothing read it
-        config["vocab_size"] = before["vocab_size"]
-    if args.tokenizer is not None:
-        config["tokenizer"] = args.tokenizer
-        config = with_contents(config, args.tokenizer, TOKENIZER_FILES, args.out)
-    if not finished(args.out, config, OTHER_WORK_DIR):
-        made = tokens.make_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
-        mark_finished(args.out, config)
-        print(f"{args.out}: {len(made)} tokens")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

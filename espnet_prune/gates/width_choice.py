@@ -109,10 +109,27 @@ class WidthChoiceGate(Gate):
         return self._mixed(torch.softmax(self.logits, dim=0))
 
     @torch.no_grad()
+    def moved(self, amount: float) -> Tensor:
+        """The same as if the gate were moved."""
+        logits = (self.logits + amount * self._steps()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return self._mixed(torch.softmax(logits, dim=0))
+
+    @torch.no_grad()
+    def move(self, amount: float) -> None:
+        """Favours each width over the next smaller one by ``amount``, within the limits."""
+        self.logits.add_(amount * self._steps())
+        self.project()
+
+    def _steps(self) -> Tensor:
+        """0 for the narrowest width, 1 for the next, and so on; centred, as softmax allows."""
+        steps = torch.arange(len(self.widths), device=self.logits.device, dtype=self.logits.dtype)
+        return steps - steps.mean()
+
+    @torch.no_grad()
     def deterministic(self, shift: float = 0.0) -> Tensor:
         """The most probable width; ``shift`` favours each one over the next smaller one."""
-        steps = torch.arange(len(self.widths), device=self.logits.device)
-        return self.widest(int(self.widths[int((self.logits + shift * steps).argmax())]))
+        favoured = self.logits + shift * self._steps()
+        return self.widest(int(self.widths[int(favoured.argmax())]))
 
     def widest(self, number: int) -> Tensor:
         """The mask (units,) of the first ``number`` units."""

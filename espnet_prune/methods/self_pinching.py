@@ -98,9 +98,9 @@ class SelfPinching(LearningMethod):
         """
         if not any(isinstance(gate, SelfPinchingGate) for gate in gated.gates.values()):
             raise ConfigError(f"{self._no_units()} that this model has")
-        rate = self.options.controller.learning_rate
-        gates, multipliers = learned_groups(gated, self.options.learning_rate, rate)
-        return [{**gates, "betas": (self.options.momentum, ADAM_SECOND_BETA)}, multipliers]
+        rate = self.options.controller.multipliers_rate
+        gates, *multipliers = learned_groups(gated, self.options.learning_rate, rate)
+        return [{**gates, "betas": (self.options.momentum, ADAM_SECOND_BETA)}, *multipliers]
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """W^2 >= t^2, or W^2 >= c t^2 with one c for all where that misses the target."""

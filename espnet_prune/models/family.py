@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -11,6 +12,7 @@ from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.graphs import Graph
+from espnet_prune.models.origins import Origin
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Family
 from espnet_prune.surgery.plan import Plan
@@ -72,6 +74,7 @@ class ModelFamily(Family):
         is_stock: whether stock ESPnet loads its models once its classes are registered.
         ready_as_pretrained: whether a teacher may be taken without any training.
         usage: of a saved model in Python, for its card: lines beside those for every model.
+        origins: which models trained elsewhere it reads, in words; none by default.
     """
 
     support: ClassVar[Support]
@@ -79,6 +82,7 @@ class ModelFamily(Family):
     is_stock: ClassVar[bool] = True
     ready_as_pretrained: ClassVar[bool] = False
     usage: ClassVar[str] = ""
+    origins: ClassVar[str] = ""
 
     def espnet_classes(self) -> Mapping[str, Mapping[str, type]]:
         """Classes by name, for ESPnet's choices: of ``encoder``, ``decoder`` and ``frontend``."""
@@ -100,6 +104,18 @@ class ModelFamily(Family):
                 "encoder_conf or decoder_conf"
             )
         return model
+
+    def is_origin(self, source: str) -> bool:
+        """Whether a file or name is that of a model trained elsewhere which it reads."""
+        return False
+
+    def open_origin(self, source: str) -> AbstractContextManager[Origin]:
+        """That model.
+
+        Raises:
+            DataError, ModelError, EnvironmentProblem: it isn't there, or not as it is known.
+        """
+        raise ModelError(f"{source}: no model of {self.title} is imported")
 
     def untrained(self, config: Mapping) -> dict:
         """The configuration of a model whose weights are all to be drawn anew."""

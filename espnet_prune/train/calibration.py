@@ -26,6 +26,7 @@ from espnet_prune.train.training import data_options, token_options
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
+ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
 
@@ -60,6 +61,25 @@ def choose_masks(
     write_json(out / SECONDS, {"seconds": time.monotonic() - started})
 
 
+def write_order(
+    conf: PruneConf, training: Mapping, train: Path, tokens: Path, out: Path, ngpu: int
+) -> None:
+    """Writes the scores by which a method's gates begin, once; arguments as of ``choose_masks``."""
+    from safetensors.torch import save_file
+
+    if (out / ORDER).exists():
+        return
+    method, number = conf.build_method(), conf.build_method().order_utterances
+    device = "cuda" if ngpu else "cpu"
+    gated = inject(load(conf.teacher), method).to(device).eval()
+    batches = _utterances(training, train, tokens, number, conf.system.seed, device)
+    logger.info("gates begin in an order by %d utterances", len(batches))
+    scores = method.order_scores(gated, [partial(_loss, gated, batch) for batch in batches])
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / ORDER) as temporary:
+        save_file({name: score.cpu().contiguous() for name, score in scores.items()}, temporary)
+
+
 def read_masks(folder: Path) -> dict[str, Tensor]:
     """The masks (units,) of all sites that ``choose_masks`` left."""
     from safetensors.torch import load_file
@@ -80,12 +100,12 @@ def _utterances(
     order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {keys[i]: place for place, i in enumerate(order[:number])}
     batches: dict[int, dict[str, Tensor]] = {}
-    for key, batch in _read(training, train, tokens, [k for k in keys if k in chosen]):
+    for key, batch in read_utterances(training, train, tokens, [k for k in keys if k in chosen]):
         batches[chosen[key]] = {name: value.to(device) for name, value in batch.items()}
     return [batches[place] for place in sorted(batches)]
 
 
-def _read(
+def read_utterances(
     training: Mapping, train: Path, tokens: Path, keys: list[str]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The utterances ``keys`` as trainings read them, in the data folder's order."""

@@ -7,6 +7,7 @@ an unknown key is an error.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,13 +16,15 @@ from espnet_prune.budget import Rung
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import Method, MethodConfig, make_method
+from espnet_prune.methods.base import LearningMethod
 from espnet_prune.models.espnet import choices  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.models.whisper.preprocessing import OwnText
-from espnet_prune.surgery import inject, load
+from espnet_prune.surgery import GatedModel, inject, load
 from espnet_prune.surgery.sparse import hold_zeros
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.distributed import process_rank
 from espnet_prune.train.ladder_trainer import LadderTrainer
+from espnet_prune.train.teacher_outputs import KeptOutputs
 from espnet_prune.train.trainer import GuardedTrainer
 
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the stubs)
@@ -65,6 +68,8 @@ class PruneConf:
         method: the method's options.
         updates: number of updates of the pruning stage.
         ladder_updates: after how many of them each rung of the system's ladder is kept.
+        order: file of the scores by which gates begin, if a method asks for them.
+        teacher_outputs: folders of what the teacher says of the data, where that was kept.
     """
 
     teacher: str
@@ -73,6 +78,22 @@ class PruneConf:
     student: str | None = None
     updates: int = 1
     ladder_updates: tuple[int, ...] | None = None
+    order: str | None = None
+    teacher_outputs: tuple[str, ...] = ()
+
+    def gated_model(self) -> tuple[GatedModel, Method]:
+        """The teacher's copy with the method's gates, ready for the first update; the method."""
+        from safetensors.torch import load_file
+
+        method = self.build_method()
+        gated = inject(load(self.teacher), method)
+        if isinstance(method, LearningMethod):
+            method.begin(gated, load_file(self.order) if self.order else None)
+        return gated, method
+
+    def kept_outputs(self) -> KeptOutputs | None:
+        """The teacher's outputs, if they were kept."""
+        return KeptOutputs(map(Path, self.teacher_outputs)) if self.teacher_outputs else None
 
     def build_method(self) -> Method:
         """The method itself."""
@@ -130,10 +151,16 @@ class PruneTask(_DistillTask):
         from espnet_prune.train.distilled_model import DistilledModel
 
         conf = cls.prune_conf(args)
-        method = conf.build_method()
-        gated = inject(load(conf.teacher), method)
+        gated, method = conf.gated_model()
         gated.rank = process_rank()
-        return DistilledModel(gated, load(conf.teacher), method.distillation, method)
+        return DistilledModel(
+            gated,
+            load(conf.teacher),
+            method.distillation,
+            method.student,
+            method,
+            conf.kept_outputs(),
+        )
 
     @classmethod
     def build_optimizers(
@@ -154,7 +181,8 @@ class PruneTask(_DistillTask):
                 f"optim2: '{args.optim2}' doesn't read {sorted(unread)}, which "
                 f"{type(model.method).__name__} sets for its gates; choose adam or adamw"
             )
-        clip_before_steps(gates, {0: clip.gates, 1: clip.multipliers})
+        norms = dict(enumerate((clip.gates, clip.multipliers)[: len(groups)]))
+        clip_before_steps(gates, norms)
         gates.register_step_post_hook(lambda *unused: model.gated.after_update())
         return [cls.weights_optimizer(args, weights, clip.weights), gates]
 
@@ -168,11 +196,17 @@ class FinetuneTask(_DistillTask):
         from espnet_prune.train.distilled_model import DistilledModel
 
         conf = cls.prune_conf(args)
-        distillation = conf.build_method().distillation
+        method = conf.build_method()
         student = load(conf.student)
         student.train()
         check_decoder_for(args, student)
-        return DistilledModel(student, load(conf.teacher), distillation)
+        return DistilledModel(
+            student,
+            load(conf.teacher),
+            method.distillation,
+            method.student,
+            kept=conf.kept_outputs(),
+        )
 
     @classmethod
     def build_optimizers(

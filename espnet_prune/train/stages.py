@@ -22,8 +22,9 @@ from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS
 from espnet_prune.surgery.sparse import count_zeroed
-from espnet_prune.train.calibration import choose_masks, read_masks
+from espnet_prune.train.calibration import ORDER, choose_masks, read_masks, write_order
 from espnet_prune.train.distributed import is_first
+from espnet_prune.train.keep_outputs import keep_outputs
 from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.train.recipe import (
     Recipe,
@@ -99,12 +100,20 @@ def prune(
                 f"{recipe.path}: max_epoch: 0: {system.method} learns its masks, which takes at "
                 "least one epoch"
             )
-        extra = {"prune_conf": _plain(asdict(conf)), "seed": system.seed}
+        extra = {"seed": system.seed}
         extra["grad_clip"] = float("inf")  # each group is clipped apart, see clip_before_steps
         extra["max_epoch"] = conf.updates // recipe.updates_an_epoch
         extra.update(optim2=recipe.training.get("optim2", "adam"))
+        conf = replace(conf, teacher_outputs=_kept(conf, recipe, folders, ngpu))
+        if method.order_utterances:
+            conf = replace(conf, order=str((out / "prune" / ORDER).resolve()))
+            if is_first():
+                write_order(
+                    conf, recipe.training, folders.train, folders.tokens, out / "prune", ngpu
+                )
         models = {"the teacher": Path(conf.teacher)}
         paths = (*_paths(folders), out / "prune")
+        extra["prune_conf"] = _plain(asdict(conf))
         run_training(PruneTask, recipe.training, *paths, ngpu, extra, models)
     if not is_first():
         return
@@ -133,6 +142,7 @@ def _take(conf: PruneConf, recipe: Recipe, out: Path) -> None:
 def _record_pruning(out: Path, conf: PruneConf, saved_updates: int) -> None:
     """Which system it is, and what stage 8 cost; ``saved_updates`` are left for finetuning."""
     system = conf.system
+    conf = replace(conf, order=None, teacher_outputs=())  # of no use after it, and may be moved
     update_record(
         out,
         method=system.method,
@@ -220,7 +230,7 @@ def _check_reached(out: Path, conf: PruneConf, gated: GatedModel, reached: float
             f"{out}: the cut would reach {reached:.2%} of {gated.budget.prunable} prunable "
             f"{gated.budget.measure}, {100 * gap:.2f} points from the target "
             f"{conf.system.target:.2%} (tolerance {conf.method.budget.tolerance:.2%}); train "
-            "longer, raise gate_learning_rate or controller.learning_rate, or gate finer sites"
+            "longer, raise gate_learning_rate, or gate finer sites"
         )
 
 
@@ -248,7 +258,6 @@ def finetune(
         method=method_config(recipe, system),
     )
     extra = {
-        "prune_conf": _plain(asdict(conf)),
         "seed": system.seed,
         "max_epoch": finetuning_epochs(recipe, record["saved_updates"]),
         "grad_clip": float("inf"),
@@ -257,6 +266,8 @@ def finetune(
         extra |= continued_schedule(recipe, updates_of(out / "prune"))
     training = out / "finetune"
     if extra["max_epoch"]:
+        conf = replace(conf, teacher_outputs=_kept(conf, recipe, folders, ngpu))
+        extra["prune_conf"] = _plain(asdict(conf))
         models = {"the teacher": Path(conf.teacher), "the cut model": Path(conf.student)}
         run_training(FinetuneTask, recipe.training, *_paths(folders), training, ngpu, extra, models)
     if not is_first():
@@ -277,6 +288,11 @@ def finetune(
     add_command(out, _plain(asdict(conf)), system.seed)
 
 
+def _kept(conf: PruneConf, recipe: Recipe, folders: Folders, ngpu: int) -> tuple[str, ...]:
+    data = (folders.train, folders.valid)
+    return keep_outputs(conf, recipe.training, data, folders.tokens, ngpu)
+
+
 def _paths(folders: Folders) -> tuple[Path, Path, Path, Path]:
     return folders.train, folders.valid, folders.tokens, folders.stats
 
@@ -290,14 +306,14 @@ def _plain(value: object) -> object:
 
 def _trained(conf: PruneConf, out: Path) -> GatedModel:
     """The gated model with the weights and gates that stage 8 left last."""
-    from argparse import Namespace
-
     last = out / "prune" / "latest.pth"
     if not last.exists():
         raise ModelError(f"{last}: no such file; run stage 8 (prune) to its end first")
-    model = PruneTask.build_model(Namespace(prune_conf=_plain(asdict(conf))))
-    load_strictly(model, read_torch(last), str(last))
-    return model.gated
+    gated = inject(load(conf.teacher), conf.build_method())
+    found = read_torch(last).items()
+    own = {k.removeprefix("gated."): value for k, value in found if k.startswith("gated.")}
+    load_strictly(gated, own, str(last))
+    return gated
 
 
 @torch.no_grad()

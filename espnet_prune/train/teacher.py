@@ -1,6 +1,7 @@
 """Stage 6: the uncompressed model, by ESPnet's own task and trainer."""
 
 import argparse
+from pathlib import Path
 
 
 def train_teacher(args: argparse.Namespace) -> None:
@@ -40,6 +41,24 @@ def train_teacher(args: argparse.Namespace) -> None:
         return
     finish_teacher(args.out, config, untrained)
     mark_finished(args.out, made_by)
+
+
+def import_teacher(source: str, tokens: Path, out: Path) -> None:
+    """A model that was trained elsewhere, as the teacher.
+
+    Args:
+        source: as ``open_origin`` takes it.
+        tokens: folder of its tokens; made where it is missing.
+        out: folder of the teacher.
+    """
+    from espnet_prune.data.tokens import DESCRIPTION
+    from espnet_prune.models.origins import open_origin
+    from espnet_prune.train.system import finish_teacher
+
+    with open_origin(source) as origin:
+        if not (tokens / DESCRIPTION).exists():
+            origin.write_tokens(tokens)
+        finish_teacher(out, {"teacher": source}, origin.build(tokens))
 
 
 def _made_by(args: argparse.Namespace, config: dict) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet_prune.config import dump_yaml
 from espnet_prune.data.audio_io import ARCHIVE_ENTRY, audio_info
-from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.kaldi_dir import read_map, write_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
 from espnet_prune.identity import MODEL_FILES, contents_digest
@@ -88,6 +88,18 @@ def shape_options(stats: Path) -> dict:
             raise DataError(f"{path}: no such file; run stage 5 (statistics) first")
         options[f"{name}_shape_file"] = [str(path.resolve())]
     return options
+
+
+def write_shapes(train: Path, valid: Path, out: Path) -> None:
+    """Stage 5 of a teacher that brings its own normalisation: the lengths of all utterances.
+
+    Args:
+        train: dump folder of the training set.
+        valid: of the development set.
+        out: gets ``train`` and ``valid``.
+    """
+    for name, folder in (("train", train), ("valid", valid)):
+        write_map(out / name / "speech_shape", read_map(folder / "utt2num_samples"))
 
 
 def collect_stats(

@@ -57,7 +57,9 @@ def list_systems(args: argparse.Namespace) -> None:
 
 
 def collect_stats_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="the teacher's configuration")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--config", type=Path, help="the teacher's configuration")
+    model.add_argument("--teacher", help="shapes alone: this model brings its normalisation")
     _add_data(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
 
@@ -67,6 +69,9 @@ def collect_stats(args: argparse.Namespace) -> None:
     from espnet_prune.config import load_yaml
     from espnet_prune.stage import finished, mark_finished
 
+    if args.teacher is not None:
+        _write_shapes(args)
+        return
     config = load_yaml(args.config)
     reads = ("frontend", "frontend_conf", "input_size")
     made_by = {"train": str(args.train), "valid": str(args.valid)}
@@ -82,6 +87,16 @@ def collect_stats(args: argparse.Namespace) -> None:
     mark_finished(args.out, made_by)
 
 
+def _write_shapes(args: argparse.Namespace) -> None:
+    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.train.training import write_shapes
+
+    made_by = {"train": str(args.train), "valid": str(args.valid), "teacher": args.teacher}
+    if not finished(args.out, made_by):
+        write_shapes(args.train, args.valid, args.out)
+        mark_finished(args.out, made_by)
+
+
 def train_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="the teacher's configuration")
     _add_data(parser)
@@ -93,6 +108,30 @@ def train_teacher(args: argparse.Namespace) -> None:
     from espnet_prune.train import teacher
 
     teacher.train_teacher(args)
+
+
+def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        required=True,
+        help="a .nemo archive of a Conformer with CTC, or its name on the hub, such as "
+        "nvidia/stt_en_conformer_ctc_small",
+    )
+    parser.add_argument("--tokens", type=Path, help="folder of its tokens; made beside if missing")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
+
+
+def import_teacher(args: argparse.Namespace) -> None:
+    """Imports, unless it is done already."""
+    from espnet_prune.stage import finished, mark_finished
+
+    made_by = {"teacher": args.teacher}
+    if finished(args.out, made_by):
+        return
+    from espnet_prune.train.teacher import import_teacher as import_from
+
+    import_from(args.teacher, args.tokens or args.out / "tokens", args.out)
+    mark_finished(args.out, made_by)
 
 
 def prune_arguments(parser: argparse.ArgumentParser) -> None:

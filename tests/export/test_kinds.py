@@ -8,7 +8,6 @@ from tiny_ssl import TRANSFORMER
 from tiny_whisper import whisper
 
 from espnet_prune.cli import main, run
-from espnet_prune.data.tokens import make_tokens
 from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import ModelError
@@ -20,6 +19,7 @@ from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.graphs import TOLERANCE
 from espnet_prune.models.huggingface.build import from_config, generation_config
+from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper.graphs import first_tokens
 from espnet_prune.surgery import cut, inject, load, plan_of
 from espnet_prune.train.system import write_model
@@ -89,7 +89,7 @@ def whisper_model(tmp_path_factory):
     """Folders of a cut Whisper of a recipe, and of its export."""
     folder = tmp_path_factory.mktemp("whisper")
     assert run(["get_whisper", "--whisper", "random", "--out", str(folder / "random")]) == 0
-    make_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
+    make_any_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
     part = {"model": str(folder / "random")}
     special = {"sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"}
     model = build_asr_model(

@@ -1,6 +1,7 @@
 """NeMo's Conformer: ESPnet's blocks behind a padded front-end, and no norm after the last."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -8,6 +9,8 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.conformer.family import Conformer
 from espnet_prune.models.family import Support
 from espnet_prune.models.graphs import Graph
+from espnet_prune.models.nemo.archive import HUB_OWNER, SUFFIX, is_nemo, opened
+from espnet_prune.models.origins import Origin
 
 
 class Nemo(Conformer):
@@ -18,6 +21,7 @@ class Nemo(Conformer):
     classes = ("NemoConformerEncoder",)
     choices = ("nemo_conformer",)
     front_ends = ("StridingSubsampling",)
+    origins = f"a {SUFFIX} archive, and {HUB_OWNER}NAME on the hub (a Conformer with CTC)"
     support = Support(
         "NeMo's Conformer-CTC (`striding` front-end; `encoder: nemo_conformer`)",
         Conformer.support.cells,
@@ -37,6 +41,16 @@ class Nemo(Conformer):
         from espnet_prune.models.nemo.features import NemoFrontend
 
         return {**super().espnet_classes(), "frontend": {"nemo": NemoFrontend}}
+
+    def is_origin(self, source: str) -> bool:
+        return is_nemo(source)
+
+    @contextmanager
+    def open_origin(self, source: str) -> Iterator[Origin]:
+        from espnet_prune.models.nemo.teacher import NemoTeacher
+
+        with opened(source) as archive:
+            yield NemoTeacher(archive)
 
     def options(self, encoder: nn.Module) -> dict:
         options = super().options(encoder)

@@ -1,17 +1,17 @@
 """A NeMo archive as a teacher: ESPnet's configuration and tokens, and a model with its weights."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from espnet_prune.data.tokens import BLANK, END, UNKNOWN
+from espnet_prune.data.tokens import BLANK, BPE_MODEL, END, UNKNOWN, write_tokens
 from espnet_prune.errors import ModelError
 from espnet_prune.io_torch import read_torch
-from espnet_prune.models.nemo.archive import NemoArchive
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.nemo.archive import WEIGHTS, NemoArchive
 from espnet_prune.models.nemo.options import (
     DECODER,
     ENCODER,
@@ -21,6 +21,7 @@ from espnet_prune.models.nemo.options import (
     front_end_conf,
 )
 from espnet_prune.models.nemo.weights import espnet_weights
+from espnet_prune.surgery.serialize import load_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,6 @@ def token_list(archive: NemoArchive) -> list[str]:
     return [BLANK, *pieces, END]
 
 
-def copy_tokenizer(archive: NemoArchive, target: Path) -> None:
-    """Copies the sentencepiece model."""
-    shutil.copyfile(archive.tokenizer, target)
-
-
 def espnet_config(archive: NemoArchive, bpe_model: Path) -> dict[str, Any]:
     """The configuration of the ESPnetASRModel that an archive is.
 
@@ -85,25 +81,37 @@ def espnet_config(archive: NemoArchive, bpe_model: Path) -> dict[str, Any]:
         "encoder": "nemo_conformer",
         "encoder_conf": encoder_conf(archive.config, archive.source),
         "decoder": None,
-        "model_conf": {"ctc_weight": 1.0, "extract_feats_in_collect_stats": False},
+        "model_conf": {"ctc_weight": 1.0, "report_cer": False, "report_wer": False},
         "ctc_conf": {"ignore_nan_grad": True},
     }
 
 
-def build_teacher(archive: NemoArchive, bpe_model: Path) -> nn.Module:
-    """The ESPnetASRModel with NeMo's weights, strictly, in evaluation mode.
+class NemoTeacher:
+    """An unpacked archive as an ``Origin``."""
 
-    Raises:
-        ModelError: a key, value or weight that isn't known; weights that don't fit.
-    """
-    from espnet_prune.models.espnet.build import build_asr_model
-    from espnet_prune.surgery.serialize import load_strictly
+    def __init__(self, archive: NemoArchive) -> None:
+        self.archive = archive
 
-    config = espnet_config(archive, bpe_model)
-    state = read_torch(archive.weights)
-    if not isinstance(state, Mapping):
-        raise ModelError(f"{archive.source}: model_weights.ckpt: weights by name were expected")
-    scaled = bool(ENCODER.values(archive.config, archive.source)["xscaling"])
-    model = build_asr_model(config)
-    load_strictly(model, espnet_weights(state, scaled, archive.source), archive.source)
-    return model.eval()
+    def write_tokens(self, out: Path) -> list[str]:
+        """Writes the token list, its description and the sentencepiece model."""
+        tokens = token_list(self.archive)
+        write_tokens(out, tokens, "bpe", self.archive.tokenizer)
+        return tokens
+
+    def build(self, tokens: Path) -> nn.Module:
+        """The ESPnetASRModel with NeMo's weights, strictly, in evaluation mode.
+
+        Args:
+            tokens: the folder that ``write_tokens`` made.
+
+        Raises:
+            ModelError: a key, value or weight that isn't known; weights that don't fit.
+        """
+        archive = self.archive
+        model = build_asr_model(espnet_config(archive, tokens / BPE_MODEL))
+        state = read_torch(archive.weights)
+        if not isinstance(state, Mapping):
+            raise ModelError(f"{archive.source}: {WEIGHTS}: weights by name were expected")
+        scaled = bool(ENCODER.values(archive.config, archive.source)["xscaling"])
+        load_strictly(model, espnet_weights(state, scaled, archive.source), archive.source)
+        return model.eval()

@@ -11,12 +11,12 @@ from tiny_models import ENCODER
 from espnet_prune.cli import run
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
-from espnet_prune.data.tokens import make_tokens
 from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_outputs
+from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper import decoding as whisper_decoding
 from espnet_prune.models.whisper.espnet_parts import whisper_of
 from espnet_prune.models.whisper.preprocessing import WhisperPreprocessor
@@ -51,7 +51,7 @@ def whisper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(whisper, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
-    make_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
+    make_any_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
     return folder
 
 
@@ -239,11 +239,11 @@ def test_tokens_of_another_number_are_refused(model):
 
 def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
     with pytest.raises(ConfigError, match="--tokenizer"):
-        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
+        make_any_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
     with pytest.raises(ConfigError, match="--tokenizer"):
-        make_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
+        make_any_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
     with pytest.raises(ModelError, match="save_pretrained"):
-        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
+        make_any_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
 
 
 def test_a_plan_of_no_whisper_is_refused():
