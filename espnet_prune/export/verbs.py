@@ -12,12 +12,12 @@ def export_onnx_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export_onnx(args: argparse.Namespace) -> None:
     """Exports the model; its outputs are checked at three lengths."""
-    import espnet_prune
     from espnet_prune.export import onnx
     from espnet_prune.export.folder import DESCRIPTION
     from espnet_prune.io_atomic import read_json
+    from espnet_prune.surgery import load
 
-    differences = onnx.export_onnx(espnet_prune.load(args.model), args.out, args.int8)
+    differences = onnx.export_onnx(load(args.model), args.out, args.int8)
     worst = max(differences.values())
     size = sum(path.stat().st_size for path in args.out.glob("*.onnx*")) / 1e6
     print(
