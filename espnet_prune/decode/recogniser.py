@@ -229,8 +229,9 @@ def least_samples(model: Any) -> int:
     if front_end is None:
         return model.encoder.least() if hasattr(model.encoder, "least") else 1
     frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
-    own = getattr(front_end, "least_samples", lambda: front_end.stft.n_fft // 2 + 1)()
-    return max(own, (frames - 1) * front_end.hop_length)
+    if hasattr(front_end, "least_samples"):
+        return max(front_end.least_samples(), frames * front_end.hop_length)
+    return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
 
 
 def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:

@@ -98,7 +98,13 @@ class Conformer(EspnetEncoder):
 
         if self.encoder_of(model) is model:
             return [graphs.encoder_graph(model, self.describe(model)["input_size"])]
-        return graphs.speech_graphs(model)
+        return graphs.speech_graphs(model, self.features_graph(model.frontend))
+
+    def features_graph(self, frontend: nn.Module) -> nn.Module:
+        """The graph of a whole model's front-end, (1, samples) to (1, T, F)."""
+        from espnet_prune.models.espnet.graphs import FilterBank
+
+        return FilterBank(frontend)
 
     def describe_graphs(self, model: nn.Module) -> dict:
         from espnet_prune.models.conformer import graphs

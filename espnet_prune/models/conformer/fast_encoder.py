@@ -41,6 +41,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_prune.models.conformer.front_end import encoder_positions, padding_of, subsampled
 from espnet_prune.models.espnet.onednn import add, apply, convolve, linear
 from espnet_prune.sites.branch import GoneBranch
 
@@ -49,7 +50,7 @@ PROJECTED_FRAMES = 512  # then through the last layer, whose weights fit no cach
 BY_HEAD_FRAMES = 200  # from here on (8 s), a product a head is faster than one of all heads
 QUERIES = 192  # of a head taken at once: by 1000 frames (40 s), float32, these are 0.8 MB
 LONGEST_KEPT = 1024  # frames: positions of longer recordings are projected anew (40 s are 1000)
-SUBSAMPLING, REACH = 4, 7  # an output frame of Conv2dSubsampling reads 7 frames, the next 4 later
+KERNEL, STRIDE = 3, 2  # of both convolutions of the front-end
 FORWARD = "forward"
 
 
@@ -125,7 +126,7 @@ class _FastForward:
             and not encoder.training
             and all(
                 t.dtype == torch.float32 and t.device.type == "cpu"
-                for t in (feats, encoder.after_norm.weight)
+                for t in (feats, encoder.embed.out.weight)
             )
             and not any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules())
         )
@@ -134,7 +135,8 @@ class _FastForward:
 def _embed(embed: Conv2dSubsampling, feats: Tensor) -> tuple[Tensor, Tensor]:
     """Features (1, T, F) -> (T', D), and the table of relative positions (2 T' - 1, D)."""
     if isinstance(embed.conv, nn.Sequential):
-        frames = (feats.shape[1] - REACH) // SUBSAMPLING + 1
+        padding = padding_of(embed)
+        frames = encoder_positions(feats.shape[1], padding)
         # `contiguous` would leave a size of 1 its strides, by which convolutions choose the order
         weights = [embed.conv[i].weight.to(memory_format=torch.channels_last) for i in (0, 2)]
         parts = []
@@ -159,12 +161,31 @@ def _piece(
     Returns:
         (last - first, C F''), each channel's frequencies together.
     """
-    begin, end = SUBSAMPLING * first, SUBSAMPLING * (last - 1) + REACH
-    x = feats[:, None, begin:end].to(memory_format=torch.channels_last)
-    for index, weight in zip((0, 2), weights, strict=True):
-        convolution, activation = embed.conv[index], embed.conv[index + 1]
-        x = convolve(x, weight, convolution.bias, activation, convolution.stride)
+    padding = padding_of(embed)
+    between = subsampled(feats.shape[1], padding)  # frames after the first convolution
+    begin, end = _read(first, last, padding)
+    x = _stretch(feats[:, None], *_read(max(begin, 0), min(end, between), padding))
+    x = _convolve(embed.conv, 0, weights[0], x, padding)
+    x = F.pad(x, (0, 0, max(0, -begin), max(0, end - between)))
+    x = _convolve(embed.conv, 2, weights[1], x, padding)
     return x.permute(0, 2, 1, 3).reshape(last - first, -1)
+
+
+def _read(first: int, last: int, padding: int) -> tuple[int, int]:
+    """The frames that a convolution reads for its outputs ``first`` to ``last``, without it."""
+    return STRIDE * first - padding, STRIDE * (last - 1) - padding + KERNEL
+
+
+def _stretch(x: Tensor, begin: int, end: int) -> Tensor:
+    """Frames ``begin`` to ``end`` of (1, 1, T, F), zeros where there are none."""
+    frames = x.shape[2]
+    return F.pad(x[:, :, max(begin, 0) : end], (0, 0, max(0, -begin), max(0, end - frames)))
+
+
+def _convolve(layers: nn.Sequential, index: int, weight: Tensor, x: Tensor, padding: int) -> Tensor:
+    """One convolution and its activation; in time, what pads ``x`` is in it."""
+    layer, x = layers[index], x.to(memory_format=torch.channels_last)
+    return convolve(x, weight, layer.bias, layers[index + 1], layer.stride, (0, padding))
 
 
 def _block(layer: EncoderLayer, x: Tensor, positions: Callable[[], Tensor]) -> Tensor:
@@ -305,7 +326,7 @@ def _known(encoder: nn.Module) -> bool:
         and not is_fast(encoder)
         and encoder.normalize_before
         and not encoder.interctc_layer_idx
-        and type(encoder.embed) is Conv2dSubsampling
+        and isinstance(encoder.embed, Conv2dSubsampling)
         and type(encoder.embed.pos_enc) is RelPositionalEncoding
         and all(_known_layer(layer) for layer in encoder.encoders)
     )

@@ -10,7 +10,7 @@ from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
 
 FIRST_FRAME = 6  # the last that two convolutions of 3 frames at every second need for one
-SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
+SUBSAMPLING = 4  # of the front-ends: two convolutions of stride 2
 LEAST_FRAMES = 16
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported
@@ -44,9 +44,9 @@ def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
     return Graph(GRAPH, graph, *names, shapes, CHECKED_FRAMES, example, expected)
 
 
-def speech_graphs(model: nn.Module) -> list[Graph]:
-    """Those of a whole ESPnet model with CTC."""
-    graph = graphs.SpeechGraph(model, EncoderGraph(model.encoder))
+def speech_graphs(model: nn.Module, features: nn.Module) -> list[Graph]:
+    """Those of a whole ESPnet model with CTC; ``features`` is the graph of its front-end."""
+    graph = graphs.SpeechGraph(model, features, EncoderGraph(model.encoder))
     tried = tuple(model.frontend.hop_length * frames for frames in CHECKED_FRAMES)
     return graphs.speech_graphs(model, graph, describe(model), tried)
 

@@ -69,17 +69,18 @@ class SpeechGraph(nn.Module):
     """Samples to CTC log-probabilities.
 
     Args:
-        model: an ESPnetASRModel with CTC, the default front-end and, if any, global_mvn.
-        encoder: the graph of its encoder, features (1, T, F) to (1, T', D).
+        model: an ESPnetASRModel with CTC and, if any, global_mvn.
+        features: the graph of its front-end, samples (1, N) to features (1, T, F).
+        encoder: that of its encoder, features to (1, T', D).
 
     Raises:
-        ModelError: another front-end or normalisation; no CTC.
+        ModelError: another normalisation; no CTC.
     """
 
-    def __init__(self, model: nn.Module, encoder: nn.Module) -> None:
+    def __init__(self, model: nn.Module, features: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
-        check_speech(model)
-        self.features = FilterBank(model.frontend)
+        check_ctc(model)
+        self.features = features
         norm = model.normalize
         means, scales = (norm.norm_means, norm.norm_vars) if norm is not None else (False, False)
         self.register_buffer("mean", norm.mean.float() if means else None)  # kept in float64
@@ -101,10 +102,14 @@ class FilterBank(nn.Module):
 
     Args:
         frontend: ESPnet's DefaultFrontend.
+
+    Raises:
+        ModelError: another one, or with enhancement.
     """
 
     def __init__(self, frontend: nn.Module) -> None:
         super().__init__()
+        _check_default(frontend)
         stft, logmel = frontend.stft, frontend.logmel
         self.hop = stft.hop_length
         self.padding = stft.n_fft // 2 if stft.center else 0
@@ -140,24 +145,24 @@ def fourier_kernel(size: int, window: Tensor) -> Tensor:
     return (torch.cat([torch.cos(angles), -torch.sin(angles)]) * window)[:, None].float()
 
 
-def check_speech(model: nn.Module) -> None:
-    front_end, norm = model.frontend, model.normalize
-    stock = getattr(front_end, "frontend_type", None) == "default" and front_end.stft is not None
-    enhancement = getattr(front_end, "frontend", None)
-    enhanced = any(getattr(enhancement, name, False) for name in ("use_wpe", "use_beamformer"))
-    if not stock or enhanced or not front_end.stft.onesided:
-        raise ModelError(
-            "frontend: only `default` on samples, without enhancement, can be exported; use the "
-            "model in torch (espnet-prune transcribe --model)"
-        )
+def check_ctc(model: nn.Module) -> None:
+    """ModelError where a part of an ESPnet model has no place in a graph of samples to CTC."""
+    norm = model.normalize
     if norm is not None and type(norm).__name__ != "GlobalMVN":
         raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
-    check_ctc(model)
-
-
-def check_ctc(model: nn.Module) -> None:
     if model.ctc is None:
         raise ModelError("the model has no CTC (ctc_weight 0), which the exported graph ends with")
     for name in ("preencoder", "postencoder"):
         if getattr(model, name, None) is not None:
             raise ModelError(f"{name}: it can't be exported yet; leave it out")
+
+
+def _check_default(frontend: nn.Module) -> None:
+    stock = getattr(frontend, "frontend_type", None) == "default" and frontend.stft is not None
+    enhancement = getattr(frontend, "frontend", None)
+    enhanced = any(getattr(enhancement, name, False) for name in ("use_wpe", "use_beamformer"))
+    if not stock or enhanced or not frontend.stft.onesided:
+        raise ModelError(
+            "frontend: only `default` on samples, without enhancement, can be exported; use the "
+            "model in torch (espnet-prune transcribe --model)"
+        )

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from espnet_prune.errors import ModelError
 from espnet_prune.models.conformer.family import Conformer
 from espnet_prune.models.family import Support
-from espnet_prune.models.graphs import Graph
 from espnet_prune.models.nemo.archive import HUB_OWNER, SUFFIX, is_nemo, opened
 from espnet_prune.models.origins import Origin
 
@@ -58,12 +56,10 @@ class Nemo(Conformer):
             del options[key]
         return {**options, "subsampling_channels": encoder.embed.conv[2].out_channels}
 
-    def speed_up(self, model: nn.Module, search=None) -> None:
-        """Its front-end has no faster pass."""
-        return
+    def features_graph(self, frontend: nn.Module) -> nn.Module:
+        from espnet_prune.models.nemo.graphs import NemoFilterBank
 
-    def graphs(self, model: nn.Module) -> list[Graph]:
-        raise ModelError(f"{self.title}: its front-end can't be exported yet")
+        return NemoFilterBank(frontend)
 
 
 FAMILY = Nemo()
