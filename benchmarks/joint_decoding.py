@@ -40,7 +40,7 @@ def write_models(args: argparse.Namespace, folder: Path) -> None:
     import espnet_prune
     from espnet_prune.methods import MethodConfig, make_method
     from espnet_prune.models.espnet.build import build_asr_model
-    from espnet_prune.models.transformer_decoder.sites import DecoderConfig
+    from espnet_prune.sites import DecoderConfig
     from espnet_prune.train.system import write_model
 
     torch.manual_seed(0)
@@ -82,9 +82,9 @@ def measure(args: argparse.Namespace) -> dict:
     import numpy
     from tqdm import tqdm
 
-    from espnet_prune.decode.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
     from espnet_prune.models.conformer import fast_encoder
-    from espnet_prune.models.espnet.sample_rate import SAMPLE_RATE
+    from espnet_prune.models.espnet.features import SAMPLE_RATE
     from espnet_prune.models.transformer_decoder import fast_decoder
     from espnet_prune.score.timing import interleaved
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for minutes in args.minutes:
             path = Path(folder) / "long.flac"
             write_audio(path, numpy.resize(samples, int(60 * minutes * rate)), rate)
-            command = ["-m", "espnet_prune.cli.transcribe", *chosen, str(path)]
+            command = ["-m", "espnet_prune", "transcribe", *chosen, str(path)]
             process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
             if status:

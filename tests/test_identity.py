@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_prune.cli import make_tokens, train_teacher
+from espnet_prune.cli import run
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.identity import MODEL_FILES, TOKENIZER_FILES, contents_digest, with_contents
@@ -47,23 +47,25 @@ def test_a_teacher_of_a_replaced_model_is_refused_by_its_name(whisper, tmp_path)
     mark_finished(out, with_contents(load_yaml(config), str(whisper), MODEL_FILES, out))
     folders = ("train", "valid", "tokens", "stats")
     command = [f"--config={config}", f"--out={out}", *(f"--{f}={tmp_path}" for f in folders)]
-    assert train_teacher.main(command) == 0
+    assert run(["train_teacher", *command]) == 0
     (whisper / "model.safetensors").write_text("another model")
     with pytest.raises(ConfigError, match=f"contents of {whisper}.*remove this folder"):
-        train_teacher.main(command)
+        run(["train_teacher", *command])
 
 
 def test_tokens_of_a_replaced_tokenizer_are_refused(whisper, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("espnet_prune.data.tokens.make_tokens", lambda *a: made.append(a) or ["a"])
+    monkeypatch.setattr(
+        "espnet_prune.models.tokens.make_any_tokens", lambda *a: made.append(a) or ["a"]
+    )
     (tmp_path / "text").write_text("a b\n")
     command = ["--text", str(tmp_path / "text"), "--out", str(tmp_path / "tokens")]
     command += ["--type", "hugging_face", "--tokenizer", str(whisper)]
-    assert make_tokens.main(command) == make_tokens.main(command) == 0
+    assert run(["make_tokens", *command]) == run(["make_tokens", *command]) == 0
     assert len(made) == 1
     (whisper / "tokenizer.json").write_text("another")
     with pytest.raises(ConfigError, match=f"contents of {whisper}"):
-        make_tokens.main(command)
+        run(["make_tokens", *command])
 
 
 def test_what_was_finished_before_contents_were_recorded_is_taken_as_it_is(whisper, tmp_path):

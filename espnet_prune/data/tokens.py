@@ -14,25 +14,22 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.provenance import file_digest
 
-TYPES = ("bpe", "char", "hugging_face")
+TYPES = ("bpe", "char")
 BLANK, UNKNOWN, SPACE, END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 BPE_MODEL = "bpe.model"
 LIST, DESCRIPTION = "tokens.txt", "tokens.json"
 FILES = (LIST, DESCRIPTION, BPE_MODEL, "tokenizer.json")  # what models are trained by
 
 
-def make_tokens(
-    text: Path, out: Path, kind: str, vocabulary_size: int, tokenizer: str | None = None
-) -> list[str]:
+def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[str]:
     """Writes ``tokens.txt``, ``tokens.json`` and the tokenizer's file, if there is one.
 
     Args:
         text: a Kaldi ``text`` file, of the training set.
         out: the folder.
-        kind: ``bpe``, ``char``, or ``hugging_face`` for those of a pretrained Whisper.
+        kind: ``bpe`` or ``char``.
         vocabulary_size: number of BPE tokens, ``<unk>`` included, so the list is 2 longer;
-            ESPnet's ``nbpe`` counts those 2 as well. The others don't need it.
-        tokenizer: for ``hugging_face``, the pretrained model's name or folder.
+            ESPnet's ``nbpe`` counts those 2 as well. Characters don't need it.
 
     Returns:
         The token list.
@@ -41,12 +38,6 @@ def make_tokens(
         ConfigError: the vocabulary is too large or too small for the text.
     """
     check_choice("--type", kind, TYPES)
-    if (tokenizer is not None) != (kind == "hugging_face"):
-        raise ConfigError("--tokenizer: it goes with --type hugging_face, and that needs it")
-    if tokenizer is not None:
-        from espnet_prune.models.whisper.tokens import write_whisper_tokens
-
-        return write_whisper_tokens(tokenizer, out)
     sentences = list(read_map(text).values())
     if kind == "char":
         pieces = sorted({c for sentence in sentences for c in sentence.replace(" ", "")})

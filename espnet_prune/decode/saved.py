@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.errors import ModelError
-from espnet_prune.export.folder import describe
 from espnet_prune.export.recogniser import SEGMENT_SECONDS, GreedyRecogniser
 from espnet_prune.surgery import load
+from espnet_prune.surgery.families import family_of
 
 
 class SavedRecogniser(GreedyRecogniser):
@@ -23,8 +23,7 @@ class SavedRecogniser(GreedyRecogniser):
     """
 
     def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
-        from espnet_prune.decode.decoding import least_samples
-        from espnet_prune.models.conformer.fast_encoder import speed_up
+        from espnet_prune.decode.recogniser import least_samples
 
         model = load(folder)
         if getattr(model, "ctc", None) is None:
@@ -33,13 +32,15 @@ class SavedRecogniser(GreedyRecogniser):
             )
         config = model.espnet_prune_config
         bpe_model = Path(config.get("bpemodel") or "")
-        about = {**describe(model), "least_samples": least_samples(model)}  # a graph needs more
+        family = family_of(model)
+        about = family.describe_graphs(model)
+        about["least_samples"] = least_samples(model)  # a graph needs more
         super().__init__(about, config["token_list"], bpe_model, segment_seconds)
-        speed_up(model.encoder)
+        family.speed_up(model)
         self.model = model
 
     def log_probs(self, speech: numpy.ndarray) -> numpy.ndarray:
         """As the base class says."""
-        from espnet_prune.decode.decoding import ctc_log_probs
+        from espnet_prune.decode.recogniser import ctc_log_probs
 
         return ctc_log_probs(self.model, speech).numpy()

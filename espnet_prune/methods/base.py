@@ -33,8 +33,7 @@ from espnet_prune.methods.options import (
     PinchingConfig,
     StudentConfig,
 )
-from espnet_prune.models.transformer_decoder.sites import DecoderConfig
-from espnet_prune.sites import KINDS, UNIT_KINDS, Site
+from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 

@@ -1,14 +1,12 @@
-"""Teachers that were trained elsewhere: what kinds are known, and how each becomes one of ours."""
+"""Teachers that were trained elsewhere: which family reads one, and what all give."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from torch import nn
 
 from espnet_prune.errors import ModelError
-from espnet_prune.models.nemo import archive as nemo
 
 
 class Origin(Protocol):
@@ -21,8 +19,7 @@ class Origin(Protocol):
         """The ESPnetASRModel with its weights, by the tokens that ``write_tokens`` wrote."""
 
 
-@contextmanager
-def open_origin(source: str) -> Iterator[Origin]:
+def open_origin(source: str) -> AbstractContextManager[Origin]:
     """A teacher by the file or name that a user gives.
 
     Args:
@@ -34,13 +31,13 @@ def open_origin(source: str) -> Iterator[Origin]:
         DataError: there is no such file.
         EnvironmentProblem: the hub can't be reached.
     """
-    if not nemo.is_nemo(source):
-        raise ModelError(
-            f"--teacher {source}: no kind of model that can be imported; known are a {nemo.SUFFIX} "
-            f"archive, and {nemo.HUB_OWNER}NAME on the hub (a Conformer with CTC). Further kinds "
-            "are added in espnet_prune/models/origins.py"
-        )
-    from espnet_prune.models.nemo.teacher import NemoTeacher
+    from espnet_prune.models import families
 
-    with nemo.opened(source) as archive:
-        yield NemoTeacher(archive)
+    for family in families():
+        if family.is_origin(source):
+            return family.open_origin(source)
+    known = ", ".join(family.origins for family in families() if family.origins)
+    raise ModelError(
+        f"--teacher {source}: no kind of model that can be imported; known are {known}. Further "
+        "kinds are added by their family in espnet_prune/models/"
+    )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_prune.config import dump_yaml
+from espnet_prune.models import family_called
 from espnet_prune.report.collect import prunes_single_weights
 from espnet_prune.report.tables import made
 from espnet_prune.report.text_table import in_bytes
@@ -21,10 +22,6 @@ ZEROS = (
     "Parameters that are not kept are zeros in tensors of the same shape: a smaller file, not a "
     "faster model."
 )
-USE = {
-    "whisper_hf": "whisper = model.whisper  # transformers' own class, for `generate`",
-    "ssl": "encoder = model.encoder.model  # transformers' own class, whose output model.ctc reads",
-}
 
 
 @dataclass(frozen=True)
@@ -175,12 +172,13 @@ def _speed(entry: Mapping) -> list[str]:
 
 def _use(encoder: str) -> str:
     lines = ["import espnet_prune", "", 'model = espnet_prune.load("FOLDER")  # this repository']
-    if encoder in USE:
-        lines.append(USE[encoder])
+    family = family_called(encoder)
+    if family is not None and family.usage:
+        lines.append(family.usage)
     code = "\n".join(lines)
     shell = (
-        "python -m espnet_prune.cli.transcribe --model FOLDER talk.flac\n"
-        "python -m espnet_prune.cli.export_onnx --model FOLDER --out onnx  # for ONNX Runtime alone"
+        "espnet-prune transcribe --model FOLDER talk.flac\n"
+        "espnet-prune export_onnx --model FOLDER --out onnx  # for ONNX Runtime alone"
     )
     return f"## Use\n\n```python\n{code}\n```\n\n```bash\n{shell}\n```"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from espnet_prune.budget import resolve
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import where
-from espnet_prune.decode.decoding import (
+from espnet_prune.decode.recogniser import (
     FULL_SCALE,
     DecodeConfig,
     open_recogniser,
@@ -20,9 +20,7 @@ from espnet_prune.decode.decoding import (
 )
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.gates import FixedGate
-from espnet_prune.models.model_folder import is_whisper_folder
-from espnet_prune.models.transformer_decoder.sites import DecoderConfig
-from espnet_prune.sites import Site
+from espnet_prune.sites import DecoderConfig, Site
 from espnet_prune.surgery import inject
 from espnet_prune.surgery.holding import holding
 
@@ -68,7 +66,7 @@ class Probe:
         sites: those of the kinds, by name.
 
     Raises:
-        ModelError: it can't be loaded or pruned, or is no Whisper and has no CTC.
+        ModelError: it can't be loaded or pruned, or has neither CTC nor a greedy search.
     """
 
     def __init__(
@@ -80,8 +78,7 @@ class Probe:
     ) -> None:
         self.recogniser = open_recogniser(folder, DecodeConfig(modes=("greedy",)))
         self.model = self.recogniser.model
-        self.is_whisper = is_whisper_folder(folder)
-        if self.model.ctc is None and not self.is_whisper:
+        if self.model.ctc is None and not self._searches():
             raise ModelError(f"{folder}: this model has no CTC, whose greedy text gives the WER")
         self.gated = inject(self.model, _OpenGates(tuple(kinds), decoder)).eval()
         self.site_map = self.gated.site_map
@@ -105,19 +102,19 @@ class Probe:
         return math.fsum(losses) / len(losses), texts
 
     def comparable(self, text: str) -> str:
-        """A transcript as its words are counted: Whisper's, by the rules of its authors."""
-        if not self.is_whisper:
-            return text
-        from espnet_prune.models.whisper.normalise import english_normaliser
+        """A transcript as its words are counted."""
+        return self.recogniser.comparable(text)
 
-        return english_normaliser()(text)
+    def _searches(self) -> bool:
+        """Whether the model has a greedy search without CTC."""
+        return self.model.ctc is None and "greedy" in self.recogniser.modes
 
     @torch.no_grad()
     def _run(self, utterance: Utterance) -> tuple[float, str]:
         """Loss and text; by CTC both come of one forward pass."""
         place = where(utterance.folder, utterance.name)
         samples, _ = read_audio(utterance.entry, place, rate_of(self.recogniser))
-        if self.is_whisper:
+        if self._searches():
             loss = self._loss(samples, utterance.text, place)
             return loss, self.recogniser.transcribe(samples, "greedy", utterance.name)
         encoded: list[Tensor] = []
@@ -152,7 +149,4 @@ class Probe:
 
     def _tokens(self, text: str) -> Tensor:
         """The transcript's token ids (1, L)."""
-        if self.is_whisper:
-            return torch.tensor([self.recogniser.words.ids(text)])
-        search = self.recogniser.search
-        return torch.tensor([search.converter.tokens2ids(search.tokenizer.text2tokens(text))])
+        return torch.tensor([self.recogniser.ids(text)])

@@ -8,24 +8,18 @@ with eager attention, whose products it sees all; they are what the budget adds 
 """
 
 import contextlib
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy
 
 from espnet_prune.data.resume import fingerprint
-from espnet_prune.decode.decoding import (
-    DecodeConfig,
-    Transcriber,
-    open_recogniser,
-    rate_of,
-)
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
 from espnet_prune.models.conformer.fast_encoder import as_espnet, is_fast
-from espnet_prune.models.espnet.encoder_input import input_shape
-from espnet_prune.models.model_folder import model_files
-from espnet_prune.provenance import file_digest
+from espnet_prune.models.espnet.features import input_shape
+from espnet_prune.models.espnet.folder import model_files
+from espnet_prune.models.family import Transcriber
+from espnet_prune.provenance import file_digest, machine
 from espnet_prune.score.profile_int8 import profile_int8
 from espnet_prune.score.timing import (
     ProfileConfig,
@@ -138,18 +132,6 @@ def eager_attention(encoder) -> Iterator[None]:
             module.use_sdpa = True
         for key, config in configs.items():
             config._attn_implementation = chosen[key]
-
-
-def machine() -> dict:
-    """What the times were measured on."""
-    import torch
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip() if names else name
-    return {"cpu": name, "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def _parameters(dense, small) -> dict[str, dict[str, int]]:

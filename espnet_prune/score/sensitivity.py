@@ -24,15 +24,13 @@ from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import fingerprint
 from espnet_prune.errors import ConfigError, EnvironmentProblem
 from espnet_prune.io_atomic import read_json, write_json
-from espnet_prune.models.model_folder import is_whisper_folder, model_files
-from espnet_prune.models.transformer_decoder.sites import DecoderConfig
+from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.out_path import check_out_folder
 from espnet_prune.provenance import file_digest
 from espnet_prune.score.probe import Probe, Utterance
 from espnet_prune.score.wer import count_errors
-from espnet_prune.sites import KINDS, UNIT_KINDS, Site
+from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.stage import BEGUN, check_same, mark_begun
-from espnet_prune.surgery.serialize import WEIGHTS
 
 SCHEMA = 1
 RESULT = "sensitivity.json"
@@ -102,13 +100,12 @@ def sensitivity(
         What ``sensitivity.json`` holds; None for a share.
 
     Raises:
-        ConfigError: ``out`` is a file, or was begun with another model, data or config.
-        DataError: an utterance can't be used; names it.
-        EnvironmentProblem: a process died.
-        ModelError: a model without CTC that is no Whisper, or one that can't be loaded or pruned.
+        ConfigError: ``out`` is a file, or was begun with another model, data or config. DataError:
+        an utterance can't be used; names it. EnvironmentProblem: a process died. ModelError: a
+        model with neither CTC nor a greedy search, or one that can't be loaded or pruned.
     """
     check_out_folder(out)
-    digest = file_digest(_weights_of(model))
+    digest = file_digest(model_files(model)[1])
     made_by = {"model": digest, "data": fingerprint(data), **asdict(config)}
     check_same(out, made_by, BEGUN)
     items = [DENSE, *_probe(model, digest, data, config).sites]  # which may refuse the model
@@ -186,10 +183,6 @@ def _scores(probe: Probe, masks: Mapping[str, Tensor]) -> dict:
     counts, _ = count_errors(reference, texts, "alignment")  # the same wherever a part runs
     errors, words = (sum(getattr(c, key) for c in counts) for key in ("errors", "words"))
     return {"loss": loss, "errors": errors, "words": words}
-
-
-def _weights_of(model: Path) -> Path:
-    return model / WEIGHTS if is_whisper_folder(model) else model_files(model)[1]
 
 
 def chosen_utterances(folder: Path, number: int) -> list[Utterance]:

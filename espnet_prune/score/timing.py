@@ -14,9 +14,10 @@ import numpy
 from espnet_prune.config import check_range
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, where
-from espnet_prune.decode.decoding import FULL_SCALE, Transcriber
+from espnet_prune.decode.recogniser import FULL_SCALE
 from espnet_prune.errors import DataError
-from espnet_prune.models.espnet.sample_rate import sample_rate_of
+from espnet_prune.models.espnet.features import sample_rate_of
+from espnet_prune.models.family import Transcriber
 
 # Recordings shorter than this are left out: nothing is recognised in them.
 LEAST_SECONDS = 0.5

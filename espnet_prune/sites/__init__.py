@@ -1,12 +1,15 @@
-"""Sites: where a model can be cut, how, and at which cost."""
+"""Sites: the kinds of places where models can be cut, how, and what they hold; no model's own."""
 
 from espnet_prune.sites.base import KINDS, UNIT_KINDS, Site, SiteMap, count_parameters
+from espnet_prune.sites.decoder import DECODER, DecoderConfig
 from espnet_prune.sites.weights import WEIGHT, weight_sites
 
 __all__ = [
+    "DECODER",
     "KINDS",
     "UNIT_KINDS",
     "WEIGHT",
+    "DecoderConfig",
     "Site",
     "SiteMap",
     "count_parameters",

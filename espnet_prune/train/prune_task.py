@@ -17,7 +17,7 @@ from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import Method, MethodConfig, make_method
 from espnet_prune.methods.base import LearningMethod
-from espnet_prune.models.espnet import registry  # noqa: F401  (registers the encoder, spawned ones too)
+from espnet_prune.models.espnet import choices  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.models.whisper.preprocessing import OwnText
 from espnet_prune.surgery import GatedModel, inject, load
 from espnet_prune.surgery.sparse import hold_zeros
@@ -27,7 +27,7 @@ from espnet_prune.train.ladder_trainer import LadderTrainer
 from espnet_prune.train.teacher_outputs import KeptOutputs
 from espnet_prune.train.trainer import GuardedTrainer
 
-from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the registry's stubs)
+from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the stubs)
 from espnet2.tasks.asr import ASRTask  # isort: skip
 from espnet2.utils.nested_dict_action import NestedDictAction  # isort: skip
 

@@ -1,20 +1,76 @@
 """The trainings of a recipe's configurations, how long they are, and what each is measured by."""
 
+import argparse
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from espnet_prune.config import load_yaml
+import torch
+
+from espnet_prune.config import check_range, load_yaml
 from espnet_prune.errors import ConfigError
+from espnet_prune.io_atomic import write_json
+from espnet_prune.provenance import machine
 from espnet_prune.train.options import check_training_config
 from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.train.recipe import Recipe, method_config, read_recipe
-from espnet_prune.train.run_cost import Corpus, Row, Schedule, cost
+from espnet_prune.train.run_cost import Corpus, Row, Schedule, cost, record, table
 from espnet_prune.train.step_time import StepTimer, teacher_config
 from espnet_prune.train.systems import read_system
 from espnet_prune.train.teacher_task import TeacherTask
 
 CONFORMER = "conformer"
+
+
+def measured_cost(args: argparse.Namespace) -> str:
+    """The table that ``espnet-prune estimate_cost`` prints; written as JSON, too, where asked.
+
+    Args:
+        args: of that verb.
+
+    Raises:
+        ConfigError: a number that can't be.
+    """
+    check_range("--updates", args.updates, 1, 1e6)
+    check_range("--vocab_size", args.vocab_size, 5, 1e6)
+    check_range("--ngpu", args.ngpu, 0, 1e6)
+    if args.utterances is not None:
+        check_range("--utterances", args.utterances, 1, 1e6)
+    if args.processor_seconds and args.ngpu:
+        raise ConfigError("--processor_seconds: a GPU's time is the clock's; leave one of both out")
+    factors = read_factors(args.speed_factors)
+    lengths = (args.utterance_seconds, args.tokens_per_second)
+    corpus = Corpus(args.train_hours, args.valid_hours, factors, *lengths)
+    utterances = args.utterances
+    if utterances is None and not args.ngpu:
+        utterances = 1
+    timer = StepTimer(corpus, utterances, args.updates, args.ngpu, args.processor_seconds)
+    rows = recipe_rows(args.conf_dir, timer, corpus, args.vocab_size)
+    about = {
+        "device": torch.cuda.get_device_name() if args.ngpu else machine()["cpu"],
+        "devices": max(1, args.ngpu),
+        "threads": torch.get_num_threads(),
+        "clock": "processor" if args.processor_seconds else "wall",
+        "measured_utterances": utterances or "a whole batch",
+    }
+    if args.out is not None:
+        write_json(args.out, record(rows, corpus, about))
+    head = "{devices} x {device}, {threads} threads, {clock} time".format(**about)
+    return f"{head}\n{table(rows, corpus)}"
+
+
+def read_factors(text: str) -> tuple[float, ...]:
+    """The speeds of ``--speed_factors``.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    try:
+        return tuple(float(word) for word in text.split())
+    except ValueError as error:
+        raise ConfigError(
+            f"--speed_factors: '{text}' was expected as numbers between spaces: \"0.9 1.0 1.1\""
+        ) from error
 
 
 def schedule(training: dict, where: str, epochs: int | None = None) -> Schedule:

@@ -13,13 +13,14 @@ from espnet_prune.budget import Budget, even_rungs
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TargetMissedError
 from espnet_prune.io_torch import read_torch
-from espnet_prune.models.conformer.front_end import hears_nothing
 from espnet_prune.models.espnet.build import build_asr_model
-from espnet_prune.models.espnet.encoder_input import random_outputs
-from espnet_prune.sites import count_parameters
+from espnet_prune.models.espnet.features import random_outputs
+from espnet_prune.models.espnet.format import espnet_config
+from espnet_prune.sites import DECODER, count_parameters
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
+from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
-from espnet_prune.surgery.serialize import WEIGHTS, espnet_config
+from espnet_prune.surgery.serialize import WEIGHTS
 from espnet_prune.surgery.sparse import count_zeroed
 from espnet_prune.train.calibration import ORDER, choose_masks, read_masks, write_order
 from espnet_prune.train.distributed import is_first
@@ -186,8 +187,8 @@ def cut_system(out: Path) -> float:
     _check_reached(out, conf, gated, reached)
     totals = {name: count_parameters(part) for name, part in parts_of(gated.model).items()}
     small = cut(gated, masks)
-    difference = _difference(gated, masks, small, method.decoder is not None)
-    if hears_nothing(small.encoder):
+    difference = _difference(gated, masks, small)
+    if family_of(small).hears_nothing(small):
         logger.warning(DEAF, out)
     if difference > CUT_TOLERANCE:
         raise ModelError(f"{out}: masked and cut model differ by {difference:.2g}; this is a bug")
@@ -316,8 +317,9 @@ def _trained(conf: PruneConf, out: Path) -> GatedModel:
 
 
 @torch.no_grad()
-def _difference(gated: GatedModel, masks: Mapping, small: nn.Module, decoder: bool) -> float:
+def _difference(gated: GatedModel, masks: Mapping, small: nn.Module) -> float:
     """Largest difference of the two models' outputs on random input."""
+    decoder = any(name.startswith(DECODER) for name in gated.site_map.sites)
     with holding(gated, masks):
         masked = random_outputs(gated.eval().model, CHECK_SECONDS, decoder)
     return float((masked - random_outputs(small.eval(), CHECK_SECONDS, decoder)).abs().max())
@@ -326,10 +328,7 @@ def _difference(gated: GatedModel, masks: Mapping, small: nn.Module, decoder: bo
 def _drawn_anew(small: nn.Module, seed: int) -> nn.Module:
     """The same shape with random weights; what is no parameter (feature statistics) stays."""
     torch.manual_seed(seed)
-    config = espnet_config(small)
-    if "freeze_front" in (config.get("encoder_conf") or {}):
-        config["encoder_conf"]["freeze_front"] = False  # pretrained weights alone can stay
-    fresh = build_asr_model(config)
+    fresh = build_asr_model(family_of(small).untrained(espnet_config(small)))
     learned = {name for name, _ in small.named_parameters()}
     norms = ("running_mean", "running_var", "num_batches_tracked")
     kept = {

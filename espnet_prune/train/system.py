@@ -11,12 +11,11 @@ from torch import nn
 
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json, write_json
-from espnet_prune.models.espnet.build import load_trained, write_espnet_folder
-from espnet_prune.models.model_folder import ESPNET_FOLDER
-from espnet_prune.models.whisper.espnet_parts import whisper_of
+from espnet_prune.models.espnet.build import load_trained
+from espnet_prune.models.espnet.folder import write_model
 from espnet_prune.provenance import provenance
 from espnet_prune.sites import count_parameters
-from espnet_prune.surgery import plan_of, save
+from espnet_prune.surgery import plan_of
 
 SCHEMA = 1
 RECORD = "system.json"
@@ -27,16 +26,6 @@ def parts_of(model: nn.Module) -> dict[str, nn.Module]:
     """What parameters are counted of: encoder, decoder where there is one, and the total."""
     parts = {name: getattr(model, name) for name in ("encoder", "decoder")}
     return {name: part for name, part in {**parts, "total": model}.items() if part is not None}
-
-
-def write_model(model: nn.Module, folder: Path) -> None:
-    """Saves a model strictly in our format and, inside, for stock ESPnet.
-
-    Whisper is no model of stock ESPnet; ``whisper_of`` the loaded one is transformers' own class.
-    """
-    if whisper_of(model) is None:
-        write_espnet_folder(model, folder / ESPNET_FOLDER)
-    save(model, folder)
 
 
 def seconds_of(training: Path) -> float:

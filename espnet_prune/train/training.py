@@ -15,7 +15,7 @@ from espnet_prune.errors import DataError
 from espnet_prune.identity import MODEL_FILES, contents_digest
 from espnet_prune.io_atomic import read_json, write_text
 from espnet_prune.job_control import only_writer
-from espnet_prune.models.espnet.sample_rate import sample_rate_of
+from espnet_prune.models.espnet.features import sample_rate_of
 from espnet_prune.stage import BEGUN, check_same, mark_begun, with_later
 from espnet_prune.train import archives, distributed, precision
 

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.cli import format_audio, make_tokens, perturb_speed, run_main
+from espnet_prune.cli import main
 from espnet_prune.data import audio_io
 from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio
@@ -22,19 +22,22 @@ from espnet_prune.stage import mark_finished, recorded
 
 def speed(data: Path, *factors: str, jobs: int = 1) -> int:
     root = data.parent
-    return run_main(
-        perturb_speed.main,
-        ["--source", str(data), "--out", str(root / "sp"), "--audio", str(root / "dump/speed")]
-        + ["--factors", *factors, "--nj", str(jobs)],
+    return main(
+        [
+            "perturb_speed",
+            *("--source", str(data), "--out", str(root / "sp")),
+            *("--audio", str(root / "dump/speed")),
+            *("--factors", *factors, "--nj", str(jobs)),
+        ]
     )
 
 
 def format_to(data: Path, out: Path, *options: str) -> int:
-    return run_main(format_audio.main, ["--source", str(data), "--out", str(out), *options])
+    return main(["format_audio", "--source", str(data), "--out", str(out), *options])
 
 
 def tokens(text: Path, out: Path, *options: str) -> int:
-    return run_main(make_tokens.main, ["--text", str(text), "--out", str(out), *options])
+    return main(["make_tokens", "--text", str(text), "--out", str(out), *options])
 
 
 def audio_files(folder: Path) -> list[str]:
@@ -124,11 +127,11 @@ def test_shares_of_speed_are_what_the_call_without_one_puts_together(data, monke
     arguments = ["--source", str(data), "--out", str(data.parent / "sp"), "--factors", "0.9", "1"]
     arguments += ["--audio", str(data.parent / "dump/speed")]
     for index in (2, 1, 3):
-        assert run_main(perturb_speed.main, [*arguments, "--part", f"{index}/3"]) == 0
+        assert main(["perturb_speed", *arguments, "--part", f"{index}/3"]) == 0
         assert not (data.parent / "sp").exists()
     assert len(audio_files(data.parent / "dump/speed")) == 4
     monkeypatch.setattr(module, "write_audio", None)  # nothing is left to make
-    assert run_main(perturb_speed.main, arguments) == 0
+    assert main(["perturb_speed", *arguments]) == 0
     assert len(validate(data.parent / "sp")[0].texts) == 8
 
 

@@ -11,16 +11,16 @@ import soundfile
 import torch
 import yaml
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.decode import main
+from espnet_prune.cli import main
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
 from espnet_prune.data.parallel import Share
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.decode import decoding
-from espnet_prune.decode.decoding import DecodeConfig, Recogniser, decode
+from espnet_prune.decode.decoding import decode
+from espnet_prune.decode.recogniser import MODES, DecodeConfig, Recogniser
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.models.espnet.sample_rate import SAMPLE_RATE
+from espnet_prune.models.espnet.features import SAMPLE_RATE
 
 TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
 LENGTHS = (9000, 100, 16000, 12000, 700, 8000, 14000, 9500, 11000, 13000)  # two are too short
@@ -29,7 +29,8 @@ CONFIG = DecodeConfig(beam_size=2, maxlenratio=-4.0)  # four tokens at most
 
 def write_model(folder, seed: int = 0, **settings):
     """Writes a model of random weights, BPE tokens; returns it."""
-    from espnet_prune.models.espnet.build import build_asr_model, write_espnet_folder
+    from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.models.espnet.folder import write_espnet_folder
 
     text = folder / "text"
     text.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ def test_a_prefix_search_depends_on_its_beam_but_not_on_the_joint_searchs_weight
     decode(model, data, config, tmp_path)
     with pytest.raises(ConfigError, match="beam_size: 2 -> 3"):
         decode(model, data, replace(config, beam_size=3), tmp_path)
-    monkeypatch.setattr(decoding, "Recogniser", None)
+    monkeypatch.setattr(decoding, "open_recogniser", None)
     decode(model, data, replace(config, ctc_weight=0.9), tmp_path)
 
 
@@ -190,7 +191,7 @@ def test_tokens_become_the_same_words_again(model):
         assert search.tokenizer.tokens2text(search.converter.ids2tokens(ids)) == text
 
 
-@pytest.mark.parametrize("mode", decoding.MODES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("samples", [1, 256, 257, 700])
 def test_too_short_gives_an_empty_text_and_a_warning(model, mode, samples, caplog):
     recogniser = Recogniser(model, CONFIG)
@@ -249,7 +250,7 @@ def test_shares_are_decoded_apart_and_joined_by_the_call_without_one(
         parts = {path.name for path in tmp_path.glob("*/parts/hyp.*")}
         assert f"hyp.{3 * (index - 1):08d}" in parts or index == 5
         assert index != 3 or len(parts) == 1
-    monkeypatch.setattr(decoding, "Recogniser", None)  # nothing is left to decode
+    monkeypatch.setattr(decoding, "open_recogniser", None)  # nothing is left to decode
     decode(model, data, CONFIG, tmp_path)
     for mode in ("greedy", "joint"):
         assert (tmp_path / mode / "hyp").read_bytes() == (decoded / mode / "hyp").read_bytes()
@@ -270,7 +271,7 @@ def test_parts_of_an_unfinished_other_search_are_not_kept(model, data, decoded, 
 
 
 def test_done_is_done(model, data, out, monkeypatch):
-    monkeypatch.setattr(decoding, "Recogniser", None)
+    monkeypatch.setattr(decoding, "open_recogniser", None)
     decode(model, data, CONFIG, out)
 
 
@@ -300,7 +301,7 @@ def test_a_cut_model_decodes_in_stock_espnet(tmp_path, data):
     from tiny_models import AllSites
 
     from espnet_prune.models.conformer.fast_encoder import as_espnet
-    from espnet_prune.models.espnet.build import write_espnet_folder
+    from espnet_prune.models.espnet.folder import write_espnet_folder
     from espnet_prune.surgery import cut, inject
 
     dense = write_model(tmp_path / "dense")
@@ -377,7 +378,7 @@ def test_wrong_settings_are_named(tmp_path, capsys, values, named):
     path = tmp_path / "decode.yaml"
     path.write_text(yaml.safe_dump(values))
     arguments = ["--model", "m", "--data", "d", "--config", str(path), "--out", str(tmp_path / "o")]
-    assert run_main(main, arguments) == 2
+    assert main(["decode", *arguments]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from espnet_prune.cli.asr_inference import printable_help
+from espnet_prune.decode.verbs import printable_help
 
 
 def test_a_per_cent_sign_that_argparse_cannot_expand_is_printed():

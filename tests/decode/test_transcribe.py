@@ -10,17 +10,11 @@ import soundfile
 import torch
 from tiny_models import ENCODER
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.transcribe import main as transcribe_main
+from espnet_prune.cli import main
 from espnet_prune.data import audio_io
 from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
-from espnet_prune.decode.decoding import (
-    DecodeConfig,
-    decode,
-    least_samples,
-    open_recogniser,
-    rate_of,
-)
+from espnet_prune.decode.decoding import decode
+from espnet_prune.decode.recogniser import DecodeConfig, least_samples, open_recogniser, rate_of
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.models.espnet.build import build_asr_model
@@ -48,7 +42,7 @@ def transcribe(capsys):
 
     def run(*arguments):
         capsys.readouterr()
-        status = run_main(transcribe_main, [str(argument) for argument in arguments])
+        status = main(["transcribe", *[str(argument) for argument in arguments]])
         lines = capsys.readouterr().out.splitlines()
         return status, " ".join(line.rpartition("\t")[2] for line in lines)
 
@@ -143,7 +137,7 @@ def test_a_folder_without_words_is_named(tmp_path, recording, capsys, kind, opti
     (tmp_path / "model.json").write_text(json.dumps(description))
     (tmp_path / "model.safetensors").write_text("")
     arguments = ["--model", str(tmp_path), *options, str(recording)]
-    assert run_main(transcribe_main, arguments) == 2
+    assert main(["transcribe", *arguments]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path}/model.json: kind {kind!r}, expected 'espnet_asr'" in error
     assert "give a system's model folder" in error
@@ -167,7 +161,7 @@ def test_a_damaged_configuration_stops_the_command(system, recording, tmp_path, 
     folder = shutil.copytree(system / "model", tmp_path / "copy")
     (folder / "espnet/config.yaml").write_text("a: [1,")
     arguments = ["--model", str(folder), "--mode", "greedy", str(recording)]
-    assert run_main(transcribe_main, arguments) == 2
+    assert main(["transcribe", *arguments]) == 2
     assert "config.yaml: can't be read as YAML" in capsys.readouterr().err
     with pytest.raises(DataError, match="can't be read as YAML"):
         open_recogniser(folder, DecodeConfig())
@@ -218,7 +212,7 @@ def test_a_path_that_cannot_be_looked_up_does_not_stop_the_others(
 
 def test_a_path_of_the_command_line_that_cannot_be_looked_up_is_named(system, tmp_path, capsys):
     long = str(tmp_path / (300 * "x"))
-    assert run_main(transcribe_main, ["--model", str(system / "model"), long]) == 2
+    assert main(["transcribe", "--model", str(system / "model"), long]) == 2
     assert f"error: {long}: it can't be looked up" in capsys.readouterr().err
 
 
@@ -233,6 +227,6 @@ def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypat
     listed = io.TextIOWrapper(io.BytesIO(b"lat\xe9.wav\n"), encoding="utf-8")
     monkeypatch.setattr("sys.stdin", listed)
     arguments = ["--model", str(system / "model"), "--timestamps", "-"]
-    assert run_main(transcribe_main, arguments) == 0
+    assert main(["transcribe", *arguments]) == 0
     assert asked == ["lat\udce9.wav"]
     assert capsysbinary.readouterr().out.startswith(b"lat\xe9.wav\t")

@@ -8,13 +8,13 @@ import soundfile
 import torch
 from tiny_models import encoder, features
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.score import main as score_main
+from espnet_prune.cli import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.decode import int8
-from espnet_prune.decode.decoding import DecodeConfig, decode, open_recogniser
+from espnet_prune.decode.decoding import decode
 from espnet_prune.decode.int8 import quantise_linear, stored_bytes
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.export.int8 import base_mode, by_onnx
 from espnet_prune.report.tables_int8 import int8_table
@@ -107,7 +107,7 @@ def test_int8_is_compared_with_the_teacher_in_floating_point(decoded, tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "hyp").write_text(text)
     arguments = ["--data", str(data), "--system", str(tmp_path / "small"), "--set", "test"]
-    assert run_main(score_main, [*arguments, "--teacher", str(tmp_path / "teacher")]) == 0
+    assert main(["score", *arguments, "--teacher", str(tmp_path / "teacher")]) == 0
     score = json.loads((tmp_path / "small/decode/test/greedy_int8/score.json").read_text())
     assert score["errors"] == 2 and score["p_vs_teacher"] is not None
 

@@ -1,6 +1,6 @@
 """Every method that prunes units does so in encoder and decoder together, or says why not."""
 
-import espnet_prune.models.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import json
 from functools import partial
 

@@ -8,10 +8,8 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.hub_folder import main as hub_main
-from espnet_prune.cli.transcribe import main as transcribe_main
-from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.cli import main
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.surgery import load
 
@@ -49,7 +47,7 @@ def test_the_card_has_what_was_recorded(measured, tmp_path):
     out = tmp_path / "hub"
     options = ["--license", "apache-2.0", "--language", "en", "--dataset", "someone/toy"]
     arguments = ["--system", str(measured), "--out", str(out), *options]
-    assert run_main(hub_main, arguments) == 0
+    assert main(["hub_folder", *arguments]) == 0
     card = ModelCard.load(out / "README.md")
     assert (card.data.license, card.data.language) == ("apache-2.0", ["en"])
     assert card.data.datasets == ["someone/toy"] and card.data.metrics == ["wer"]
@@ -74,7 +72,7 @@ def test_the_card_has_what_was_recorded(measured, tmp_path):
 
 def test_what_was_not_recorded_is_left_out(system, tmp_path):
     out = tmp_path / "hub"
-    assert run_main(hub_main, ["--system", str(system), "--out", str(out)]) == 0
+    assert main(["hub_folder", "--system", str(system), "--out", str(out)]) == 0
     card = ModelCard.load(out / "README.md")
     for key in ("license", "language", "datasets", "metrics", "eval_results"):
         assert getattr(card.data, key) is None
@@ -85,21 +83,21 @@ def test_what_was_not_recorded_is_left_out(system, tmp_path):
 
 def test_the_folder_loads_and_transcribes(system, tmp_path, capsys):
     out = tmp_path / "hub"
-    assert run_main(hub_main, ["--system", str(system), "--out", str(out)]) == 0
+    assert main(["hub_folder", "--system", str(system), "--out", str(out)]) == 0
     own, found = load(system / "model").state_dict(), load(out).state_dict()
     assert all(torch.equal(found[name], value) for name, value in own.items())
     samples = numpy.random.default_rng(0).normal(0, 3000, 16000).astype(numpy.int16)
     soundfile.write(tmp_path / "a.wav", samples, 16000)
     capsys.readouterr()
     arguments = ["--model", str(out), "--mode", "greedy", str(tmp_path / "a.wav")]
-    assert run_main(transcribe_main, arguments) == 0
+    assert main(["transcribe", *arguments]) == 0
     recogniser = open_recogniser(system / "model", DecodeConfig())
     text = capsys.readouterr().out.rstrip("\n").split("\t")[1]
     assert text == recogniser.transcribe(samples, "greedy") != ""
 
 
 def test_a_system_without_a_model_is_named(tmp_path, capsys):
-    assert run_main(hub_main, ["--system", str(tmp_path), "--out", str(tmp_path / "hub")]) == 2
+    assert main(["hub_folder", "--system", str(tmp_path), "--out", str(tmp_path / "hub")]) == 2
     assert "run stages 8 to 10" in capsys.readouterr().err
 
 
@@ -108,7 +106,7 @@ def test_a_folder_of_another_system_keeps_nothing_of_it(system, tmp_path):
     (whole / "plan.json").unlink()
     out = tmp_path / "hub"
     for folder in (system, whole):
-        assert run_main(hub_main, ["--system", str(folder), "--out", str(out)]) == 0
+        assert main(["hub_folder", "--system", str(folder), "--out", str(out)]) == 0
         (out / "notes.txt").write_text("mine")
     assert not (out / "plan.json").exists() and not (out / "structure.png").exists()
     assert (out / "notes.txt").exists() and "structure.png" not in (out / "README.md").read_text()
@@ -119,15 +117,15 @@ def test_a_folder_that_this_command_did_not_make_loses_nothing(system, tmp_path)
     (whole / "plan.json").unlink()
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub/plan.json").write_text("mine")
-    assert run_main(hub_main, ["--system", str(whole), "--out", str(tmp_path / "hub")]) == 0
+    assert main(["hub_folder", "--system", str(whole), "--out", str(tmp_path / "hub")]) == 0
     assert (tmp_path / "hub/plan.json").read_text() == "mine"
 
 
 def test_a_damaged_plan_or_a_file_in_the_way_leaves_nothing_half(system, tmp_path, capsys):
     damaged = shutil.copytree(system, tmp_path / "damaged")
     (damaged / "plan.json").write_text("{}")
-    assert run_main(hub_main, ["--system", str(damaged), "--out", str(tmp_path / "hub")]) == 2
+    assert main(["hub_folder", "--system", str(damaged), "--out", str(tmp_path / "hub")]) == 2
     assert "plan.json" in capsys.readouterr().err and not (tmp_path / "hub").exists()
     (tmp_path / "hub").write_text("mine")
-    assert run_main(hub_main, ["--system", str(system), "--out", str(tmp_path / "hub")]) == 2
+    assert main(["hub_folder", "--system", str(system), "--out", str(tmp_path / "hub")]) == 2
     assert "is a file; a folder was expected" in capsys.readouterr().err

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.table import main
+from espnet_prune.cli import main, run
 from espnet_prune.report.paper_table import NOT_PUBLISHED, read_papers
 
 UNMEASURED = {"params": None, "speedup": None, "wer": {}, "train_seconds": None}
@@ -54,7 +53,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_ours_are_measured_and_marked(report, capsys):
-    assert main(["--paper", "P1", str(report)]) == 0
+    assert run(["table", "--paper", "P1", str(report)]) == 0
     table = rows(capsys.readouterr().out)
     column = table["model"].index("WER test_clean")
     half = table["half (l0_distill)"]
@@ -74,7 +73,7 @@ def test_training_takes_seconds_of_ours_and_none_are_published(report, capsys):
     part = {"system": "half", "updates": 9, "seconds": 600.0}
     value["systems"].append(system("smaller", "l0_distill", shared=part))
     report.write_text(json.dumps(value))
-    main(["--paper", "P1", str(report)])
+    run(["table", "--paper", "P1", str(report)])
     table = rows(capsys.readouterr().out)
     column = table["model"].index("training s")
     found = {name: table[name][column] for name in ("teacher", "half (l0_distill)", "random")}
@@ -85,7 +84,7 @@ def test_training_takes_seconds_of_ours_and_none_are_published(report, capsys):
 
 
 def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
-    main(["--paper", "P1", str(report)])
+    run(["table", "--paper", "P1", str(report)])
     table = rows(capsys.readouterr().out)
     paper = table["Conformer pruned by learned L0 masks, LibriSpeech"]
     assert paper[0] == "published: arXiv 2305.19549"
@@ -95,7 +94,7 @@ def test_published_are_marked_and_what_is_not_published_says_so(report, capsys):
 
 
 def test_second_paper_has_its_own_methods(report, capsys):
-    main(["--paper", "P2", str(report)])
+    run(["table", "--paper", "P2", str(report)])
     table = rows(capsys.readouterr().out)
     names = list(table)
     assert not any("scored" in name for name in names)
@@ -115,7 +114,7 @@ def test_second_paper_has_its_own_methods(report, capsys):
 
 
 def test_baselines_of_the_second_paper_have_a_name_and_no_figure(report, capsys):
-    main(["--paper", "P2", str(report)])
+    run(["table", "--paper", "P2", str(report)])
     table = rows(capsys.readouterr().out)
     for name in ("uniform magnitude pruning", "NAS-based channel pruning with Gumbel-softmax"):
         origin, *cells = table[name]
@@ -125,7 +124,7 @@ def test_baselines_of_the_second_paper_have_a_name_and_no_figure(report, capsys)
 
 
 def test_single_weights_are_said_to_be_zeros(report, capsys):
-    main(["--paper", "P2", str(report)])
+    run(["table", "--paper", "P2", str(report)])
     table = rows(capsys.readouterr().out)
     smaller = "40.0% of the model, 80.0% of the prunable; zeros in tensors of the same shape"
     assert table["single (uniform_magnitude_weights)"][1] == smaller
@@ -133,7 +132,7 @@ def test_single_weights_are_said_to_be_zeros(report, capsys):
 
 
 def test_without_a_report_ours_is_not_run(capsys):
-    main(["--paper", "P2"])
+    run(["table", "--paper", "P2"])
     table = rows(capsys.readouterr().out)
     ours = {name: row[1:] for name, row in table.items() if row[0] == "ours"}
     assert list(ours) == ["teacher", *read_papers()["P2"].methods]
@@ -144,7 +143,16 @@ def test_compared_experiments_are_taken_apart(report, tmp_path, capsys):
     one = json.loads(report.read_text())
     both = {"schema": 1, "experiments": [one, {**one, "experiment": "other"}]}
     (tmp_path / "both.json").write_text(json.dumps(both))
-    main(["--paper", "P1", str(tmp_path / "both.json"), "--out", str(tmp_path / "new/P1.md")])
+    run(
+        [
+            "table",
+            "--paper",
+            "P1",
+            str(tmp_path / "both.json"),
+            "--out",
+            str(tmp_path / "new/P1.md"),
+        ]
+    )
     text = (tmp_path / "new/P1.md").read_text()
     assert "ours: made_up, base" in text and "ours: made_up, other" in text
     assert not capsys.readouterr().out
@@ -155,13 +163,13 @@ def test_compared_experiments_are_taken_apart(report, tmp_path, capsys):
     [(["--paper", "P9"], "choose one of ['P1', 'P2']"), (["--paper", "P1", "x.json"], "x.json")],
 )
 def test_unknown_paper_and_missing_report_are_named(capsys, arguments, message):
-    assert run_main(main, arguments) == 2
+    assert main(["table", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_another_json_file_is_refused(tmp_path, capsys):
     (tmp_path / "x.json").write_text('{"schema": 1}')
-    assert run_main(main, ["--paper", "P1", str(tmp_path / "x.json")]) == 2
+    assert main(["table", "--paper", "P1", str(tmp_path / "x.json")]) == 2
     assert "it isn't a report.json" in capsys.readouterr().err
 
 
@@ -171,7 +179,7 @@ def test_another_json_file_is_refused(tmp_path, capsys):
 )
 def test_a_place_where_no_file_can_be_written_is_refused(tmp_path, capsys, out, message):
     (tmp_path / "file").write_text("x")
-    assert run_main(main, ["--paper", "P1", "--out", str(tmp_path / out)]) == 2
+    assert main(["table", "--paper", "P1", "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
 
 

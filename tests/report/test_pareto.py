@@ -7,7 +7,7 @@ import shutil
 import pytest
 from made_up_experiment import edit, make_system
 
-from espnet_prune.cli.pareto import main
+from espnet_prune.cli import run
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.report import pareto_plot
 from espnet_prune.report.pareto import Curve, charts, curves_of, pareto_front, read_systems
@@ -104,7 +104,7 @@ def test_another_training_is_another_curve(experiment):
 
 
 def test_figures_and_json_of_every_set_and_mode(experiment, capsys):
-    assert main([str(experiment)]) == 0
+    assert run(["pareto", str(experiment)]) == 0
     out = experiment / "pareto"
     assert {path.name for path in out.iterdir()} == {
         "pareto.json",
@@ -131,7 +131,7 @@ def test_figures_and_json_of_every_set_and_mode(experiment, capsys):
 def test_the_same_numbers_make_the_same_figure(experiment, tmp_path):
     leave_out("joint", experiment)
     for name in ("one", "other"):
-        main([str(experiment), "--out", str(tmp_path / name)])
+        run(["pareto", str(experiment), "--out", str(tmp_path / name)])
     one, other = (tmp_path / name / "pareto_test_greedy.svg" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -139,7 +139,7 @@ def test_the_same_numbers_make_the_same_figure(experiment, tmp_path):
 def test_one_that_failed_does_not_hide_the_others(experiment):
     leave_out("greedy", experiment)
     edit(experiment / "single_70/decode/test/joint/score.json", wer=99.0, ci95=[98.0, 100.0])
-    main([str(experiment)])
+    run(["pareto", str(experiment)])
     text = (experiment / "pareto/pareto_test_joint.svg").read_text()
     assert text.count("<!-- 99 ↑ -->") == 3 and "<!-- 100 -->" not in text
 
@@ -151,7 +151,7 @@ def test_times_of_several_machines_have_no_front(experiment):
     size, speedup, rtf = charts(lines, curves_of(lines))["test/joint"]
     assert {point.on_front for point in rtf.points} == {None}
     assert {point.on_front for point in (*size.points, *speedup.points)} == {True, False}
-    main([str(experiment)])
+    run(["pareto", str(experiment)])
     text = (experiment / "pareto/pareto_test_joint.svg").read_text()
     assert "measured on several machines: no front" in text
 
@@ -216,7 +216,7 @@ def test_the_file_and_the_figure_say_that_times_are_of_int8(experiment):
         decode_in_int8(experiment, (f"{mode}_int8",))
         leave_out(mode, experiment)
     leave_out("joint_int8", experiment)
-    main([str(experiment)])
+    run(["pareto", str(experiment)])
     label = "real-time factor in int8 by torch: the dense model's in fp32, over the speed-up"
     *_, rtf = json.loads((experiment / "pareto/pareto.json").read_text())["charts"]
     assert (rtf["wer"], rtf["against"], rtf["label"]) == ("test/greedy_int8", "rtf", label)
@@ -256,7 +256,7 @@ def test_figures_have_the_styles(experiment, monkeypatch):
     figures = []
     monkeypatch.setattr(pareto_plot, "save", lambda figure, *paths: figures.append(figure))
     leave_out("joint", experiment)
-    main([str(experiment)])
+    run(["pareto", str(experiment)])
     for axes in figures[0].axes:
         looks = {bars[0].get_color(): bars[0].get_marker() for bars in axes.containers}
         assert looks == {"black": "s", "#1f77b4": "o", "#ff7f0e": "o"}
@@ -269,7 +269,7 @@ def test_names_of_those_above_are_inside_the_panel_and_apart(experiment, monkeyp
     for name, wer in (("single_30", 99.0), ("ladder_30", 98.0)):
         score = experiment / name / "decode/test/joint/score.json"
         edit(score, wer=wer, ci95=[wer - 1, wer + 1])
-    main([str(experiment)])
+    run(["pareto", str(experiment)])
     figure = figures[0]
     figure.draw_without_rendering()
     for axes in figure.axes:
@@ -285,16 +285,16 @@ def test_two_sets_of_one_name_are_refused(experiment, tmp_path):
     for score in other.glob("teacher/decode/*/*/score.json"):
         edit(score, words=101)
     with pytest.raises(DataError, match="100 words and other/teacher on 101.*of one corpus"):
-        main([str(experiment), str(other)])
+        run(["pareto", str(experiment), str(other)])
 
 
 def test_without_scores_the_stage_is_named(tmp_path):
     make_system(tmp_path / "base", "teacher", "teacher", complete=False)
     with pytest.raises(DataError, match=r"no scores; run stage 11 \(score\) first"):
-        main([str(tmp_path / "base")])
+        run(["pareto", str(tmp_path / "base")])
 
 
 def test_a_file_in_the_folders_place_is_refused(experiment, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="file is a file; a folder was expected"):
-        main([str(experiment), "--out", str(tmp_path / "file")])
+        run(["pareto", str(experiment), "--out", str(tmp_path / "file")])

@@ -5,7 +5,7 @@ import json
 import pytest
 from made_up_experiment import edit, make_system
 
-from espnet_prune.cli.report import main
+from espnet_prune.cli import run
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import write_text
 from espnet_prune.report import plots
@@ -48,7 +48,7 @@ def empty_pictures(monkeypatch):
 
 
 def test_report_has_the_schema(experiment, capsys):
-    assert main([str(experiment), "--corpus", "made_up"]) == 0
+    assert run(["report", str(experiment), "--corpus", "made_up"]) == 0
     report = json.loads((experiment / "report" / "report.json").read_text())
     assert report["schema"] == 1 and report["corpus"] == "made_up"
     assert [s["name"] for s in report["systems"]] == ["teacher", "l0_50", "l0_50_seed1"]
@@ -71,7 +71,7 @@ def test_error_bars_of_equal_rates_are_not_below_nothing():
 
 
 def test_page_is_self_contained_and_plots_are_there(experiment):
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     page = (experiment / "report" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 2 + 2 * 2  # modes; shape and training of each
     assert 'src="http' not in page
@@ -86,7 +86,7 @@ def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
     path.parent.mkdir()
     path.write_text(score.read_text())
     edit(path, wer=4.25)
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     results = (experiment / "report" / "RESULTS.md").read_text()
     lines = results.split("## WER")[1].splitlines()
     header, row, teacher = (
@@ -103,7 +103,7 @@ def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
 )
 def test_other_settings_are_no_other_seed(experiment, empty_pictures, other):
     edit(experiment / "l0_50_seed1" / "system.json", prune_conf={"system": other})
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     text = (experiment / "report" / "RESULTS.md").read_text()
     ((kind, values),) = other.items()
     assert "2 seeds" not in text and f"; {kind} {json.dumps(values)};" in text
@@ -119,7 +119,7 @@ def test_commands_name_no_folder_of_this_machine(experiment, repository):
     assert portable(" ".join(words), system) == " ".join(expected)
     assert portable(f"-x {recipe}_2/a", system) == f"-x {recipe}_2/a"
     edit(system / "system.json", commands=[f"python --config {recipe}/conf/prune.yaml"])
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     for name in PARTS:
         text = (experiment / "report" / name).read_text()
         assert "python --config conf/prune.yaml" in text, name
@@ -128,7 +128,7 @@ def test_commands_name_no_folder_of_this_machine(experiment, repository):
 def test_speed_ups_stand_beside_the_real_time_factors(experiment):
     path = experiment / "l0_50" / "profile.json"
     edit(path, speedup={"encoder": 1.4, "predicted": 1.5, "ctc_greedy": 1.3, "joint": 1.05})
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     text = (experiment / "report" / "RESULTS.md").read_text()
     assert "| 0.0100 | 0.0200 (1.30x) | 0.2000 (1.05x) |" in text
     assert "| 0.0100 | 0.0200 | 0.2000 |" in text  # a profile without them
@@ -137,7 +137,7 @@ def test_speed_ups_stand_beside_the_real_time_factors(experiment):
 
 def test_what_has_not_run_says_so(experiment):
     make_system(experiment, "half_done", "magnitude", complete=False)
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     report = json.loads((experiment / "report" / "report.json").read_text())
     half_done = next(s for s in report["systems"] if s["name"] == "half_done")
     assert half_done["rtf"] is None and half_done["speedup"] is None and half_done["wer"] == {}
@@ -160,7 +160,7 @@ def test_the_size_of_the_file_of_weights(experiment):
     weights = experiment / "teacher" / "model" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(bytes(1500))
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     report = json.loads((experiment / "report" / "report.json").read_text())
     sizes = {system["name"]: system["weights_bytes"] for system in report["systems"]}
     assert sizes == {
@@ -178,7 +178,7 @@ def test_the_size_of_the_file_of_weights(experiment):
 
 
 def test_sparsity_is_of_what_can_be_pruned_and_of_the_whole_model(experiment):
-    assert main([str(experiment)]) == 0
+    assert run(["report", str(experiment)]) == 0
     text = (experiment / "report" / "RESULTS.md").read_text()
     report = json.loads((experiment / "report" / "report.json").read_text())
     system = next(s for s in report["systems"] if s["name"] == "l0_50")
@@ -193,7 +193,7 @@ def test_what_several_sizes_share_is_marked(experiment, capsys):
     edit(experiment / "l0_50/system.json", prune_conf=record)
     shared = {"system": "l0_50", "seconds": 1.25, "updates": 6}
     edit(experiment / "l0_50_seed1/system.json", shared=shared, updates={"prune": 6, "finetune": 9})
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     printed = capsys.readouterr().out
     assert "4 (1 of l0_50)" in printed and "a run of stage 8 that gave several sizes" in printed
     results = (experiment / "report/RESULTS.md").read_text()
@@ -205,12 +205,12 @@ def test_what_several_sizes_share_is_marked(experiment, capsys):
 
 
 def test_zeros_in_tensors_of_the_same_shape_are_marked(experiment, capsys):
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     assert "same shape" not in capsys.readouterr().out
     make_system(experiment, "single", "self_pinching_weights")
     make_system(experiment, "begun", "uniform_magnitude_weights", complete=False)
     edit(experiment / "begun" / "system.json", params=None, weights_bytes=None)
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     printed = capsys.readouterr().out.partition("\nReport:")[0]
     assert printed.count("tensors of the same shape") == 1
     assert max(map(len, printed.splitlines())) <= TERMINAL_COLUMNS
@@ -233,16 +233,16 @@ def test_methods_of_single_weights_are_known_by_their_name():
 
 def test_nothing_but_a_system_is_a_report_too(tmp_path, capsys):
     make_system(tmp_path / "base", "teacher", "teacher", complete=False)
-    assert main([str(tmp_path / "base"), "--corpus", "made_up"]) == 0
+    assert run(["report", str(tmp_path / "base"), "--corpus", "made_up"]) == 0
     assert "Nothing has been scored yet" in capsys.readouterr().out
 
 
 def test_several_experiments_side_by_side(experiment, tmp_path, capsys):
     other = tmp_path / "exp" / "other"
     make_system(other, "teacher", "teacher")
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     own = (experiment / "report" / "report.json").read_text()
-    main([str(experiment), str(other)])
+    run(["report", str(experiment), str(other)])
     printed = capsys.readouterr().out
     assert "base/l0_50" in printed and "other/teacher" in printed
     assert (experiment / "report" / "report.json").read_text() == own
@@ -272,7 +272,7 @@ def test_the_printed_table_fits_a_terminal(experiment, capsys):
             path = experiment / name / "decode" / "another_test_set" / mode / "score.json"
             path.parent.mkdir(parents=True)
             path.write_text(score)
-    main([str(experiment), "--corpus", "made_up"])
+    run(["report", str(experiment), "--corpus", "made_up"])
     table = capsys.readouterr().out.partition("\nReport:")[0]
     assert max(map(len, table.splitlines())) <= TERMINAL_COLUMNS
 
@@ -356,25 +356,25 @@ def test_no_system_is_an_error(tmp_path):
 def test_a_damaged_file_is_named(experiment, name, text):
     (experiment / "l0_50" / name).write_text(text)
     with pytest.raises(DataError, match=name):
-        main([str(experiment), "--corpus", "made_up"])
+        run(["report", str(experiment), "--corpus", "made_up"])
 
 
 def test_a_file_in_the_reports_place_is_refused(experiment, tmp_path):
     (tmp_path / "file").write_text("x")
     for out in ("file", "file/below"):
         with pytest.raises(ConfigError, match="file is a file; a folder was expected"):
-            main([str(experiment), "--out", str(tmp_path / out)])
+            run(["report", str(experiment), "--out", str(tmp_path / out)])
 
 
 def test_only_systems_of_the_report_have_pictures(experiment, empty_pictures):
     """What has no row any longer, because its record was removed, has none either."""
-    main([str(experiment)])
+    run(["report", str(experiment)])
     pictures = experiment / "report"
     (pictures / "drawn_by_somebody.png").write_bytes(b"")
     gone = {f"{kind}_l0_50_seed1.png" for kind in ("widths", "training")}
     before = {path.name for path in pictures.glob("*.png")}
     (experiment / "l0_50_seed1" / "system.json").unlink()
-    main([str(experiment)])
+    run(["report", str(experiment)])
     assert gone < before
     assert {path.name for path in pictures.glob("*.png")} == before - gone
     assert "l0_50_seed1" not in (pictures / "index.html").read_text()
@@ -382,7 +382,7 @@ def test_only_systems_of_the_report_have_pictures(experiment, empty_pictures):
 
 def test_a_first_report_leaves_what_is_in_its_folder(experiment, tmp_path, empty_pictures):
     (tmp_path / "training_of_mine.png").write_bytes(b"")
-    main([str(experiment), "--out", str(tmp_path)])
+    run(["report", str(experiment), "--out", str(tmp_path)])
     assert (tmp_path / "training_of_mine.png").exists()
 
 
@@ -392,4 +392,4 @@ def test_progress_may_lack_columns_and_cells(experiment):
     columns = read_progress(path)
     assert columns["loss"] == [2.0, 1.0] and columns["acc"][1] == 0.5
     assert columns["acc"][0] != columns["acc"][0]  # not a number
-    assert main([str(experiment), "--corpus", "made_up"]) == 0
+    assert run(["report", str(experiment), "--corpus", "made_up"]) == 0

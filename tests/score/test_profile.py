@@ -12,8 +12,7 @@ import torch
 import yaml
 
 from espnet_prune.budget import Budget
-from espnet_prune.cli import run_main
-from espnet_prune.cli.profile import main
+from espnet_prune.cli import main, run
 from espnet_prune.config import dump_yaml, load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.errors import ConfigError, DataError
@@ -196,10 +195,10 @@ def test_main_measures_once_and_again_if_the_model_changed(
     values = {f: getattr(QUICK, f) for f in QUICK.__dataclass_fields__}
     config.write_text(yaml.safe_dump(values))
     command = arguments(experiment, data, config)
-    assert main(command) == 0
+    assert run(["profile", *command]) == 0
     assert "times as fast as dense" in capsys.readouterr().out
     first = (experiment / "small" / "profile.json").read_text()
-    assert main(command) == 0
+    assert run(["profile", *command]) == 0
     assert (experiment / "small" / "profile.json").read_text() == first
     assert capsys.readouterr().out == ""
     weights = experiment / "small" / "model" / "espnet" / "model.pth"
@@ -207,7 +206,7 @@ def test_main_measures_once_and_again_if_the_model_changed(
     state["ctc.ctc_lo.bias"] += 1
     torch.save(state, weights)
     monkeypatch.chdir(experiment / "small")
-    assert main([*command, "--system", "."]) == 0
+    assert run(["profile", *command, "--system", "."]) == 0
     assert (experiment / "small" / "profile.json").read_text() != first
     assert capsys.readouterr().out.startswith("small: encoder ")
 
@@ -218,7 +217,7 @@ def test_a_model_without_ctc_is_measured_in_joint_decoding_alone(data, tmp_path,
     write_json(system / "system.json", {"schema": 1, "name": "teacher", "method": "teacher"})
     write_text(tmp_path / "profile.yaml", dump_yaml({**asdict(QUICK), "int8": True}))
     folders = ["--system", str(system), "--teacher", str(system), "--data", str(data)]
-    assert main([*folders, "--config", str(tmp_path / "profile.yaml")]) == 0
+    assert run(["profile", *folders, "--config", str(tmp_path / "profile.yaml")]) == 0
     assert "greedy" not in capsys.readouterr().out
     result = json.loads((system / "profile.json").read_text())
     assert set(result["rtf"]) == {"encoder", "encoder_espnet", "joint", "threads", "batch"}
@@ -236,10 +235,10 @@ def test_a_missing_model_and_a_wrong_key_are_clear(experiment, data, tmp_path, c
     config.write_text("repeats: 1\n")
     command = arguments(experiment, data, config)
     command[1] = str(tmp_path / "nothing")
-    assert run_main(main, command) == 2
+    assert main(["profile", *command]) == 2
     assert "nothing/model/espnet/config.yaml: no such file" in capsys.readouterr().err
     config.write_text("repeat: 1\n")
-    assert run_main(main, command) == 2
+    assert main(["profile", *command]) == 2
     assert "'repeat' (did you mean 'repeats'?)" in capsys.readouterr().err
 
 

@@ -8,8 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.sensitivity import main
+from espnet_prune.cli import main, run
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.parallel import Share
 from espnet_prune.data.tokens import make_tokens
@@ -24,7 +23,8 @@ HEADS = "block.1.attention.heads"
 
 def build(folder, **settings):
     """Writes a model of random weights; returns it."""
-    from espnet_prune.models.espnet.build import build_asr_model, write_espnet_folder
+    from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.models.espnet.folder import write_espnet_folder
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text").write_text("u0 YES NO\nu1 STOP GO\n")
@@ -120,7 +120,7 @@ def test_the_dense_loss_is_that_of_the_model(result, model, data):
 
 
 def test_the_greedy_text_is_that_of_decoding(model, data):
-    from espnet_prune.decode.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
     from espnet_prune.score.probe import Probe
 
     utterances = chosen_utterances(data, 2)
@@ -209,9 +209,9 @@ def test_the_main_prints_the_worst_and_draws(model, data, out, tmp_path, capsys)
     folder = shutil.copytree(out, tmp_path / "out")
     words = ["--model", str(model), "--data", str(data), "--out", str(folder)]
     words += ["--utterances", "3", "--fractions", "0.5", "1"]
-    assert main([*words, "--part", "1/2"]) == 0
+    assert run(["sensitivity", *words, "--part", "1/2"]) == 0
     assert not list(folder.glob("*.png"))
-    assert main(words) == 0
+    assert run(["sensitivity", *words]) == 0
     printed = capsys.readouterr().out
     assert "dense: loss" in printed and len(printed.splitlines()) == 2 + 1 + 10
     for name in ("loss", "wer"):
@@ -221,7 +221,7 @@ def test_the_main_prints_the_worst_and_draws(model, data, out, tmp_path, capsys)
 def test_the_decoder_is_measured_where_it_is_asked_for(model, data, tmp_path):
     words = ["--model", str(model), "--data", str(data), "--out", str(tmp_path), "--decoder"]
     words += ["--utterances", "1", "--fractions", "1", "--sites", "feed_forward_unit", "block"]
-    assert main(words) == 0
+    assert run(["sensitivity", *words]) == 0
     result = json.loads((tmp_path / "sensitivity.json").read_text())
     place = "decoder.block.0"
     found = {n: s["removals"][0] for n, s in result["sites"].items() if n.startswith("decoder")}
@@ -268,5 +268,5 @@ def test_a_model_without_ctc_is_refused(tmp_path, data):
 )
 def test_wrong_options_are_named(capsys, words, named):
     arguments = ["--model", "m", "--data", "d", "--out", "o", *words]
-    assert run_main(main, arguments) == 2
+    assert main(["sensitivity", *arguments]) == 2
     assert named in capsys.readouterr().err

@@ -10,8 +10,7 @@ import numpy
 import pytest
 from scipy.stats import binom
 
-from espnet_prune.cli import run_main
-from espnet_prune.cli.score import main
+from espnet_prune.cli import main
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.score.wer import (
@@ -200,7 +199,7 @@ def experiment(tmp_path):
 
 def score_main(experiment, *more: str) -> int:
     system = ["--system", str(experiment / "small"), "--set", "test", *more]
-    return run_main(main, ["--data", str(experiment / "dump"), *system])
+    return main(["score", "--data", str(experiment / "dump"), *system])
 
 
 def test_main_scores_every_mode(experiment, capsys):
@@ -257,7 +256,7 @@ def test_main_refuses_to_compare_with_two_systems_of_one_name(experiment, capsys
 def test_main_names_folders_that_are_given_as_dots(experiment, monkeypatch, capsys):
     monkeypatch.chdir(experiment / "small")
     more = ["--system", ".", "--set", "test", "--compare_with", str(Path("decode/../../teacher"))]
-    assert run_main(main, ["--data", str(experiment / "dump"), *more]) == 0
+    assert main(["score", "--data", str(experiment / "dump"), *more]) == 0
     assert capsys.readouterr().out.startswith("small test/greedy: ")
     monkeypatch.chdir(experiment / "teacher")
     assert score_main(experiment, "--compare_with", ".") == 0

@@ -8,7 +8,7 @@ import pytest
 
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.methods import MethodConfig, make_method
-from espnet_prune.models.transformer_decoder.sites import DecoderConfig
+from espnet_prune.sites import DecoderConfig
 from espnet_prune.train.systems import read_system
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf/systems"

@@ -4,13 +4,14 @@ The mains are called in this process: ESPnet's import takes longer than all of t
 """
 
 import contextlib
-import importlib
 import json
 from pathlib import Path
 
 import mini_recipe
 import pytest
 from safetensors.torch import load_file
+
+from espnet_prune import cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
@@ -31,8 +32,7 @@ NAMES = ("fisher", "depth", "folding", "nas")
 
 
 def run(main: str, system: str = "") -> None:
-    module = importlib.import_module(f"espnet_prune.cli.{main}")
-    assert module.main(mini_recipe.command(main, system)[3:]) == 0
+    assert cli.run(mini_recipe.command(main, system)[3:]) == 0
 
 
 @pytest.fixture(scope="module")

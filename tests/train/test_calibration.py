@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from espnet_prune.data.kaldi_dir import read_map
-from espnet_prune.data.tokens import make_tokens
+from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper.get_whisper import get_whisper
 from espnet_prune.models.whisper.tokens import WhisperText
 from espnet_prune.train.calibration import _utterances
@@ -52,7 +52,7 @@ def test_the_seed_draws_them_and_their_order(recipe):
 
 def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
     get_whisper("random", tmp_path / "whisper")
-    make_tokens(recipe / "text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper"))
+    make_any_tokens(recipe / "text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper"))
     batches = _utterances({}, recipe / "dump/train", tmp_path, 2, 0, "cpu")
     words = WhisperText(tmp_path / "tokenizer.json", multilingual=False)
     expected = [words.ids(text) for text in read_map(recipe / "dump/train/text").values()]

@@ -1,6 +1,6 @@
 """What the best epochs are chosen by must be reported; what can't be pruned is told at once."""
 
-import espnet_prune.models.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 from argparse import Namespace
 
 import numpy

@@ -53,7 +53,7 @@ assert process_rank() == rank
 # Each process keeps its first update's masks and its gates of the end.
 WATCHED = """\
 import sys, torch
-from espnet_prune.cli import prune
+from espnet_prune.cli import run
 from espnet_prune.train.distributed import process_rank
 from espnet_prune.train.prune_task import PruneTask
 
@@ -71,7 +71,7 @@ class Watched(PruneTask.trainer):
         return invalid
 
 PruneTask.trainer = Watched
-sys.exit(prune.main(sys.argv[1:]))
+sys.exit(run(["prune", *sys.argv[1:]]))
 """
 
 

@@ -5,7 +5,7 @@ import json
 import mini_recipe
 import pytest
 
-from espnet_prune.cli import estimate_cost, run_main
+from espnet_prune.cli import main
 from espnet_prune.train.run_cost import Corpus, Schedule, Step, cost, record, table
 
 HOUR_SAMPLES = 3600 * 16000
@@ -59,7 +59,7 @@ def words(conf, *more):
 def test_a_recipe_is_measured_on_noise(conf, tmp_path, capsys):
     out = tmp_path / "cost.json"
     options = words(conf, "--out", str(out), "--processor_seconds", "--speed_factors", "0.9 1.0")
-    assert run_main(estimate_cost.main, options) == 0
+    assert main(["estimate_cost", *options]) == 0
     made = json.loads(out.read_text())
     stages = {row["stage"]: row for row in made["stages"]}
     # l0 learns masks; magnitude finetunes for the epochs of both
@@ -80,7 +80,7 @@ def test_a_recipe_is_measured_on_noise(conf, tmp_path, capsys):
 def test_the_uncompressed_model_is_finetuned_whole(conf, tmp_path):
     (conf / "systems.yaml").write_text("systems: {unpruned: {method: unpruned, target: 0}}\n")
     out = tmp_path / "cost.json"
-    assert run_main(estimate_cost.main, words(conf, "--out", str(out))) == 0
+    assert main(["estimate_cost", *words(conf, "--out", str(out))]) == 0
     teacher, finetune = json.loads(out.read_text())["stages"]
     assert finetune["stage"].startswith("10 finetune")
     assert finetune["disk_bytes"] >= teacher["disk_bytes"]  # with what distillation maps by
@@ -88,7 +88,7 @@ def test_the_uncompressed_model_is_finetuned_whole(conf, tmp_path):
 
 def test_recipes_of_pretrained_models_are_refused_by_name(conf, capsys):
     (conf / "teacher.yaml").write_text("encoder: whisper\nmax_epoch: 1\n")
-    assert run_main(estimate_cost.main, words(conf)) == 2
+    assert main(["estimate_cost", *words(conf)]) == 2
     assert "encoder: whisper: only recipes that train a Conformer" in capsys.readouterr().err
 
 
@@ -104,5 +104,5 @@ def test_recipes_of_pretrained_models_are_refused_by_name(conf, capsys):
     ],
 )
 def test_wrong_options_are_named(conf, capsys, option, message):
-    assert run_main(estimate_cost.main, words(conf, *option)) == 2
+    assert main(["estimate_cost", *words(conf, *option)]) == 2
     assert message in capsys.readouterr().err

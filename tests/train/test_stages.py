@@ -13,10 +13,9 @@ from espnet_prune.budget import Budget, resolve
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.methods import MethodConfig
-from espnet_prune.models.conformer.sites import conformer_sites
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.sites import UNIT_KINDS
-from espnet_prune.surgery import load
+from espnet_prune.surgery import load, sites_of
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
 from espnet_prune.train.recipe import (
@@ -28,7 +27,7 @@ from espnet_prune.train.recipe import (
 from espnet_prune.train.stages import Folders, cut_system, prune
 from espnet_prune.train.system import best_average, update_record, write_model
 
-from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the registry's stubs)
+from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the stubs)
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ def cut_by_scores(tmp_path):
             )
         )
         write_model(model, tmp_path / "teacher")
-        site_map = conformer_sites(model.encoder, 10.0)
+        site_map = sites_of(model.encoder, 10.0)
         units = {site.name: site for site in site_map.of_kinds(UNIT_KINDS)}
         scores = {n: torch.full((s.units,), float(s.kind not in kinds)) for n, s in units.items()}
         save_file(scores, tmp_path / "scores.safetensors")

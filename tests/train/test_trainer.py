@@ -4,7 +4,7 @@ import errno
 import json
 import types
 
-import espnet_prune.models.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import pytest
 import torch
 

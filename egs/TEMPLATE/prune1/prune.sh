@@ -153,7 +153,7 @@ mkdir -p "$work_dir"
 cd "$work_dir"
 
 exp=exp/$tag
-[[ $cmd_backend == local ]] || python -m espnet_prune.cli.jobs begin "$exp" # queued jobs read exp/TAG/conf
+[[ $cmd_backend == local ]] || python -m espnet_prune jobs begin "$exp" # queued jobs read exp/TAG/conf
 if [[ -n $overrides ]]; then
     configs=()
     for name in systems teacher prune finetune decode profile; do
@@ -163,7 +163,7 @@ if [[ -n $overrides ]]; then
         configs+=(--config "$name" "${!file}" "$merged")
         declare "$file=$PWD/$exp/conf/$merged.yaml"
     done
-    python -m espnet_prune.cli.merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
+    python -m espnet_prune merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
 fi
 teacher_dir=$exp/teacher
 train_data=data/$train_set
@@ -173,8 +173,8 @@ valid_dump=dump/$valid_set
 # scored whole, validated without utterances of odd length
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
 if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
-    systems=$(python -m espnet_prune.cli.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
-    ! runs 13 || compare_with=$(python -m espnet_prune.cli.list_systems --systems "$systems_config" --only "$systems" \
+    systems=$(python -m espnet_prune list_systems --systems "$systems_config" ${systems:+--only "$systems"})
+    ! runs 13 || compare_with=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" \
         --compare_with "$compare_with" "$exp")
 fi
 
@@ -255,7 +255,7 @@ stage_teacher() {
 
 stage_score_teacher() { decode_and_score teacher; }
 
-train_systems() { # MAIN CONFIG [NAME]...: the named ones wait for the one before them
+train_systems() { # VERB CONFIG [NAME]...: the named ones wait for the one before them
     local name
     for name in $systems; do
         echo "-- $name"
@@ -267,7 +267,7 @@ train_systems() { # MAIN CONFIG [NAME]...: the named ones wait for the one befor
 
 stage_prune() {
     local taken # from the run of a system before them
-    taken=$(python -m espnet_prune.cli.list_systems --systems "$systems_config" --only "$systems" --taken)
+    taken=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" --taken)
     # shellcheck disable=SC2086  # names
     train_systems prune "$prune_config" $taken
 }

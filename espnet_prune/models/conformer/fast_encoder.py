@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from espnet_prune.models.conformer.front_end import encoder_positions, padding_of, subsampled
 from espnet_prune.models.espnet.onednn import add, apply, convolve, linear
-from espnet_prune.sites.base import GoneBranch
+from espnet_prune.sites.branch import GoneBranch
 
 FRONT_END_FRAMES = 32  # after subsampling, through the convolutions at once
 PROJECTED_FRAMES = 512  # then through the last layer, whose weights fit no cache

@@ -72,12 +72,6 @@ class ConstantFrontEnd(nn.Module):
         return value.expand(x.shape[0], -1, time, frequency)
 
 
-def hears_nothing(encoder: nn.Module) -> bool:
-    """Whether an encoder was cut so far that no sound gets past its front-end."""
-    front_end = getattr(getattr(encoder, "embed", None), "conv", None)
-    return isinstance(front_end, (EmptyFrontEnd, ConstantFrontEnd))
-
-
 class FrontEndSite(ConsumedSite):
     """Channels of one of the two convolutions.
 
@@ -106,7 +100,7 @@ class FrontEndSite(ConsumedSite):
     def unit_weights(self) -> list[Tensor]:
         return [self.embed.conv[2 * self.index].weight]
 
-    def unit_rows(self) -> list[Tensor]:
+    def made_by(self) -> list[Tensor]:
         producer = self.embed.conv[2 * self.index]
         return [producer.weight.detach(), producer.bias.detach()]
 

@@ -1,25 +1,37 @@
-"""ESPnet models from configurations, loaded strictly, and written for stock ESPnet.
+"""ESPnet models from configurations, and loaded strictly.
 
 ESPnet's own loader takes ``strict=False``, so that renamed weights stay random without a word;
 here every weight must fit.
 """
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 from torch import nn
+from typeguard import TypeCheckError
 
-from espnet_prune.config import dump_yaml
-from espnet_prune.io_atomic import atomic_path, write_text
-from espnet_prune.io_torch import read_torch, write_torch
-from espnet_prune.models.conformer.encoder import naming_what_fails
-from espnet_prune.models.espnet import registry  # noqa: F401  (stubs and the cut encoder's class)
-from espnet_prune.models.model_folder import BPE, CONFIG, STATISTICS, WEIGHTS
-from espnet_prune.models.whisper.espnet_parts import cut_joined, join
-from espnet_prune.surgery.serialize import copy_bpe, espnet_config, load_strictly
+from espnet_prune.errors import ModelError
+from espnet_prune.io_torch import read_torch
+from espnet_prune.models.espnet import choices  # noqa: F401  (stubs and our classes, before ESPnet)
+from espnet_prune.surgery.families import find_family
+from espnet_prune.surgery.serialize import load_strictly
+
+UNBUILDABLE = (
+    AssertionError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeCheckError,
+    TypeError,
+    ValueError,
+)
 
 
 def build_asr_model(config: Mapping) -> nn.Module:
@@ -39,7 +51,7 @@ def build_asr_model(config: Mapping) -> nn.Module:
 
     config = dict(config)
     with tempfile.TemporaryDirectory() as folder:
-        values = {**_defaults(), **config}
+        values = {**espnet_defaults(), **config}
         with naming_what_fails():
             if values.get("normalize") == "global_mvn":
                 stats = Path(folder) / "stats.npz"
@@ -54,7 +66,32 @@ def build_asr_model(config: Mapping) -> nn.Module:
     config["token_list"] = list(arguments.token_list)
     plan = config.pop("pruned_arch", None)
     model.espnet_prune_config = config
-    return cut_joined(join(model), plan)
+    return joined(model, plan)
+
+
+def joined(model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module:
+    """An ESPnet model that was just built, made ready as its encoder's family asks.
+
+    Args:
+        model: an ESPnetASRModel.
+        plan: as JSON, where the whole model has one instead of its parts.
+
+    Raises:
+        ModelError: it is the plan of another model, or of none that has one as a whole.
+    """
+    family = find_family(model.encoder)
+    if family is None and plan is not None:
+        raise ModelError(f"pruned_arch: no plan of a {type(model.encoder).__name__} is known")
+    return model if family is None else family.joined(model, plan)
+
+
+@contextlib.contextmanager
+def naming_what_fails() -> Iterator[None]:
+    """Whatever ESPnet's constructors raise at an option that they don't take is a ModelError."""
+    try:
+        yield
+    except UNBUILDABLE as error:
+        raise ModelError(f"ESPnet can't build the model of this configuration: {error}") from error
 
 
 def load_trained(config_file: str | Path, model_file: str | Path) -> nn.Module:
@@ -75,46 +112,6 @@ def load_trained(config_file: str | Path, model_file: str | Path) -> nn.Module:
     return model.eval()
 
 
-def write_espnet_folder(model: nn.Module, folder: str | Path) -> Path:
-    """Writes ``config.yaml`` and ``model.pth`` for stock ``Speech2Text``, cut or not.
-
-    ESPnet resolves paths against the current folder, so those inside config.yaml are absolute.
-
-    Args:
-        model: an ESPnetASRModel that carries its configuration.
-        folder: made if missing.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ModelError: the model doesn't carry its configuration.
-        DataError: the file of its tokens is gone.
-    """
-    folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**_defaults(), **espnet_config(model)}
-    if config.get("bpemodel"):
-        copy_bpe(config["bpemodel"], folder / BPE)
-        config["bpemodel"] = str(folder / BPE)
-    if config.get("normalize") == "global_mvn":
-        target = folder / STATISTICS
-        _write_stats(model.normalize, target)
-        config["normalize_conf"] = {**(config["normalize_conf"] or {}), "stats_file": str(target)}
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    write_torch(state, folder / WEIGHTS)
-    write_text(folder / CONFIG, dump_yaml(config))
-    return folder
-
-
-def _write_stats(normalize: nn.Module, target: Path) -> None:
-    """The statistics file that gives back this module's mean and deviation."""
-    mean = normalize.mean.double().cpu().numpy()
-    deviation = normalize.std.double().cpu().numpy()
-    with atomic_path(target) as temporary, temporary.open("wb") as file:
-        numpy.savez(file, count=1, sum=mean, sum_square=deviation**2 + mean**2)
-
-
 def _feature_size(values: Mapping) -> int:
     from espnet2.tasks.asr import frontend_choices
 
@@ -123,7 +120,7 @@ def _feature_size(values: Mapping) -> int:
     return frontend_choices.get_class(values["frontend"])(**values["frontend_conf"]).output_size()
 
 
-def _defaults() -> dict:
+def espnet_defaults() -> dict:
     """ESPnet's default of every option, as plain values."""
     from espnet2.tasks.asr import ASRTask
 

@@ -1,4 +1,4 @@
-"""Models of transformers: from their hub or a folder, and back from what ``save`` wrote."""
+"""Models of transformers: from their hub or a folder, or from a configuration."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -10,22 +10,10 @@ from torch import nn
 
 from espnet_prune.config import nearest
 from espnet_prune.errors import EnvironmentProblem, ModelError
-from espnet_prune.models.ssl.front import FRONT_END, dense_channels
-from espnet_prune.models.ssl.sites import ssl_encoder_of
-from espnet_prune.sites.base import FRONT_END_CHANNEL
-from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.plan import Plan, SitePlan, plan_of
+from espnet_prune.models import families
+from espnet_prune.models.family import TransformersFamily
 
 logger = logging.getLogger(__name__)
-
-# class of the model: class of its configuration; the only ones that a folder may name
-CLASSES = {
-    "Wav2Vec2ForCTC": "Wav2Vec2Config",
-    "Wav2Vec2Model": "Wav2Vec2Config",
-    "HubertForCTC": "HubertConfig",
-    "HubertModel": "HubertConfig",
-    "WhisperForConditionalGeneration": "WhisperConfig",
-}
 
 WHISPER_POSITIONS_PER_SECOND = 50
 # What stands for hidden frames, in training alone. It is there only where the configuration hides
@@ -46,7 +34,7 @@ def load_pretrained(
     Args:
         name: a name on the hub, such as ``facebook/wav2vec2-base``, or a folder of
             ``save_pretrained``.
-        class_name: one of ``CLASSES``.
+        class_name: one of ``known_classes``.
         offline: whether to look only at folders and at what was downloaded before.
         options: keys of the configuration that win, such as ``layerdrop``.
 
@@ -54,7 +42,6 @@ def load_pretrained(
         ModelError: an unknown class or option; a name that isn't found, or weights that don't fit.
     """
     transformers = import_transformers()
-    _check_class(class_name, "class_name")
     check_options(class_name, options or {})
     try:
         model, found = getattr(transformers, class_name).from_pretrained(
@@ -100,11 +87,11 @@ def check_options(class_name: str, options: Mapping) -> None:
     transformers takes any key into a configuration, where nothing would read it.
 
     Args:
-        class_name: one of ``CLASSES``.
+        class_name: one of ``known_classes``.
         options: keys that somebody wrote, not a configuration that transformers saved: that one
             may have keys of another version.
     """
-    name = CLASSES[class_name]
+    name = check_class(class_name, "class_name")
     config = getattr(import_transformers(), name)()
     known = {*config.to_dict(), *config.attribute_map, *OPTIONS_BESIDE} - SET_HERE
     for key in options:
@@ -124,7 +111,7 @@ def from_config(
     """A model with random weights from its configuration.
 
     Args:
-        class_name: one of ``CLASSES``.
+        class_name: one of ``known_classes``.
         config: what transformers' configuration is made from.
         attention: how attention is computed, such as ``eager``; by default transformers' choice.
         options: keys that win over those of ``config``, and are checked more strictly.
@@ -133,11 +120,11 @@ def from_config(
         ModelError: an unknown class or option, or a configuration that transformers doesn't take.
     """
     transformers = import_transformers()
-    _check_class(class_name, "class_name")
+    name = check_class(class_name, "class_name")
     check_options(class_name, options or {})
     try:
         whole = {**config, **(options or {})}
-        made = getattr(transformers, CLASSES[class_name]).from_dict(whole)
+        made = getattr(transformers, name).from_dict(whole)
         if attention is not None:
             made._attn_implementation = attention
         return getattr(transformers, class_name)(made).eval()
@@ -184,68 +171,13 @@ def generation_config(values: Mapping) -> object:
         raise ModelError(f"generation_config: not one of transformers: {error}") from error
 
 
-def describe_model(model: nn.Module) -> dict:
-    """What rebuilds the model, without its weights: class, configurations, plan, as JSON.
-
-    Raises:
-        ModelError: a class that can't be rebuilt.
-    """
-    name = type(model).__name__
-    _check_class(name, "model")
-    plan = plan_of(model)
-    description = {
-        "class": name,
-        "attention": model.config._attn_implementation,
-        "config": _dense_config(model),
-        "plan": None if plan is None else plan.to_json(),
-    }
-    if getattr(model, "generation_config", None) is not None:
-        description["generation_config"] = model.generation_config.to_dict()
-    return description
-
-
-def _dense_config(model: nn.Module) -> dict:
-    """The configuration of the model before the cut, which a plan starts from."""
-    config = model.config.to_dict()
-    ssl = ssl_encoder_of(model)
-    dense = None if ssl is None else dense_channels(ssl)
-    return config if dense is None else {**config, "conv_dim": dense}
-
-
-def whole_plan(model: nn.Module, value: Mapping, where: str) -> Plan:
-    """A plan as JSON, for a dense model; one from before feature extractors were cut keeps it all.
-
-    Raises:
-        ModelError: it isn't a plan.
-    """
-    plan = Plan.from_json(value, where)
-    ssl = ssl_encoder_of(model)
-    if ssl is None or any(name.startswith(FRONT_END) for name in plan.sites):
-        return plan
-    whole = {
-        f"{FRONT_END}.{index}": SitePlan(FRONT_END_CHANNEL, None, units, tuple(range(units)))
-        for index, units in enumerate(ssl.config.conv_dim)
-    }
-    return Plan({**whole, **plan.sites})
-
-
-def build_model(description: Mapping) -> nn.Module:
-    """The model that ``describe_model`` described, with random weights.
-
-    Raises:
-        ModelError: an unknown class, a configuration that transformers doesn't take, or a plan of
-            another model.
-    """
-    name, config = description.get("class"), description.get("config")
-    _check_class(name, "class")
-    if not isinstance(config, Mapping):
-        raise ModelError("config: no configuration of transformers; save the model again")
-    model = from_config(name, config, description.get("attention"))
-    if description.get("plan") is not None:
-        cut_to_plan(model, whole_plan(model, description["plan"], "plan"))
-    if description.get("generation_config") is not None:
-        model.generation_config = generation_config(description["generation_config"])
-    return model
+def known_classes() -> dict[str, str]:
+    """Classes of models that a folder may name, and the classes of their configurations."""
+    classes: dict[str, str] = {}
+    for family in families():
+        if isinstance(family, TransformersFamily):
+            classes |= family.transformers_classes
+    return classes
 
 
 def import_transformers() -> ModuleType:
@@ -263,7 +195,14 @@ def import_transformers() -> ModuleType:
     return transformers
 
 
-def _check_class(name: object, where: str) -> None:
-    if not isinstance(name, str) or name not in CLASSES:
-        near = nearest(str(name), CLASSES)
-        raise ModelError(f"{where}: '{name}' is not known{near}; expected one of {list(CLASSES)}")
+def check_class(name: object, where: str) -> str:
+    """The class of a model's configuration.
+
+    Raises:
+        ModelError: no such class is known.
+    """
+    known = known_classes()
+    if not isinstance(name, str) or name not in known:
+        near = nearest(str(name), known)
+        raise ModelError(f"{where}: '{name}' is not known{near}; expected one of {list(known)}")
+    return known[name]

@@ -1,17 +1,16 @@
 """NeMo's ConformerEncoder out of ESPnet's: the same blocks, another front-end, no last norm."""
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.surgery.cut import cut_to_plan
 from espnet_prune.surgery.plan import Plan
 
-with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
+with importing_espnet():
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
     from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import Conv2dSubsampling
 

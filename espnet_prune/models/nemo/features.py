@@ -6,15 +6,13 @@ band minus its mean over its unbiased deviation. Nothing is drawn at random: NeM
 stands in training alone, is left out. What lies behind a recording's end in a batch counts nowhere.
 """
 
-import contextlib
-import io
-
 import torch
 from torch import Tensor
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.imports import importing_espnet
 
-with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
+with importing_espnet():
     from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 LOG_GUARD = 2.0**-24

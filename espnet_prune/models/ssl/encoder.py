@@ -5,8 +5,6 @@ of ESPnet around the pretrained model. A saved model holds transformers' own con
 it is rebuilt without the hub.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface import build
+from espnet_prune.models.ssl.family import FAMILY
 from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, plan_of
+from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 
-with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
+with importing_espnet():
     from espnet2.asr.encoder.abs_encoder import AbsEncoder
     from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
@@ -67,8 +67,9 @@ class SslEncoder(AbsEncoder):
         if freeze_front:  # what a plan cuts stays frozen
             self.model.feature_extractor._freeze_parameters()
         if pruned_arch is not None:
-            plan = build.whole_plan(self.model, pruned_arch, "encoder_conf.pruned_arch")
-            setattr(self, PLAN_ATTRIBUTE, plan_of(cut_to_plan(self.model, plan)))
+            plan = Plan.from_json(pruned_arch, "encoder_conf.pruned_arch")
+            cut = cut_to_plan(self.model, FAMILY.whole_plan(self.model, plan))
+            setattr(self, PLAN_ATTRIBUTE, plan_of(cut))
 
     def output_size(self) -> int:
         """Width of the hidden states."""
@@ -82,7 +83,7 @@ class SslEncoder(AbsEncoder):
     def saved_conf(self) -> dict:
         """``encoder_conf`` that rebuilds this encoder, uncut, without the hub."""
         return {
-            "model": build.describe_model(self.model)["config"],
+            "model": FAMILY.dense_config(self.model),
             "class_name": self.class_name,
             "freeze_front": self.freeze_front,
         }

@@ -126,7 +126,7 @@ class FeatureChannelSite(ConsumedSite):
     def unit_weights(self) -> list[Tensor]:
         return [self.layer.conv.weight]
 
-    def unit_rows(self) -> list[Tensor]:
+    def made_by(self) -> list[Tensor]:
         norms = [getattr(self.layer, "layer_norm", None)]
         norms += [getattr(self.projection, "layer_norm", None)] if self.is_last else []
         made_by = [self.layer.conv, *(norm for norm in norms if norm is not None)]

@@ -1,11 +1,9 @@
 """Sites of wav2vec 2.0 and HuBERT, as transformers builds them.
 
 Found by attributes; nothing of transformers is imported. The feature extractor's channels are those
-of ``ssl_front``; the rest is of the Transformer. With D the model dimension, d_k a head's
-width: a head is masked at the columns of ``out_proj`` and cut from the rows of ``q/k/v_proj``; a
-feed-forward unit at its column of ``output_dense`` and from its row of ``intermediate_dense``; a
-branch scales its last layer. The norms stay where a branch goes: in the models that normalise
-after the sum they act on the residual stream. The forward takes any number of heads as it is.
+of ``front``; the rest is of the Transformer, cut as ``espnet_prune.sites`` says. The norms stay
+where a branch goes: in the models that normalise after the sum they act on the residual stream. The
+forward takes any number of heads as it is.
 """
 
 import math
@@ -13,20 +11,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.budget.structure import BRANCH, CostTerm
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.ssl.front import front_sites
-from espnet_prune.sites.base import (
-    FEED_FORWARD_UNIT,
-    GoneBranch,
-    HeadSite,
-    LinearSite,
-    OutputSite,
-    Site,
-    SiteMap,
-    count_parameters,
-)
+from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
+from espnet_prune.sites.branch import BranchSite, GoneBranch
+from espnet_prune.sites.feed_forward import FeedForwardSite
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.weights import Matrix
 
 SAMPLE_RATE = 16000  # of all these models' recordings
 LAYERS = tuple(
@@ -34,6 +27,11 @@ LAYERS = tuple(
     for family in ("Wav2Vec2", "Hubert")
     for kind in ("", "StableLayerNorm")
 )
+# attribute of a layer: attributes of its linears
+MATRICES = {
+    "attention": TRANSFORMERS.matrices,
+    "feed_forward": ("intermediate_dense", "output_dense"),
+}
 
 
 class GoneAttention(nn.Module):
@@ -42,37 +40,6 @@ class GoneAttention(nn.Module):
     def forward(self, hidden_states: Tensor, **unused) -> tuple[Tensor, None]:
         """(B, T, D) -> zeros (B, T, D), and no attention weights."""
         return torch.zeros_like(hidden_states), None
-
-
-class SslFeedForwardSite(LinearSite):
-    """Hidden units of one feed-forward module."""
-
-    def __init__(self, module: nn.Module, block: int) -> None:
-        name = f"block.{block}.feed_forward"
-        super().__init__(
-            f"{name}.units",
-            FEED_FORWARD_UNIT,
-            module.intermediate_dense.out_features,
-            block,
-            name,
-            consumer=module.output_dense,
-            projections=[module.intermediate_dense],
-        )
-
-
-class SslBranchSite(OutputSite):
-    """The attention or feed-forward branch of a layer, a site of one unit."""
-
-    def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
-        self.layer = layer
-        self.branch = branch
-        is_attention = branch == "attention"
-        last = layer.attention.out_proj if is_attention else layer.feed_forward.output_dense
-        super().__init__(f"block.{block}.{branch}", BRANCH, 1, block, last=last)
-
-    def remove(self) -> None:
-        gone = GoneAttention() if self.branch == "attention" else GoneBranch()
-        setattr(self.layer, self.branch, gone)
 
 
 def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
@@ -131,18 +98,44 @@ def ssl_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     sites: list[Site] = [*front]
     branches: list[Site] = []
     for block, layer in enumerate(model.encoder.layers):
-        sites += [
-            HeadSite(layer.attention, block, f"block.{block}.attention"),
-            SslFeedForwardSite(layer.feed_forward, block),
+        attention, units = (f"block.{block}.{name}" for name in ("attention", "feed_forward"))
+        heads = HeadSite(layer.attention, TRANSFORMERS, block, attention)
+        dense = layer.feed_forward
+        hidden = FeedForwardSite(dense.intermediate_dense, dense.output_dense, block, units)
+        size, width = layer.attention.embed_dim, heads.width
+        macs = 4 * frames * size * width + 2 * frames * frames * width
+        sites += [heads, hidden]
+        branches += [
+            BranchSite(attention, block, heads.consumer, layer, {"attention": GoneAttention()}),
+            BranchSite(units, block, hidden.consumer, layer, {"feed_forward": GoneBranch()}),
         ]
-        branches += [SslBranchSite(layer, block, b) for b in ("attention", "feed_forward")]
-        terms += _block_terms(layer.attention, f"block.{block}", frames)
+        terms += [
+            CostTerm(heads.unit_parameters(), macs, (heads.name,)),
+            CostTerm(size, 0, (attention,)),  # the last bias stands for its branch
+            CostTerm(hidden.unit_parameters(), 2 * size * frames, (hidden.name,)),
+            CostTerm(size, 0, (units,)),
+        ]
     refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
     total = count_parameters(model)
     counted = sum(t.parameters * math.prod(by_name[f].units for f in t.factors) for t in terms)
     terms.append(CostTerm(total - counted, _position_macs(model.config, frames), ()))
     return SiteMap(by_name, terms, model, reference_seconds)
+
+
+def ssl_matrices(model: nn.Module) -> list[Matrix]:
+    """The matrices of its attention and feed-forward parts.
+
+    Raises:
+        ModelError: as ``ssl_sites``.
+    """
+    check_ssl(model)
+    return [
+        (f"block.{block}.{part}.{name}", block, getattr(getattr(layer, part), name))
+        for block, layer in enumerate(model.encoder.layers)
+        for part, names in MATRICES.items()
+        for name in names
+    ]
 
 
 def _frames(config, samples: int) -> int:
@@ -156,18 +149,3 @@ def _position_macs(config, frames: int) -> int:
     kernel, size = config.num_conv_pos_embeddings, config.hidden_size
     outputs = frames + 1 - kernel % 2
     return outputs * kernel * size * size // config.num_conv_pos_embedding_groups
-
-
-def _block_terms(attention: nn.Module, name: str, frames: int) -> list[CostTerm]:
-    """Costs of a layer's parts; ``size`` is D, the last biases stand for their branches."""
-    size, width = attention.embed_dim, attention.head_dim
-    return [
-        CostTerm(
-            4 * size * width + 3 * width,
-            4 * frames * size * width + 2 * frames * frames * width,
-            (f"{name}.attention.heads",),
-        ),
-        CostTerm(size, 0, (f"{name}.attention",)),
-        CostTerm(2 * size + 1, 2 * size * frames, (f"{name}.feed_forward.units",)),
-        CostTerm(size, 0, (f"{name}.feed_forward",)),
-    ]

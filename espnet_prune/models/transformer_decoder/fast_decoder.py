@@ -17,7 +17,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.embedding import Positional
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from torch import Tensor, nn
 
-from espnet_prune.sites.base import GoneBranch
+from espnet_prune.sites.branch import GoneBranch
 
 DECODER = "decoder"  # ESPnet's name of this scorer
 

@@ -8,6 +8,7 @@ import numpy
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.errors import ModelError
 from espnet_prune.models.whisper.espnet_parts import SAMPLE_RATE, whisper_of
+from espnet_prune.models.whisper.normalise import english_normaliser
 from espnet_prune.models.whisper.preprocessing import is_multilingual
 from espnet_prune.models.whisper.quiet import without_its_own_warning
 from espnet_prune.models.whisper.tokens import WhisperText
@@ -64,6 +65,14 @@ class WhisperRecogniser:
         pieces = split_at_pauses(samples, SAMPLE_RATE, self.segment_seconds)
         texts = [self._piece(piece, name) for piece in pieces]
         return " ".join(" ".join(texts).split())
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a transcript, as the model's training has them."""
+        return self.words.ids(text)
+
+    def comparable(self, text: str) -> str:
+        """A transcript as its words are counted: by the rules of Whisper's authors."""
+        return english_normaliser()(text)
 
     def _piece(self, samples: numpy.ndarray, name: str) -> str:
         import torch

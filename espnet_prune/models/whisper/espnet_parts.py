@@ -6,8 +6,6 @@ read samples, as Whisper's own feature extractor does: log-mel features of a who
 for ``generate``; they share every weight.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface import build
 from espnet_prune.surgery.cut import cut_to_plan
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 
-with contextlib.redirect_stderr(io.StringIO()):  # ESPnet's regret that flash_attn isn't installed
+with importing_espnet():
     from espnet2.asr.decoder.abs_decoder import AbsDecoder
     from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
@@ -175,41 +174,32 @@ class WhisperHfDecoder(AbsDecoder):
         return nn.functional.linear(output, self.model.embed_tokens.weight), ys_in_lens
 
 
-def join(model: nn.Module) -> nn.Module:
+def join(model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module:
     """Gives an ESPnet model of these two parts the whole one as ``whisper``, and its vocabulary.
 
     Args:
-        model: an ESPnetASRModel; one of other parts is left as it is.
+        model: an ESPnetASRModel.
+        plan: given, it is cut to that shape.
 
     Returns:
         The same.
-    """
-    if isinstance(model.encoder, WhisperHfEncoder):
-        encoder, decoder = model.encoder, model.decoder
-        with torch.device("meta"):
-            whole = build.whisper_shell(encoder.model.config, encoder.generation)
-        whole.model.encoder, whole.model.decoder = encoder.model, decoder.model
-        whole.proj_out.weight = decoder.model.embed_tokens.weight
-        object.__setattr__(model, JOINED, whole)  # its weights are the model's already
-        model.vocab_size = decoder.model.embed_tokens.num_embeddings
-    return model
-
-
-def cut_joined(model: nn.Module, plan: Mapping[str, Any] | None) -> nn.Module:
-    """Cuts a joined model to a plan's shape.
 
     Raises:
-        ModelError: the model isn't joined, the plan isn't one, or is of another model.
+        ModelError: its decoder isn't Whisper's; the plan isn't one, or is of another model.
     """
-    if plan is None:
-        return model
-    whole = getattr(model, JOINED, None)
-    if whole is None:
-        raise ModelError(
-            "pruned_arch: beside encoder_conf it stands only for a Whisper (encoder and decoder "
-            "whisper_hf); a plan of another model belongs into encoder_conf or decoder_conf"
-        )
-    setattr(model, PLAN_ATTRIBUTE, plan_of(cut_to_plan(whole, Plan.from_json(plan, "pruned_arch"))))
+    encoder, decoder = model.encoder, model.decoder
+    if not isinstance(decoder, WhisperHfDecoder):
+        found = "none" if decoder is None else type(decoder).__name__
+        raise ModelError(f"decoder: {found}; encoder whisper_hf goes with decoder whisper_hf")
+    with torch.device("meta"):
+        whole = build.whisper_shell(encoder.model.config, encoder.generation)
+    whole.model.encoder, whole.model.decoder = encoder.model, decoder.model
+    whole.proj_out.weight = decoder.model.embed_tokens.weight
+    object.__setattr__(model, JOINED, whole)  # its weights are the model's already
+    model.vocab_size = decoder.model.embed_tokens.num_embeddings
+    if plan is not None:
+        cut = cut_to_plan(whole, Plan.from_json(plan, "pruned_arch"))
+        setattr(model, PLAN_ATTRIBUTE, plan_of(cut))
     return model
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import DataError, ModelError
-from espnet_prune.io_atomic import read_json
+from espnet_prune.io_atomic import new_folder, read_json, write_json
 from espnet_prune.models.huggingface.build import from_config, import_transformers
 from espnet_prune.models.whisper.ct2_file import read_ct2
 from espnet_prune.surgery import load_strictly
@@ -35,8 +35,35 @@ SETTINGS = {
     "decoder/start_from_zero_embedding": (0, "a first embedding of zeros"),
 }
 UNUSED = ("decoder/alignment_heads", "decoder/alignment_layer")  # Whisper's are in config.json
+# by which a folder is known as made by ``write_conversion``, so that it may make it again
+RECORD = "conversion.json"
+KIND = {"schema": 1, "kind": "whisper_from_ctranslate2"}
 NORM = {"gamma": "weight", "beta": "bias"}
 LINEAR = {"weight": "weight", "bias": "bias"}
+
+
+def write_conversion(folder: Path, out: Path) -> nn.Module:
+    """``convert_whisper`` into a folder that appears whole or not at all, with a record of it.
+
+    Raises:
+        ConfigError: ``out`` holds anything but an earlier conversion.
+    """
+    with new_folder(out, others_than_conversion, "a conversion") as new:
+        model = convert_whisper(folder, new)
+        files = sorted(path.name for path in new.iterdir())
+        write_json(new / RECORD, {**KIND, "files": files})
+    return model
+
+
+def others_than_conversion(folder: Path) -> list[str]:
+    """Names of what is in a folder and isn't an earlier conversion's, sorted."""
+    names = {path.name for path in folder.glob("*")}
+    try:
+        record = read_json(folder / RECORD)
+    except DataError:
+        return sorted(names)
+    known = isinstance(record, dict) and {key: record.get(key) for key in KIND} == KIND
+    return sorted(names - {RECORD, *record.get("files", ())} if known else names)
 
 
 def convert_whisper(folder: Path, out: Path) -> nn.Module:

@@ -1,10 +1,9 @@
 """Sites of Whisper's encoder and decoder, as transformers builds WhisperForConditionalGeneration.
 
-Found by attributes; nothing of transformers is imported. With D the model dimension, d_k a head's
-width: a head of self- or cross-attention is masked at the columns of ``out_proj`` and cut from the
-rows of ``q/k/v_proj`` (``k_proj`` has no bias); a feed-forward unit at its column of ``fc2`` and
-from its row of ``fc1``; a branch scales its last layer, and takes its norm along when it goes:
-Whisper normalises before each branch. Embeddings, tied to the output layer, are never gated.
+Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
+feed-forward units and branches are cut as ``espnet_prune.sites`` says; a branch takes its norm
+along when it goes: Whisper normalises before each branch. Embeddings, tied to the output layer, are
+never gated.
 
 MACs are those of greedy decoding with a cache: the encoder always sees a whole window (30 s, 1500
 positions), the decoder makes ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values
@@ -17,19 +16,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.budget.structure import BRANCH, CostTerm
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.sites.base import (
-    FEED_FORWARD_UNIT,
-    GoneBranch,
-    HeadSite,
-    LinearSite,
-    OutputSite,
-    Site,
-    SiteMap,
-    count_parameters,
-)
+from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
+from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
+from espnet_prune.sites.branch import BranchSite, GoneBranch
+from espnet_prune.sites.feed_forward import FeedForwardSite
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.weights import Matrix
 
 POSITIONS_PER_SECOND = 50  # of the encoder: a 10 ms shift, then a stride of 2
 TOKENS_PER_SECOND = 4  # ours: read English has about 2.7 words a second, some of several tokens
@@ -40,7 +35,7 @@ ATTENTIONS = {
     "attention": ("self_attn", "self_attn_layer_norm"),
     "cross_attention": ("encoder_attn", "encoder_attn_layer_norm"),
 }
-MATRICES = ("q_proj", "k_proj", "v_proj", "out_proj")
+FEED_FORWARD_NORM = "final_layer_norm"
 
 
 class GoneWhisperAttention(nn.Module):
@@ -76,55 +71,13 @@ class CrossHeadSite(HeadSite):
     """
 
     def __init__(self, attention: nn.Module, block: int, branch: str, generation) -> None:
-        super().__init__(attention, block, branch)
+        super().__init__(attention, TRANSFORMERS, block, branch)
         self.generation = generation
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
         super().cut(kept, values)
         if len(kept) < self.units and getattr(self.generation, "alignment_heads", None):
             self.generation.alignment_heads = None
-
-
-class WhisperFeedForwardSite(LinearSite):
-    """Hidden units of one layer's feed-forward part."""
-
-    def __init__(self, layer: nn.Module, block: int, branch: str) -> None:
-        super().__init__(
-            f"{branch}.units",
-            FEED_FORWARD_UNIT,
-            layer.fc1.out_features,
-            block,
-            branch,
-            consumer=layer.fc2,
-            projections=[layer.fc1],
-        )
-
-
-class WhisperBranchSite(OutputSite):
-    """One residual branch of a layer, a site of one unit."""
-
-    def __init__(self, layer: nn.Module, block: int, name: str) -> None:
-        self.layer = layer
-        self.attention, self.norm = ATTENTIONS.get(
-            name.rpartition(".")[2], (None, "final_layer_norm")
-        )
-        last = layer.fc2 if self.attention is None else getattr(layer, self.attention).out_proj
-        super().__init__(name, BRANCH, 1, block, last=last)
-
-    def remove(self) -> None:
-        if self.attention is None:
-            self.layer.fc1, self.layer.fc2 = nn.Identity(), GoneBranch()
-        else:
-            index = getattr(self.layer, self.attention).layer_idx
-            setattr(self.layer, self.attention, GoneWhisperAttention(index))
-        setattr(self.layer, self.norm, nn.Identity())
-
-
-def is_whisper(model: nn.Module) -> bool:
-    """Whether this is a Whisper model with its output layer."""
-    core = getattr(model, "model", None)
-    has_stacks = all(hasattr(getattr(core, stack, None), "layers") for stack in STACKS)
-    return has_stacks and hasattr(model, "proj_out") and hasattr(core.encoder, "conv1")
 
 
 def whisper_entries(model: nn.Module) -> tuple[nn.Module, ...]:
@@ -141,7 +94,7 @@ def whisper_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
             block += 1
 
 
-def whisper_linears(model: nn.Module) -> Iterator[tuple[str, int, nn.Linear]]:
+def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
     """Name, block and module of each matrix of attention and feed-forward.
 
     Raises:
@@ -151,7 +104,7 @@ def whisper_linears(model: nn.Module) -> Iterator[tuple[str, int, nn.Linear]]:
     for name, block, layer in whisper_layers(model):
         for branch, (attribute, _) in ATTENTIONS.items():
             if hasattr(layer, attribute):
-                for matrix in MATRICES:
+                for matrix in TRANSFORMERS.matrices:
                     linear = getattr(getattr(layer, attribute), matrix)
                     yield f"{name}.{branch}.{matrix}", block, linear
         for matrix in ("fc1", "fc2"):
@@ -195,31 +148,43 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     cost = _Cost(model, reference_seconds)
     generation = getattr(model, "generation_config", None)
     for name, block, layer in whisper_layers(model):
-        attention, crossed, units = (
-            f"{name}.{branch}" for branch in ("attention", "cross_attention", "feed_forward")
-        )
-        sites.append(HeadSite(layer.self_attn, block, attention))
-        names = [attention]
-        if hasattr(layer, "encoder_attn"):
-            sites.append(CrossHeadSite(layer.encoder_attn, block, crossed, generation))
-            names.append(crossed)
-        sites.append(WhisperFeedForwardSite(layer, block, units))
-        names.append(units)
-        branches += [WhisperBranchSite(layer, block, branch) for branch in names]
-        terms += [cost.units_of(site) for site in sites[-len(names) :]]
-        terms += [CostTerm(3 * cost.size, 0, (branch,)) for branch in names]  # bias and norm
+        for site, branch in _layer_sites(name, block, layer, generation):
+            sites.append(site)
+            branches.append(branch)
+            terms += [
+                CostTerm(site.unit_parameters(), cost.macs_of(site), (site.name,)),
+                CostTerm(3 * cost.size, 0, (branch.name,)),  # bias and norm
+            ]
     refuse_tied(model, sites)
     by_name = {site.name: site for site in sites + branches}
     counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
-    total = count_parameters(model)
-    terms.append(CostTerm(total - counted, cost.rest(), ()))
-    return SiteMap(
-        by_name, terms, model, reference_seconds, entries=(model.model.encoder, model.model.decoder)
-    )
+    terms.append(CostTerm(count_parameters(model) - counted, cost.rest(), ()))
+    return SiteMap(by_name, terms, model, reference_seconds, whisper_entries(model))
+
+
+def _layer_sites(
+    name: str, block: int, layer: nn.Module, generation: object
+) -> Iterator[tuple[LinearSite, BranchSite]]:
+    """The sites of a layer's units, each with that of its branch."""
+    for branch, (attribute, norm) in ATTENTIONS.items():
+        attention, place = getattr(layer, attribute, None), f"{name}.{branch}"
+        if attention is None:
+            continue
+        if branch == "attention":
+            heads = HeadSite(attention, TRANSFORMERS, block, place)
+        else:
+            heads = CrossHeadSite(attention, block, place, generation)
+        gone = GoneWhisperAttention(attention.layer_idx)
+        instead = {attribute: gone, norm: nn.Identity()}
+        yield heads, BranchSite(place, block, heads.consumer, layer, instead)
+    place = f"{name}.feed_forward"
+    units = FeedForwardSite(layer.fc1, layer.fc2, block, place)
+    instead = {"fc1": nn.Identity(), "fc2": GoneBranch(), FEED_FORWARD_NORM: nn.Identity()}
+    yield units, BranchSite(place, block, layer.fc2, layer, instead)
 
 
 class _Cost:
-    """Parameters and MACs of one unit: D ``size``, T ``positions``, N ``tokens`` a window."""
+    """MACs of one unit: D ``size``, T ``positions``, N ``tokens`` a window."""
 
     def __init__(self, model: nn.Module, seconds: float) -> None:
         config = model.config
@@ -230,21 +195,18 @@ class _Cost:
         self.windows = math.ceil(seconds * POSITIONS_PER_SECOND / self.positions)
         self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
 
-    def units_of(self, site: LinearSite) -> CostTerm:
-        """What one head or feed-forward unit costs."""
+    def macs_of(self, site: LinearSite) -> int:
+        """Of one head or feed-forward unit."""
         decodes = site.name.startswith("decoder")
         if site.kind == FEED_FORWARD_UNIT:
-            macs = 2 * self.size * (self.tokens if decodes else self.positions)
-            return CostTerm(2 * self.size + 1, self.windows * macs, (site.name,))
-        parameters = 4 * self.size * site.width + 2 * site.width
+            return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
         if isinstance(site, CrossHeadSite):
             projected, pairs = 2 * self.tokens + 2 * self.positions, self.tokens * self.positions
         elif decodes:  # each token attends to itself and to those before
             projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
         else:
             projected, pairs = 4 * self.positions, self.positions**2
-        macs = projected * self.size * site.width + 2 * pairs * site.width
-        return CostTerm(parameters, self.windows * macs, (site.name,))
+        return self.windows * (projected * self.size * site.width + 2 * pairs * site.width)
 
     def rest(self) -> int:
         """MACs of the convolutions and of the output layer."""

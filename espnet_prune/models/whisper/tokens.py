@@ -7,6 +7,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import atomic_path, write_json, write_text
 from espnet_prune.models.huggingface.build import import_transformers
 
+HUGGING_FACE = "hugging_face"  # the type of tokens
 TOKENIZER = "tokenizer.json"
 START, END = "<|startoftranscript|>", "<|endoftext|>"
 ENGLISH, MULTILINGUAL = ("<|notimestamps|>",), ("<|en|>", "<|transcribe|>", "<|notimestamps|>")
@@ -47,7 +48,7 @@ def write_whisper_tokens(name: str, out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / TOKENIZER) as temporary:
         backend.save(str(temporary))
-    kind = {"type": "hugging_face", "vocab_size": len(tokens), "model": TOKENIZER}
+    kind = {"type": HUGGING_FACE, "vocab_size": len(tokens), "model": TOKENIZER}
     write_json(out / "tokens.json", kind)
     write_text(out / "tokens.txt", "\n".join(tokens) + "\n")
     return tokens

@@ -5,7 +5,7 @@ import torch
 from tiny_models import ENCODER, AllSites, encoder
 
 from espnet_prune.errors import ModelError
-from espnet_prune.models.conformer.sites import describe_conformer
+from espnet_prune.models.conformer.family import FAMILY
 from espnet_prune.surgery import cut, inject, load, save
 
 RATES = {
@@ -42,10 +42,10 @@ def test_rates_of_training_are_saved_and_loaded(tmp_path):
 
 
 def test_the_width_of_features_is_the_encoder_s_own_where_it_says_it():
-    assert describe_conformer(narrow(input_size=40))["input_size"] == 40
-    assert describe_conformer(encoder())["input_size"] == 80
+    assert FAMILY.describe(narrow(input_size=40))["input_size"] == 40
+    assert FAMILY.describe(encoder())["input_size"] == 80
     with pytest.raises(ModelError, match=r"input_size: 43 doesn't fit.*\[39, 40, 41, 42\]"):
-        describe_conformer(narrow(input_size=43))
+        FAMILY.describe(narrow(input_size=43))
 
 
 @torch.no_grad()
@@ -53,9 +53,9 @@ def test_an_encoder_whose_width_is_not_known_is_saved_cut_and_loaded(tmp_path):
     model = narrow()
     loaded = load(save(model, tmp_path / "dense"))
     small = load(save(cut(inject(loaded, AllSites(learned=False)).eval()), tmp_path / "small"))
-    assert describe_conformer(small)["input_size"] == [39, 40, 41, 42]
+    assert FAMILY.describe(small)["input_size"] == [39, 40, 41, 42]
     feats, lengths = torch.randn(1, 50, 40), torch.tensor([50])
     assert torch.equal(small(feats, lengths)[0], model(feats, lengths)[0])
     small.input_size = 40
     again = load(save(small, tmp_path / "known"))
-    assert describe_conformer(again)["input_size"] == 40
+    assert FAMILY.describe(again)["input_size"] == 40

@@ -1,6 +1,6 @@
 """Whole ESPnet models: built, saved, loaded strictly, cut, and read by stock ESPnet."""
 
-import espnet_prune.models.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import json
 import re
 
@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import AllSites, randomise
 
 from espnet_prune.errors import DataError, ModelError, TargetMissedError
-from espnet_prune.models.espnet.build import build_asr_model, load_trained, write_espnet_folder
+from espnet_prune.models.espnet.build import build_asr_model, load_trained
+from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.train import stages
 from espnet_prune.train.system import read_record, update_record, write_model

@@ -10,8 +10,9 @@ from tiny_models import ENCODER, encoder
 from espnet_prune.budget import Budget
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import DataError, ModelError
-from espnet_prune.models.espnet.build import build_asr_model, load_trained, write_espnet_folder
-from espnet_prune.models.espnet.encoder_input import input_shape
+from espnet_prune.models.espnet.build import build_asr_model, load_trained
+from espnet_prune.models.espnet.features import input_shape
+from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.surgery import load, save, sites_of
 from espnet_prune.train.system import write_model
 

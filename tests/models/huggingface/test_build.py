@@ -7,13 +7,15 @@ from tiny_ssl import SIZES, ssl_model
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.build import (
-    build_model,
     check_options,
     from_config,
     generation_config,
     load_pretrained,
 )
+from espnet_prune.models.huggingface.format import TransformersFormat
 from espnet_prune.surgery import load, save
+
+FORMAT = TransformersFormat()
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +55,12 @@ def test_a_configuration_that_transformers_does_not_take_is_a_model_error(saved,
     description = saved[1]["config"]
     changed = {**description, "config": {**description["config"], **change}}
     with pytest.raises(ModelError, match="Wav2Vec2ForCTC: no model of this configuration"):
-        build_model(changed)
+        FORMAT.build(changed)
 
 
 def test_a_description_without_its_attention_takes_the_default(saved):
     description = {k: v for k, v in saved[1]["config"].items() if k != "attention"}
-    assert type(build_model(description)).__name__ == "Wav2Vec2ForCTC"
+    assert type(FORMAT.build(description)).__name__ == "Wav2Vec2ForCTC"
 
 
 def test_an_option_that_nothing_reads_is_named_with_the_nearest(tmp_path):

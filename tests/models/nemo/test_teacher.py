@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 import espnet_prune
-from espnet_prune.cli import import_teacher
+from espnet_prune.cli import run
 from espnet_prune.data.tokens import check_tokens
 from espnet_prune.errors import DataError, EnvironmentProblem, ModelError
 from espnet_prune.models.nemo.archive import opened
@@ -69,8 +69,8 @@ def test_the_command_makes_a_teacher_whose_tokens_are_its_own(tmp_path):
     archive = tiny_nemo.write_archive(
         tmp_path / "tiny.nemo", tiny_nemo.configuration(), tiny_nemo.weights()
     )
-    command = ["--teacher", str(archive), "--out", str(tmp_path / "teacher")]
-    assert import_teacher.main(command) == import_teacher.main(command) == 0
+    command = ["import_teacher", "--teacher", str(archive), "--out", str(tmp_path / "teacher")]
+    assert run(command) == run(command) == 0
     model = espnet_prune.load(tmp_path / "teacher/model")
     tokens = tmp_path / "teacher/tokens"
     check_tokens(tokens, model.token_list, tokens / "bpe.model", "the teacher")

@@ -6,11 +6,12 @@ import torch
 from tiny_ssl import TRANSFORMER
 
 from espnet_prune.config import to_dataclass
-from espnet_prune.decode.decoding import DecodeConfig, Recogniser
+from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import MethodConfig, make_method
-from espnet_prune.models.espnet.build import build_asr_model, write_espnet_folder
-from espnet_prune.models.espnet.encoder_input import random_input
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.espnet.features import random_input
+from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.train.stages import _drawn_anew
 

@@ -7,7 +7,7 @@ from tiny_ssl import TRANSFORMER
 from espnet_prune.config import to_dataclass
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
-from espnet_prune.models.espnet.encoder_input import random_input
+from espnet_prune.models.espnet.features import random_input
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
 FRONT = {**TRANSFORMER, "num_hidden_layers": 1, "conv_dim": [8, 6]}

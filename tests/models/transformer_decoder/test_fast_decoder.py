@@ -7,15 +7,14 @@ import torch
 
 from espnet_prune.budget import resolve
 from espnet_prune.models.transformer_decoder.fast_decoder import DECODER, CachedDecoder, speed_up
-from espnet_prune.models.transformer_decoder.sites import decoder_sites
-from espnet_prune.surgery import Plan, cut_to_plan
+from espnet_prune.surgery import Plan, cut_to_plan, sites_of
 
 VOCABULARY, SIZE, FRAMES = 20, 16, 30
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    from espnet_prune.models.espnet.registry import register
+    from espnet_prune.models.espnet.choices import register
 
     register()
 
@@ -36,7 +35,7 @@ def decoder(**options):
 def cut_decoder(*gone: str):
     """A third of all units is cut, and the named sites as wholes."""
     built = decoder()
-    site_map = decoder_sites(built)
+    site_map = sites_of(built)
     masks = {}
     for name, site in site_map.sites.items():
         masks[name] = (torch.arange(site.units) % 3 != 1).float() * float(name not in gone)

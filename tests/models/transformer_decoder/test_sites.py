@@ -1,6 +1,6 @@
 """Sites of the attention decoder: masked == cut, sizes exact, saved == loaded, what is refused."""
 
-import espnet_prune.models.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import pytest
 import torch
 from tiny_models import AllSites, random_mask, randomise, saturate
@@ -8,12 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.export.onnx import export_onnx
-from espnet_prune.export.parts import parts_of
+from espnet_prune.export.onnx import export_onnx, graphs_of
 from espnet_prune.methods import MethodConfig, make_method
-from espnet_prune.models.espnet.build import build_asr_model, load_trained, write_espnet_folder
+from espnet_prune.models.espnet.build import build_asr_model, load_trained
+from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.models.transformer_decoder.fast_decoder import CachedDecoder, speed_up
-from espnet_prune.models.transformer_decoder.sites import DecoderConfig
+from espnet_prune.sites import DecoderConfig
 from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save, sites_of
 
 TOLERANCE = 2e-5
@@ -248,7 +248,7 @@ def test_stock_espnet_decodes_it_and_so_does_the_fast_search(small, tmp_path):
 
 
 def test_its_step_is_exported_beside_the_encoder(small):
-    parts = {part.file: part for part in parts_of(small)}
+    parts = {part.file: part for part in graphs_of(small)}
     assert set(parts) == {"model.onnx", "decoder.onnx"}
     step = parts["decoder.onnx"]
     for length in step.tried:

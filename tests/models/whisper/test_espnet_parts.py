@@ -6,18 +6,19 @@ import numpy
 import pytest
 import soundfile
 import torch
+from tiny_models import ENCODER
 
-from espnet_prune.cli import get_whisper, train_teacher
+from espnet_prune.cli import run
 from espnet_prune.config import to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
-from espnet_prune.data.tokens import make_tokens
-from espnet_prune.decode.decoding import DecodeConfig, open_recogniser
+from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.models.espnet.build import build_asr_model
-from espnet_prune.models.espnet.encoder_input import random_outputs
+from espnet_prune.models.espnet.features import random_outputs
+from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper import decoding as whisper_decoding
-from espnet_prune.models.whisper.espnet_parts import cut_joined, whisper_of
+from espnet_prune.models.whisper.espnet_parts import whisper_of
 from espnet_prune.models.whisper.preprocessing import WhisperPreprocessor
 from espnet_prune.models.whisper.quiet import GENERATION, ITS_OWN, without_its_own_warning
 from espnet_prune.models.whisper.tokens import WhisperText
@@ -42,15 +43,15 @@ KINDS = ["head", "feed_forward_unit", "branch"]
 def whisper(tmp_path_factory):
     """A folder of transformers with a tiny random Whisper."""
     folder = tmp_path_factory.mktemp("whisper") / "downloads/whisper"
-    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0
-    assert get_whisper.main(["--whisper", "random", "--out", str(folder)]) == 0  # there already
+    assert run(["get_whisper", "--whisper", "random", "--out", str(folder)]) == 0
+    assert run(["get_whisper", "--whisper", "random", "--out", str(folder)]) == 0  # there already
     return folder
 
 
 @pytest.fixture(scope="module")
 def tokens(whisper, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
-    make_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
+    make_any_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
     return folder
 
 
@@ -120,16 +121,22 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     gated = inject(model, chosen).eval()
     masks = chosen.masks(gated)
     with holding(gated, masks):
-        masked = random_outputs(gated.model, SECONDS)
+        masked = random_outputs(gated.model, SECONDS, decoder=True)
     small = cut(gated, masks).eval()
-    torch.testing.assert_close(random_outputs(small, SECONDS), masked, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(masked, random_outputs(load_again(model, tmp_path), SECONDS))
+    torch.testing.assert_close(
+        random_outputs(small, SECONDS, decoder=True), masked, atol=1e-5, rtol=1e-4
+    )
+    assert not torch.equal(
+        masked, random_outputs(load_again(model, tmp_path), SECONDS, decoder=True)
+    )
     parts = [count_zeroed(small, part) for part in (small.encoder, small.decoder)]
     assert sum(parts) == count_zeroed(small)
     assert all(parts) if name == "self_pinching_weights" else not any(parts)
     write_model(small, tmp_path / "model")
     loaded = load(tmp_path / "model")
-    assert torch.equal(random_outputs(loaded, SECONDS), random_outputs(small, SECONDS))
+    assert torch.equal(
+        random_outputs(loaded, SECONDS, decoder=True), random_outputs(small, SECONDS, decoder=True)
+    )
     assert (plan_of(loaded) is None) == (name == "self_pinching_weights")
     recogniser = open_recogniser(tmp_path / "model", DecodeConfig(modes=("greedy",)))
     samples = (3000 * numpy.random.default_rng(0).normal(size=8000)).astype("int16")
@@ -206,7 +213,7 @@ def test_a_transcript_longer_than_the_decoder_is_named(model):
 def test_a_folder_of_others_is_left_alone(tmp_path):
     (tmp_path / "whisper").mkdir()
     with pytest.raises(DataError, match="this command didn't make it"):
-        get_whisper.main(["--whisper", "random", "--out", str(tmp_path / "whisper")])
+        run(["get_whisper", "--whisper", "random", "--out", str(tmp_path / "whisper")])
 
 
 def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
@@ -214,7 +221,7 @@ def test_no_updates_are_for_a_pretrained_teacher_alone(tokens, tmp_path):
     others = {name: str(tmp_path / name) for name in ("train", "valid", "stats", "out")}
     folders = {**others, "config": str(tmp_path / "teacher.yaml"), "tokens": str(tokens)}
     with pytest.raises(ConfigError, match="encoder conformer would be random"):
-        train_teacher.main([word for k, v in folders.items() for word in (f"--{k}", v)])
+        run(["train_teacher", *[word for k, v in folders.items() for word in (f"--{k}", v)]])
 
 
 def test_a_model_of_many_languages_must_know_their_tokens(model, tmp_path, monkeypatch):
@@ -232,16 +239,18 @@ def test_tokens_of_another_number_are_refused(model):
 
 def test_tokens_need_a_tokenizer_that_is_whispers(tmp_path, whisper):
     with pytest.raises(ConfigError, match="--tokenizer"):
-        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
+        make_any_tokens(tmp_path / "text", tmp_path, "hugging_face", 30)
     with pytest.raises(ConfigError, match="--tokenizer"):
-        make_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
+        make_any_tokens(tmp_path / "text", tmp_path, "char", 30, str(whisper))
     with pytest.raises(ModelError, match="save_pretrained"):
-        make_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
+        make_any_tokens(tmp_path / "text", tmp_path, "hugging_face", 30, str(tmp_path / "nothing"))
 
 
 def test_a_plan_of_no_whisper_is_refused():
-    with pytest.raises(ModelError, match="pruned_arch.*only for a Whisper.*encoder_conf"):
-        cut_joined(torch.nn.Linear(1, 1), {"schema": 1, "sites": {}})
+    parts = {"encoder": "conformer", "encoder_conf": ENCODER, "decoder": "transformer"}
+    config = {**parts, "token_list": ["a", "b", "c"], "pruned_arch": {"schema": 1, "sites": {}}}
+    with pytest.raises(ModelError, match="pruned_arch.*of the whole model.*encoder_conf"):
+        build_asr_model(config)
 
 
 def test_generate_has_no_warning_at_each_utterance(model, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_whisper import POSITIONS, SIZES, batch, logits, whisper
 
-from espnet_prune.cli import convert_whisper
+from espnet_prune.cli import run
 from espnet_prune.data import synth
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.models.huggingface.build import load_pretrained
@@ -125,7 +125,7 @@ def write_folder(folder: Path, precision: str = "float32", change=None, version:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_converted_model_is_the_written_one(precision, tmp_path, capsys):
     model = write_folder(tmp_path / "ct2", precision)
-    assert convert_whisper.main([str(tmp_path / "ct2"), str(tmp_path / "out")]) == 0
+    assert run(["convert_whisper", str(tmp_path / "ct2"), str(tmp_path / "out")]) == 0
     assert f"{sum(p.numel() for p in model.parameters())} parameters" in capsys.readouterr().out
     loaded = load_pretrained(str(tmp_path / "out"), CLASS, offline=True)
     assert torch.equal(logits(loaded), logits(model))
