@@ -29,8 +29,8 @@ class Times:
 
 def time_both(encoders: Sequence, seconds: float, repeats: int) -> list[Times]:
     """Times encoders on one recording, our pass and ESPnet's, all in turn."""
-    from espnet_prune.espnet.fast_encoder import as_espnet, speed_up
-    from espnet_prune.evaluate.timing import encoder_run, interleaved
+    from espnet_prune.models.conformer.fast_encoder import as_espnet, speed_up
+    from espnet_prune.score.timing import encoder_run, interleaved
 
     inputs = structures.features(seconds)
     for encoder in encoders:
@@ -122,8 +122,8 @@ def by_length(
     lengths: Sequence[float], size: int, blocks: int, repeats: int, target: float = 0.5
 ) -> list[dict]:
     """Seconds of work a second of audio: dense, cut, and both in pieces as they are decoded."""
-    from espnet_prune.espnet.fast_encoder import speed_up
-    from espnet_prune.evaluate.timing import encoder_run, interleaved
+    from espnet_prune.models.conformer.fast_encoder import speed_up
+    from espnet_prune.score.timing import encoder_run, interleaved
 
     dense = structures.dense_encoder(size, blocks)
     cut = structures.cut_encoder(dense, structures.UNIFORM, target, "parameters", 15.0).encoder

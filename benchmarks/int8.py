@@ -19,9 +19,9 @@ def measure(size: int, blocks: int, seconds: float, repeats: int, target: float 
     products in ONNX Runtime; all of torch's go by the pass that decoding takes. Random weights:
     what 8 bits do to the WER is for a recipe to say.
     """
-    from espnet_prune.espnet.fast_encoder import speed_up
-    from espnet_prune.espnet.int8 import quantise_linear
-    from espnet_prune.evaluate.timing import encoder_run, interleaved
+    from espnet_prune.decode.int8 import quantise_linear
+    from espnet_prune.models.conformer.fast_encoder import speed_up
+    from espnet_prune.score.timing import encoder_run, interleaved
 
     dense = structures.dense_encoder(size, blocks)
     cut = structures.cut_encoder(dense, structures.UNIFORM, target, "parameters", seconds).encoder

@@ -38,10 +38,10 @@ def write_models(args: argparse.Namespace, folder: Path) -> None:
     import torch
 
     import espnet_prune
-    from espnet_prune.espnet.build import build_asr_model
-    from espnet_prune.espnet.system import write_model
     from espnet_prune.methods import MethodConfig, make_method
+    from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.sites import DecoderConfig
+    from espnet_prune.train.system import write_model
 
     torch.manual_seed(0)
     heads, units = args.size // 64, 4 * args.size
@@ -82,10 +82,12 @@ def measure(args: argparse.Namespace) -> dict:
     import numpy
     from tqdm import tqdm
 
-    from espnet_prune.espnet import fast_decoder, fast_encoder
-    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
-    from espnet_prune.espnet.sample_rate import SAMPLE_RATE
-    from espnet_prune.evaluate.timing import interleaved
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
+    from espnet_prune.models.conformer import fast_encoder
+    from espnet_prune.models.espnet.features import SAMPLE_RATE
+    from espnet_prune.models.transformer_decoder import fast_decoder
+    from espnet_prune.score.timing import interleaved
 
     config = DecodeConfig(
         beam_size=args.beam,

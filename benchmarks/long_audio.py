@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MEBIBYTE_KIB = 1024
-PROGRAM = (sys.executable, "-m", "espnet_prune.bin.transcribe")
+PROGRAM = (sys.executable, "-m", "espnet_prune", "transcribe")
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,9 @@ def _cut(gated, masks: dict[str, Tensor], name: str) -> Structure:
 def dense_macs(dense: nn.Module, seconds: float) -> int:
     """Multiply-accumulates of the whole encoder for one recording."""
     from espnet_prune.budget import Budget
-    from espnet_prune.sites import conformer_sites
+    from espnet_prune.surgery import sites_of
 
-    site_map = conformer_sites(dense, seconds)
+    site_map = sites_of(dense, seconds)
     return Budget(site_map, list(site_map.sites), "macs").total
 
 

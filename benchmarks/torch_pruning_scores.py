@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from safetensors.torch import save_file
 
     import espnet_prune
-    from espnet_prune.espnet.encoder_input import random_input
     from espnet_prune.io_atomic import atomic_path, write_json
+    from espnet_prune.models.espnet.features import random_input
 
     args = get_parser().parse_args(argv)
 
@@ -74,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def share_of_prunable(encoder, names: Collection[str]) -> float:
     """Of the parameters that all sites of units hold, the share of those named."""
     from espnet_prune.budget import Budget
-    from espnet_prune.sites import UNIT_KINDS, conformer_sites
+    from espnet_prune.sites import UNIT_KINDS
+    from espnet_prune.surgery import sites_of
 
-    found = conformer_sites(encoder, SECONDS)
+    found = sites_of(encoder, SECONDS)
     units = [site.name for site in found.of_kinds(UNIT_KINDS)]
     named = [name for name in units if name in names]
     return Budget(found, named, "parameters").prunable / Budget(found, units, "parameters").prunable

@@ -49,8 +49,15 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _c
 
 
 def merge(base: Mapping, override: Mapping) -> dict:
-    """Deep-merges two mappings; ``override`` wins, and mappings are merged key by key."""
+    """Deep-merges two mappings; ``override`` wins, and mappings are merged key by key.
+
+    Where it names another ``scheduler``, say, the ``scheduler_conf`` below is of no use and goes.
+    """
     merged = copy.deepcopy(dict(base))
+    for key in set(merged) & {f"{key}_conf" for key in override}:
+        name = key.removesuffix("_conf")
+        if override[name] != merged.get(name):
+            del merged[key]
     for key, value in override.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)

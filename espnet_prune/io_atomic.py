@@ -8,11 +8,13 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from espnet_prune.errors import DataError, EnvironmentProblem
+from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
+from espnet_prune.out_path import check_out_folder
 
 
 @contextlib.contextmanager
@@ -40,6 +42,49 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, others: Callable[[Path], list[str]], what: str) -> Iterator[Path]:
+    """Yields an empty folder beside ``folder`` that takes its place on success.
+
+    Args:
+        folder: to be made, or replaced; of a link, what it leads to.
+        others: names of what is in a folder and isn't an earlier one's.
+        what: makes the folder, with its article.
+
+    Raises:
+        ConfigError: ``folder`` is a file, or holds anything but an earlier one.
+        EnvironmentProblem: the disk is full.
+    """
+    folder = folder.resolve()
+    check_out_folder(folder)
+    found = others(folder)
+    if found:
+        raise ConfigError(
+            f"{folder}: holds other files than {what} ({found[0]}), which would be removed; "
+            "choose another folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{s}") for s in ("tmp", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if folder.exists():
+            folder.replace(old)  # so that no half of it is ever read
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EnvironmentProblem(
+                f"{folder}: no space left on the disk; nothing was changed. Free some space and "
+                "give the same command again."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

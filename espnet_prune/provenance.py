@@ -50,9 +50,11 @@ def file_digest(path: Path) -> str:
 
 def command_line() -> str:
     """This process's command, as a user would type it again in the same folder."""
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    name = main.name if main is not None else sys.argv[0]
-    return " ".join(["python -m", name, *(shlex.quote(_near(word)) for word in sys.argv[1:])])
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":  # `python -m espnet_prune`, of torchrun too
+        program = Path("espnet-prune")
+    name = program.name if program.suffix != ".py" else f"python {_near(sys.argv[0])}"
+    return " ".join([name, *(shlex.quote(_near(word)) for word in sys.argv[1:])])
 
 
 def _near(word: str) -> str:
@@ -73,3 +75,15 @@ def provenance(config: Mapping, seed: int) -> dict:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "platform": platform.machine(),
     }
+
+
+def machine() -> dict:
+    """What the times were measured on."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip() if names else name
+    return {"cpu": name, "cores": os.cpu_count(), "torch": torch.__version__}

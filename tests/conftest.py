@@ -48,6 +48,14 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def system(tmp_path_factory) -> Path:
+    """Folder of a cut system with random weights, BPE tokens and global_mvn."""
+    from cut_system import write_cut_system
+
+    return write_cut_system(tmp_path_factory.mktemp("exp") / "half")
+
+
+@pytest.fixture(scope="session")
 def warm() -> Iterator[WarmPython]:
     """A Python that has imported the package, for recipes of many commands."""
     python = WarmPython()

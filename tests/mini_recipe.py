@@ -162,9 +162,9 @@ COMMANDS = {
 
 
 def command(main: str, system: str = "l0") -> list[str]:
-    """The command line of a stage."""
+    """The command line of a stage: Python, its module, the verb and its arguments."""
     arguments = [argument.format(s=system) for argument in COMMANDS[main]]
-    return [sys.executable, "-m", f"espnet_prune.bin.{main}", *arguments]
+    return [sys.executable, "-m", "espnet_prune", main, *arguments]
 
 
 def environment() -> dict[str, str]:

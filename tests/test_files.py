@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from espnet_prune.bin import BROKEN_PIPE_EXIT, run_main
+from espnet_prune import cli
+from espnet_prune.cli import BROKEN_PIPE_EXIT
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, with_later
@@ -61,11 +62,12 @@ def test_keys_that_an_older_record_lacks_are_no_change(tmp_path):
     assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1, "b": 2}
 
 
-def test_a_user_error_is_one_line_and_status_2(capsys):
-    def main(argv):
+def test_a_user_error_is_one_line_and_status_2(monkeypatch, capsys):
+    def broken(argv):
         raise DataError("x: broken; mend it")
 
-    assert run_main(main) == 2
+    monkeypatch.setattr(cli, "run", broken)
+    assert cli.main(["x"]) == 2
     assert capsys.readouterr().err.strip().endswith("error: x: broken; mend it")
 
 
@@ -73,9 +75,9 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
 @pytest.mark.parametrize("flush", [True, False])
 def test_output_that_nobody_reads_ends_a_program_quietly(options, flush):
     code = (
-        "import sys; from espnet_prune.bin import run_main\n"
-        f"def main(argv): sys.stdin.read(); print('a line', flush={flush}); return 0\n"
-        "sys.exit(run_main(main))"
+        "import sys; from espnet_prune import cli\n"
+        f"def run(argv): sys.stdin.read(); print('a line', flush={flush}); return 0\n"
+        "cli.run = run; sys.exit(cli.main(['x']))"
     )
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, *options, "-c", code], **pipes) as process:
@@ -85,9 +87,10 @@ def test_output_that_nobody_reads_ends_a_program_quietly(options, flush):
     assert process.returncode == BROKEN_PIPE_EXIT
 
 
-def test_a_broken_pipe_that_is_not_stdout_is_no_quiet_end():
-    def main(argv):
+def test_a_broken_pipe_that_is_not_stdout_is_no_quiet_end(monkeypatch):
+    def broken(argv):
         raise BrokenPipeError
 
+    monkeypatch.setattr(cli, "run", broken)
     with pytest.raises(BrokenPipeError):
-        run_main(main)
+        cli.main(["x"])

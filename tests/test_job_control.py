@@ -44,8 +44,8 @@ def test_a_stop_is_asked_by_a_file(task):
 
 def test_an_old_copy_of_a_job_writes_no_checkpoint(task):
     """As on a machine that lost its network, after its job was queued again elsewhere."""
-    import espnet_prune.espnet.registry  # noqa: F401  (stubs before ESPnet)
-    from espnet_prune.espnet.trainer import atomic_torch_save
+    import espnet_prune.models.espnet.choices  # noqa: F401  (stubs before ESPnet)
+    from espnet_prune.train.trainer import atomic_torch_save
 
     path = task / "checkpoint.pth"
     with atomic_torch_save():

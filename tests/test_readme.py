@@ -4,7 +4,7 @@ import re
 import textwrap
 
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
 import espnet_prune
 
@@ -46,3 +46,14 @@ def test_support_matrix_names_the_methods(repository):
     text = (repository / "README.md").read_text()
     for name in METHODS:
         assert f"`{name}`" in text, name
+
+
+def test_support_matrix_is_that_of_the_families(repository):
+    from espnet_prune.models import families
+    from espnet_prune.models.family import COLUMNS
+
+    heading = "| model | " + " | ".join(COLUMNS) + " |"
+    lines = (repository / "README.md").read_text().splitlines()
+    start = lines.index(heading) + 2
+    rows = [family.support.row() for family in families()]
+    assert lines[start : start + len(rows) + 1] == [*rows, ""]

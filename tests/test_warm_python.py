@@ -11,8 +11,8 @@ import pytest
 from throw_away_slurm import runs, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first waits for the imports
-# A quick main that reads a file by which a test can hold it.
-MAIN = "espnet_prune.bin.validate_data"
+# A quick verb that reads a file by which a test can hold it.
+COMMAND = ("-m", "espnet_prune", "validate_data")
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def begin(warm, tmp_path):
 
 @pytest.fixture
 def held(begin, tmp_path):
-    """A main that waits for the other end of a pipe, and the number of its process."""
+    """A verb that waits for the other end of a pipe, and the number of its process."""
     (tmp_path / "data").mkdir()
     for name in ("text", "utt2spk", "spk2utt"):
         (tmp_path / "data" / name).write_text("a b\n")
     os.mkfifo(tmp_path / "data/wav.scp")
-    client = begin("-m", MAIN, "data")
+    client = begin(*COMMAND, "data")
 
     def forks() -> list[int]:
         found = []
@@ -50,8 +50,8 @@ def held(begin, tmp_path):
     return client, forks()[0]
 
 
-def test_words_output_and_status_are_those_of_the_main(begin):
-    words = ("-m", MAIN, "no such folder")
+def test_words_output_and_status_are_those_of_the_verb(begin):
+    words = (*COMMAND, "no such folder")
     ours = begin(*words)
     output, error = ours.communicate(timeout=60)
     real = subprocess.run([sys.executable, *words], capture_output=True, text=True)

@@ -1,6 +1,6 @@
 """Tiny wav2vec 2.0 and HuBERT models with random weights, and what every test of them checks."""
 
-import models
+import tiny_models
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,7 +76,7 @@ def logits(model) -> torch.Tensor:
         return model(**batch()).logits
 
 
-class Ssl(models.AllSites):
+class Ssl(tiny_models.AllSites):
     reference_seconds = SECONDS
 
 
@@ -88,7 +88,7 @@ def gated_with(name: str, setter, kinds=KINDS, **options):
 
 
 def random_mask(site, soft: bool):
-    return models.random_mask(site, soft, branch=0.7)
+    return tiny_models.random_mask(site, soft, branch=0.7)
 
 
 def check(gated) -> torch.nn.Module:

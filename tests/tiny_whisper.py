@@ -1,9 +1,9 @@
 """A tiny Whisper with random weights, for several tests."""
 
 import torch
-from models import randomise
+from tiny_models import randomise
 
-from espnet_prune.hf.build import from_config
+from espnet_prune.models.huggingface.build import from_config
 
 POSITIONS = 100  # of the encoder: windows of 2 s
 SIZES = {

@@ -1,4 +1,4 @@
-"""A ``python`` whose ``-m espnet_prune.bin.X`` starts at once, as a fork of one that has imported.
+"""A ``python`` whose ``-m espnet_prune`` starts at once, as a fork of one that has imported.
 
 A small recipe is twenty commands, each of which would import torch and ESPnet for longer than it
 works. ``WarmPython`` starts one process that imports them, and makes a folder for the front of PATH
@@ -24,7 +24,7 @@ import time
 import traceback
 from pathlib import Path
 
-PACKAGE = "espnet_prune.bin."
+PACKAGE = "espnet_prune"
 READY_SECONDS = 500  # imports, on a machine that does other things
 # What imports happen inside functions.
 USED_INSIDE = ("librosa.filters", "matplotlib.pyplot", "jiwer", "kaldialign", "torch.utils.data")
@@ -34,7 +34,7 @@ CLIENT = """\
 #!{python} -ISE
 import os, signal, socket, sys
 words = sys.argv[1:]
-if words[:1] != ["-m"] or not "".join(words[1:2]).startswith("{package}"):
+if words[:2] != ["-m", "{package}"]:
     os.execv("{python}", ["{python}", *words])
 server = socket.socket(socket.AF_UNIX)
 server.connect("{socket}")
@@ -187,11 +187,11 @@ class Server:
 
 
 def import_everything() -> None:
-    """The package's modules, except its mains, and what they import later."""
+    """The package's modules, and what they import later."""
     import espnet_prune
 
     for module in pkgutil.walk_packages(espnet_prune.__path__, "espnet_prune."):
-        if not module.name.startswith(PACKAGE):
+        if module.name != f"{PACKAGE}.__main__":
             importlib.import_module(module.name)
     for name in USED_INSIDE:
         importlib.import_module(name)

@@ -67,14 +67,14 @@ _set_data_command() { # by librispeech, mirror, skip_bad and debug
     debug_conf=$(printf %q "$root/conf/debug")
     local_data_cmd=
     if [[ $debug == true && -z $librispeech ]]; then
-        local_data_cmd="python -m espnet_prune.bin.generate_librispeech --out downloads/generated"
+        local_data_cmd="python -m espnet_prune generate_librispeech --out downloads/generated"
         local_data_cmd+=" --config $debug_conf/corpus.yaml && "
         librispeech=downloads/generated
         sets=$debug_conf/generated.yaml
     elif [[ $debug == true ]]; then
         sets=$debug_conf/librispeech.yaml
     fi
-    local_data_cmd+="python -m espnet_prune.bin.prepare_librispeech --out data --sets $sets$processes"
+    local_data_cmd+="python -m espnet_prune prepare_librispeech --out data --sets $sets$processes"
     if [[ -n $librispeech ]]; then local_data_cmd+=" --librispeech $(printf %q "$librispeech")"; fi
     if [[ -n $mirror ]]; then local_data_cmd+=" --mirror $(printf %q "$mirror")"; fi
     if [[ $skip_bad == true ]]; then local_data_cmd+=" --skip_bad"; fi

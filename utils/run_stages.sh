@@ -5,8 +5,8 @@
 # shellcheck disable=SC2154  # first, last, stage_names, stage_titles, exp, cmd_backend and so on are prune.sh's
 export nj # for local_data_cmd
 
-run() { # CMD MAIN [ARGUMENT...]: one main, by one of cmd.sh's commands
-    run_command "$1" python -m "espnet_prune.bin.$2" "${@:3}"
+run() { # CMD VERB [ARGUMENT...]: one of espnet-prune's verbs, by one of cmd.sh's commands
+    run_command "$1" python -m espnet_prune "${@:2}"
 }
 
 run_command() { # CMD WORD...: any command, into the stage's log
@@ -30,7 +30,7 @@ submit_command() { # CMD [JOB=1:N] LOG WORD...
     echo "   job $(<"$folder/id"), log ${!log_word}"
 }
 
-run_split() { # CMD MAIN [ARGUMENT...]: a main that shares its work among --nj processes; submitted, among jobs
+run_split() { # CMD VERB [ARGUMENT...]: one that shares its work among --nj processes; submitted, among jobs
     local task=JOB
     if [[ $cmd_backend == local ]] || ((nj == 1)); then
         run "$@" --nj "$nj"
@@ -39,17 +39,15 @@ run_split() { # CMD MAIN [ARGUMENT...]: a main that shares its work among --nj p
     while [[ "$exp $*" == *"$task"* ]]; do task+=_; done # it is replaced wherever it stands
     submissions=$((submissions + 1))
     submit_command "$1" "$task=1:$nj" "${log%.log}.$submissions.$task.log" \
-        python -m "espnet_prune.bin.$2" "${@:3}" --part "$task/$nj"
+        python -m espnet_prune "${@:2}" --part "$task/$nj"
     run "$@" # puts together what the jobs have made
 }
 
-train() { # MAIN [ARGUMENT...]: a training; a process for each GPU, on several nodes at least one on each
-    local module=espnet_prune.bin.$1
+train() { # VERB [ARGUMENT...]: a training; a process for each GPU, on several nodes at least one on each
     if ((nodes > 1)); then
-        run_command "$cuda_cmd" python -m espnet_prune.bin.nodes --nodes "$nodes" \
-            --processes $((ngpu > 1 ? ngpu : 1)) "$module" "${@:2}" --ngpu $((ngpu > 0))
+        run "$cuda_cmd" nodes --nodes "$nodes" --processes $((ngpu > 1 ? ngpu : 1)) "$@" --ngpu $((ngpu > 0))
     elif ((ngpu > 1)); then
-        run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m "$module" "${@:2}" --ngpu 1
+        run_command "$cuda_cmd" torchrun --standalone --nproc-per-node "$ngpu" -m espnet_prune "$@" --ngpu 1
     else
         run "$cuda_cmd" "$@" --ngpu "$ngpu"
     fi
@@ -95,7 +93,7 @@ print_report() { # again, so that the table comes last: what followed the comman
 
 await_jobs() { # until all have ended; whoever is interrupted cancels them
     local waiter status=0
-    python -m espnet_prune.bin.jobs wait "$exp" &
+    python -m espnet_prune jobs wait "$exp" &
     waiter=$!
     trap 'kill -TERM "$waiter" 2>/dev/null || true' INT TERM HUP
     wait "$waiter" || status=$?
@@ -105,7 +103,7 @@ await_jobs() { # until all have ended; whoever is interrupted cancels them
 }
 
 end_submission() { # cancels what was submitted, where that ended early
-    [[ $submitting == false ]] || python -m espnet_prune.bin.jobs cancel "$exp" || true # it says what is left
+    [[ $submitting == false ]] || python -m espnet_prune jobs cancel "$exp" || true # it says what is left
 }
 
 run_stages() {
@@ -131,7 +129,7 @@ run_stages() {
     if [[ $submitting == true ]]; then
         submitting=false
         if [[ $wait == false ]]; then
-            python -m espnet_prune.bin.jobs list "$exp"
+            python -m espnet_prune jobs list "$exp"
             return
         fi
         await_jobs

@@ -25,6 +25,6 @@ EOF
         shift
     done
     if [[ -d $whisper ]]; then whisper=$(realpath "$whisper"); fi
-    get_whisper_cmd="python -m espnet_prune.bin.get_whisper --out downloads/whisper"
+    get_whisper_cmd="python -m espnet_prune get_whisper --out downloads/whisper"
     if [[ -n $whisper ]]; then get_whisper_cmd+=" --whisper $(printf %q "$whisper")"; fi
 }

@@ -8,9 +8,10 @@ from espnet_prune.budget.controllers import (
     Constraint,
     Controller,
     ControllerConfig,
+    Exact,
     Lagrangian,
 )
-from espnet_prune.budget.cost import MEASURES, Budget, expected_counts
+from espnet_prune.budget.cost import MEASURES, Budget
 from espnet_prune.budget.hierarchy import close_empty_branches, resolve
 from espnet_prune.budget.schedule import LadderSchedule, Rung, TargetSchedule, even_rungs
 from espnet_prune.budget.select import (
@@ -33,6 +34,7 @@ __all__ = [
     "Controller",
     "ControllerConfig",
     "CostTerm",
+    "Exact",
     "LadderSchedule",
     "Lagrangian",
     "Rung",
@@ -41,7 +43,6 @@ __all__ = [
     "align_widths",
     "close_empty_branches",
     "even_rungs",
-    "expected_counts",
     "fill_to_target",
     "keep_highest",
     "keep_same_share",

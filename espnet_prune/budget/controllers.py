@@ -4,16 +4,24 @@ Multipliers ascend while everything else descends: their parameter group has ``m
 and their own learning rate, never a negative one.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.errors import ConfigError
 
-BAND_WIDTH = 0.02  # code of Xu et al. 2025 (hanyxu/SASPG-pruning)
+PRICE_GAIN = 0.1  # how much the logarithm of the price changes in an update, at most
+TOLERANCE = 1e-4  # of the amount; the sparsity changes by a quarter of it, at most
+SMALLEST_REACH, MOST_MOVED = 0.01, 100.0  # log_alpha has limits well within
+MULTIPLIERS_RATE = 0.05
+# code of Xu et al. 2025 (hanyxu/SASPG-pruning): the width for targets up to a half, and above
+BAND_WIDTHS, BAND_LIMIT = (0.02, 0.002), 0.5
 BAND_STRENGTH_WEIGHTS = 2e-5  # same code: lambda a weight, single weights pruned
 BAND_STRENGTH_UNITS = 4e-5  # same code: lambda a weight, units pruned
 
@@ -35,9 +43,91 @@ class Controller(nn.Module, ABC):
     def project(self) -> None:
         """Puts multipliers back into their allowed range; called after every update."""
 
+    def hold(self, gates: "Movable") -> None:
+        """Told of the gates after every update, which it may move; here it does nothing."""
+
     @abstractmethod
     def values(self) -> dict[str, Tensor]:
         """The multipliers by name, for the log."""
+
+
+class Movable(Protocol):
+    """All gates of a model, as a controller that moves them sees them."""
+
+    def sparsity_moved(self, amount: float) -> float:
+        """The expected sparsity if all gates were moved alike."""
+
+    def move(self, amount: float) -> None:
+        """Moves all gates alike."""
+
+    def mean_step(self) -> float:
+        """How far the optimiser moved the gates' parameters in this update, on average."""
+
+    def felt(self) -> float:
+        """Sum of what the loss's gradients of all masks were in this update, without signs."""
+
+
+class Exact(Controller):
+    """Holds the expected sparsity at the target of every update (ours).
+
+    After each update all gates move alike by what the optimiser missed the target by: a gradient
+    step and a retraction onto the constraint. So the sparsity is never past its target, however few
+    the updates, and whatever the scale of the task's loss. What is to be found is which gates are
+    open, and for that the loss has a price for each share of the size, as a Lagrangian has:
+    price (t - s). It begins at what the masks' gradients say that the whole size is worth; it rises
+    by a factor where the gates had to be moved shut, and falls where they had to be moved open,
+    until the optimiser's own steps keep the size.
+
+    Attributes:
+        log_price: logarithm of the price; NaN before the first update.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("log_price", torch.full((), math.nan, dtype=torch.float64))
+        self.target = 0.0
+        self.scale = 1.0  # of the loss, where gradients are scaled against underflow
+
+    def forward(self, sparsity: Tensor, target: float) -> Tensor:
+        self.target = target
+        price = self.log_price.exp().nan_to_num(nan=0.0)
+        if not self.training or not sparsity.requires_grad:
+            return price * (target - sparsity)
+        probe = torch.zeros((), dtype=sparsity.dtype, device=sparsity.device, requires_grad=True)
+        probe.register_hook(self._see_scale)
+        return price * (target - sparsity) + probe
+
+    def _see_scale(self, gradient: Tensor) -> None:
+        self.scale = float(gradient)
+
+    @torch.no_grad()
+    def hold(self, gates: Movable) -> None:
+        """Moves the gates to the target of the last loss, and adapts the price."""
+        amount = self._amount(gates)
+        if torch.isnan(self.log_price):
+            worth = gates.felt() / self.scale
+            if worth > 0:
+                self.log_price.fill_(math.log(worth))
+        elif gates.mean_step() > 0:
+            missed = min(1.0, max(-1.0, amount / gates.mean_step()))
+            self.log_price.sub_(PRICE_GAIN * missed)
+        gates.move(amount)
+
+    def _amount(self, gates: Movable) -> float:
+        """What all gates have to be moved by; as far as they go where that isn't enough."""
+
+        def missing(amount: float) -> float:
+            return gates.sparsity_moved(amount) - self.target
+
+        reach = max(gates.mean_step(), SMALLEST_REACH)
+        while missing(-reach) < 0 or missing(reach) > 0:
+            if reach >= MOST_MOVED:
+                return reach if missing(reach) > 0 else -reach
+            reach *= 4
+        return brentq(missing, -reach, reach, xtol=TOLERANCE, rtol=TOLERANCE)
+
+    def values(self) -> dict[str, Tensor]:
+        return {"price": self.log_price.exp()}
 
 
 class Lagrangian(Controller):
@@ -97,19 +187,19 @@ class Band(Controller):
     """+ lambda size above the band, - lambda size below it, nothing within: three branches.
 
     Source: the public code of Xu et al., Interspeech 2025 (arXiv 2505.22608). The size is the
-    number of kept parameters, so lambda is a loss for each of them; nothing is learned. Where the
-    task's loss pushes outwards, the sparsity stays at the band's edge, half the width off; where it
-    pushes harder than lambda, the sparsity stays further off.
+    number of kept parameters, so lambda is a loss for each of them; nothing is learned. The band
+    lies below the target. Where the task's loss pushes outwards, the sparsity stays at its lower
+    edge, the width off; where it pushes harder than lambda, the sparsity stays further off.
 
     Args:
         strength: lambda, for each parameter.
-        width: of the band, in sparsity; the target is its middle.
+        width: of the band, in sparsity; None for the published ones, by the target.
         growth: factor on lambda for every update that finds the model too large, for a task that
             pushes harder (ours; the source's lambda is constant: 1). Back to a larger model the
             push is always the first one.
     """
 
-    def __init__(self, strength: float, width: float = BAND_WIDTH, growth: float = 1.0) -> None:
+    def __init__(self, strength: float, width: float | None = None, growth: float = 1.0) -> None:
         super().__init__()
         self.strength = strength
         self.width = width
@@ -137,7 +227,8 @@ class Band(Controller):
 
     def direction(self, sparsity: float, target: float) -> int:
         """1 where the model is too large, -1 where it is too small, 0 within the band."""
-        if abs(sparsity - target) <= self.width / 2:
+        width = BAND_WIDTHS[target > BAND_LIMIT] if self.width is None else self.width
+        if target - width <= sparsity <= target:
             return 0
         return 1 if sparsity < target else -1
 
@@ -152,7 +243,7 @@ OF_ONE_KIND = {
     "band_width": "band",
     "band_growth": "band",
 }
-CONTROLLERS = ("lagrangian", "constraint", "band")
+CONTROLLERS = ("exact", "lagrangian", "constraint", "band")
 
 
 @dataclass(frozen=True)
@@ -160,28 +251,37 @@ class ControllerConfig:
     """Which controller, and how fast its multipliers ascend.
 
     Attributes:
-        kind: ``lagrangian``, ``constraint`` or ``band``.
-        learning_rate: of the multipliers (CoFi's code: the same as the masks').
+        kind: ``exact`` (ours), ``lagrangian`` (CoFi), ``constraint`` or ``band``.
+        learning_rate: of the multipliers of ``lagrangian`` and ``constraint``, which alone have
+            any; by default 0.05 (CoFi's code: the same as the masks').
         restart: of ``constraint``, which alone may be without.
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
-        band_width: of ``band``.
+        band_width: of ``band``, below the target; None for the published ones, 0.02 for targets up
+            to 0.5 and 0.002 above.
         band_growth: of ``band``, factor on lambda for every update that finds the model too large
             (ours; published: constant, 1).
     """
 
-    kind: str = "lagrangian"
-    learning_rate: float = 0.05
+    kind: str = "exact"
+    learning_rate: float | None = None
     restart: bool = True
     band_strength: float | None = None
-    band_width: float = BAND_WIDTH
+    band_width: float | None = None
     band_growth: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("controller: kind", self.kind, CONTROLLERS)
-        check_range("controller: band_width", self.band_width, 0, 1)
+        if self.band_width is not None:
+            check_range("controller: band_width", self.band_width, 0, 1)
         check_range("controller: band_growth", self.band_growth, 1, 10)
-        check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)
+        if self.learning_rate is not None:
+            check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)
+            if self.kind in ("exact", "band"):
+                raise ConfigError(
+                    f"controller: learning_rate: {self.learning_rate}: {self.kind} has no "
+                    "multipliers; leave it out, or choose lagrangian or constraint"
+                )
         for name, kind in OF_ONE_KIND.items():
             value = getattr(self, name)
             if value != getattr(type(self), name) and self.kind != kind:
@@ -191,6 +291,11 @@ class ControllerConfig:
                 )
         if self.band_strength is not None:
             check_range("controller: band_strength", self.band_strength, 1e-12, 1e12)
+
+    @property
+    def multipliers_rate(self) -> float:
+        """The learning rate of the multipliers."""
+        return MULTIPLIERS_RATE if self.learning_rate is None else self.learning_rate
 
     def check_measure(self, where: str, measure: str) -> None:
         """ConfigError for the band with another measure than parameters, its lambda's unit."""
@@ -206,6 +311,8 @@ class ControllerConfig:
         Args:
             band_strength: of a band whose configuration names none.
         """
+        if self.kind == "exact":
+            return Exact()
         if self.kind == "band":
             return Band(self.band_strength or band_strength, self.band_width, self.band_growth)
         return Constraint(self.restart) if self.kind == "constraint" else Lagrangian()

@@ -1,15 +1,14 @@
 """The one definition of size and sparsity: what is kept, expected or hard, and of which whole.
 
 sparsity = 1 - kept / prunable, where *prunable* counts everything that the gated sites can
-remove, in parameters or in multiply-accumulates (MACs) of a reference utterance. The expectation
-is hierarchical, as in CoFi (arXiv 2204.00408): P(block) P(branch) sum of P(unit) cost(unit).
+remove, in parameters or in multiply-accumulates (MACs) of a reference utterance.
 """
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
+from espnet_prune.budget.expected import ExpectedSize
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
 from espnet_prune.config import check_choice
 
@@ -40,6 +39,8 @@ class Budget:
         self.terms = [t for t in structure.terms if reachable.intersection(t.factors)]
         everything = {name: site.units for name, site in structure.sites.items()}
         self.prunable = int(self.count(everything))
+        sizes = [t.parameters if measure == "parameters" else t.macs for t in self.terms]
+        self.expected_size = ExpectedSize(structure, gated, self.terms, sizes)
         self.total = sum(_term_size(t, everything, measure) for t in structure.terms)
 
     def count(self, kept: Mapping) -> Tensor | int:
@@ -52,7 +53,7 @@ class Budget:
         Args:
             probabilities: P(mask != 0), shape (units,), for each gated site.
         """
-        return self.count(expected_counts(self.structure, probabilities))
+        return self.expected_size(probabilities)
 
     def hard(self, masks: Mapping[str, Tensor]) -> int:
         """Kept size under resolved hard masks (units,), one for every site."""
@@ -82,34 +83,3 @@ def _reachable(structure: Structure, gated: set[str]) -> set[str]:
             if site.kind == kind and name in reachable:
                 reachable.update(structure.children[name])
     return reachable
-
-
-def expected_counts(structure: Structure, probabilities: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Expected number of kept units of every site; the gates are independent.
-
-    A branch without gated units is there with its own probability; one with gated units needs one
-    of them: P(branch) (1 - product of (1 - P(unit))).
-    """
-    some = next(iter(probabilities.values()))
-    one = torch.ones((), dtype=torch.float64, device=some.device)
-    wide = {name: p.double() for name, p in probabilities.items()}
-
-    def open_probability(name: str | None) -> Tensor:
-        if name is None:
-            return one
-        own = wide[name][0] if name in wide else one
-        return own * open_probability(structure.sites[name].parent)
-
-    counts = {}
-    for name, site in structure.sites.items():
-        if site.kind in (BRANCH, BLOCK):
-            counts[name] = open_probability(name)
-            units = [wide[child] for child in structure.children[name] if child in wide]
-            if site.kind == BRANCH and units:
-                counts[name] = counts[name] * (1 - torch.prod(1 - torch.cat(units)))
-        else:
-            own = wide[name].sum() if name in wide else one * site.units
-            if site.reader in wide:
-                own = own * (1 - torch.prod(1 - wide[site.reader]))
-            counts[name] = own * open_probability(site.parent)
-    return counts

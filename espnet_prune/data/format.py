@@ -31,6 +31,7 @@ from espnet_prune.io_atomic import read_json, write_json
 logger = logging.getLogger(__name__)
 KEEP, ARCHIVE = "keep", "ark"
 FORMATS = ("flac", ARCHIVE, KEEP)
+CASES = {"keep": str, "lower": str.lower, "upper": str.upper}
 UTTERANCES_AN_ARCHIVE = 500
 SHARES, SHARE_FILES = ".shares", "[0-9]*.json"  # not those half written, which begin with a dot
 
@@ -45,12 +46,14 @@ class Formatting:
             that the source names, whatever their format).
         min_seconds: shorter utterances are left out.
         max_seconds: longer ones too.
+        text_case: of the transcripts: ``keep``, ``lower`` or ``upper``.
     """
 
     reading: Reading
     kind: str = "flac"
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
+    text_case: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def format_data(
         DataError: a recording can't be read, or not be kept as it is; no utterance would be left.
     """
     check_choice("--format", how.kind, FORMATS)
+    check_choice("--text_case", how.text_case, CASES)
     data = read_data(source)
     entries = {utterance: Entry.parse(text) for utterance, text in data.recordings.items()}
     if how.kind == KEEP:
@@ -229,7 +233,8 @@ def format_data(
         )
     write_map(out / "utt2num_samples", {u: str(made[u][1]) for u in kept})
     recordings = {utterance: entry for utterance, (entry, _) in made.items()}
-    write_data(out, DataSet(recordings, data.texts, data.speakers).subset(kept))
+    texts = {u: CASES[how.text_case](text) for u, text in data.texts.items()}
+    write_data(out, DataSet(recordings, texts, data.speakers).subset(kept))
     shutil.rmtree(shares, ignore_errors=True)
     return len(kept), len(made) - len(kept)
 

@@ -150,7 +150,7 @@ def _check_texts(texts: Mapping[str, str], path: Path) -> None:
         names = ", ".join(sorted({name_of(c) for u in found for c in hidden[u]}))
         raise DataError(
             f"{path}: {len(found)} texts have invisible characters ({names}), the first is that of "
-            f"'{found[0]}'; remove them, as `python -m espnet_prune.bin.fix_data` does"
+            f"'{found[0]}'; remove them, as `espnet-prune fix_data` does"
         )
 
 

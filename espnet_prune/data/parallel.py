@@ -6,6 +6,7 @@ another's files of the same configuration: ``resume.begin`` removes those of an 
 should it be so late that it meets a new one, that one is made again at the end.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,6 @@ from espnet_prune.errors import ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
-SHARE_HELP = "K/N: only make this share of the files, from 1/N to N/N"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class Share:
 
 
 WHOLE = Share(1, 1)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """The options of a verb that shares its work among processes and among jobs."""
+    parser.add_argument("--nj", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--part", help="K/N: only make this share of the files, from 1/N to N/N")
+
+
+def share_of(args: argparse.Namespace) -> Share | None:
+    """The share that ``--part`` names; None for all of the work."""
+    return Share.parse(args.part) if args.part else None
 
 
 def parallel_map(

@@ -19,18 +19,21 @@ SHOWN_CHARACTERS = 8
 Rewrite = Callable[[str], str]
 
 
-def check_round_trip(folder: Path, texts: Mapping[str, str], origin: Path) -> None:
+def check_round_trip(
+    folder: Path, texts: Mapping[str, str], origin: Path, rewrite: Rewrite | None = None
+) -> None:
     """Makes sure that every text comes back from the tokens word by word.
 
     Args:
         folder: of the tokens.
         texts: by utterance.
         origin: the file of the texts.
+        rewrite: what a text becomes by the tokens and back; by default by pieces or characters.
 
     Raises:
         DataError: some come back changed; names utterances, texts and characters.
     """
-    rewrite = _rewrite(folder)
+    rewrite = rewrite or _rewrite(folder)
     changed: dict[str, str] = {}
     utterances: dict[str, str] = {}
     for utterance, text in texts.items():
@@ -54,12 +57,6 @@ def check_round_trip(folder: Path, texts: Mapping[str, str], origin: Path) -> No
 def _rewrite(folder: Path) -> Rewrite:
     """What a text becomes by the folder's tokens and back, special tokens left out."""
     description = read_json(folder / "tokens.json")
-    if description["type"] == "hugging_face":
-        from espnet_prune.hf.tokens import WhisperText
-
-        whisper = WhisperText(folder / description["model"], multilingual=False)
-        # its transcripts are lower case, which scoring has to ignore (--normalise)
-        return lambda text: text if whisper.text(whisper.ids(text)) == text.lower() else "?"
     tokens, encode = _as_espnet_reads(folder / "tokens.txt"), encoder_of(folder)
     if description["type"] == "char":
         return lambda text: _join_characters(_known(encode(text), tokens))

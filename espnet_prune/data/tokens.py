@@ -6,6 +6,7 @@ without it.
 """
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.provenance import file_digest
 
-TYPES = ("bpe", "char", "hugging_face")
+TYPES = ("bpe", "char")
 BLANK, UNKNOWN, SPACE, END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 BPE_MODEL = "bpe.model"
 LIST, DESCRIPTION = "tokens.txt", "tokens.json"
@@ -24,18 +25,15 @@ FILES = (LIST, DESCRIPTION, BPE_MODEL, "tokenizer.json")  # what models are trai
 LONGEST_TEXT = 1_000_000  # bytes; sentencepiece leaves out longer ones, by default above 4,192
 
 
-def make_tokens(
-    text: Path, out: Path, kind: str, vocabulary_size: int, tokenizer: str | None = None
-) -> list[str]:
+def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[str]:
     """Writes ``tokens.txt``, ``tokens.json`` and the tokenizer's file, if there is one.
 
     Args:
         text: a Kaldi ``text`` file, of the training set.
         out: the folder.
-        kind: ``bpe``, ``char``, or ``hugging_face`` for those of a pretrained Whisper.
+        kind: ``bpe`` or ``char``.
         vocabulary_size: number of BPE tokens, ``<unk>`` included, so the list is 2 longer;
-            ESPnet's ``nbpe`` counts those 2 as well. The others don't need it.
-        tokenizer: for ``hugging_face``, the pretrained model's name or folder.
+            ESPnet's ``nbpe`` counts those 2 as well. Characters don't need it.
 
     Returns:
         The token list.
@@ -45,14 +43,6 @@ def make_tokens(
         DataError: the tokens can't write a text.
     """
     check_choice("--type", kind, TYPES)
-    if (tokenizer is not None) != (kind == "hugging_face"):
-        raise ConfigError("--tokenizer: it goes with --type hugging_face, and that needs it")
-    if tokenizer is not None:
-        from espnet_prune.hf.tokens import write_whisper_tokens
-
-        tokens = write_whisper_tokens(tokenizer, out)
-        check_round_trip(out, read_map(text), text)
-        return tokens
     texts = read_map(text)
     sentences = list(texts.values())
     if kind == "char":
@@ -61,11 +51,26 @@ def make_tokens(
     else:
         pieces = _train_bpe(sentences, out / BPE_MODEL, vocabulary_size, text)
     tokens = [BLANK, UNKNOWN, *pieces, END]
-    model = BPE_MODEL if kind == "bpe" else None
-    write_json(out / DESCRIPTION, {"type": kind, "vocab_size": len(tokens), "model": model})
-    write_text(out / LIST, "\n".join(tokens) + "\n")
+    write_tokens(out, tokens, kind, out / BPE_MODEL if kind == "bpe" else None)
     check_round_trip(out, texts, text)
     return tokens
+
+
+def write_tokens(out: Path, tokens: Sequence[str], kind: str, model: Path | None) -> None:
+    """Writes a folder of tokens.
+
+    Args:
+        out: the folder.
+        tokens: by index.
+        kind: ``bpe`` or ``char``.
+        model: the sentencepiece model, copied unless it stands there already.
+    """
+    if model is not None and model != out / BPE_MODEL:
+        with atomic_path(out / BPE_MODEL) as temporary:
+            shutil.copyfile(model, temporary)
+    name = BPE_MODEL if model is not None else None
+    write_json(out / DESCRIPTION, {"type": kind, "vocab_size": len(tokens), "model": name})
+    write_text(out / LIST, "\n".join(tokens) + "\n")
 
 
 def check_tokens(folder: Path, token_list: Sequence[str], model: Path | None, owner: str) -> None:

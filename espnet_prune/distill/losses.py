@@ -1,6 +1,7 @@
 """Distillation losses: layerwise on hidden states, Kullback-Leibler on outputs.
 
-All are means over valid frames or tokens, so that padding and batch size don't matter.
+All are means over valid frames or tokens, so that padding and batch size don't matter. Those of
+layers are shares of what the teacher's layer varies: one weight suits models of any scale.
 """
 
 import torch
@@ -8,22 +9,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LAYER_LOSSES = ("mse", "l1_cosine")
+SMALLEST = 1e-12  # of a deviation: a layer that never varies has none
 
 
 def layer_loss(kind: str, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     """Distance between hidden states, ().
 
     Args:
-        kind: ``mse`` (CoFi), or ``l1_cosine``: mean absolute difference plus cosine distance
-            (after DPHuBERT, arXiv 2305.17651).
+        kind: ``mse``: the mean squared difference (CoFi) over the teacher's variance; or
+            ``l1_cosine``: the mean absolute difference over the teacher's mean absolute deviation,
+            plus cosine distance (after DPHuBERT, arXiv 2305.17651). To divide is ours: a student
+            that gives the teacher's mean at every frame has a distance of 1.
         student: (B, T, D), already through the linear map.
         teacher: (B, T, D).
         valid: (B, T), True on real frames.
     """
     student, teacher = _precise(student[valid]), _precise(teacher[valid])
+    deviation = teacher - teacher.mean(dim=0)
     if kind == "mse":
-        return F.mse_loss(student, teacher)
-    return F.l1_loss(student, teacher) + 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+        return F.mse_loss(student, teacher) / deviation.square().mean().clamp(min=SMALLEST)
+    absolute = F.l1_loss(student, teacher) / deviation.abs().mean().clamp(min=SMALLEST)
+    return absolute + 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
 
 
 def kl_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, temperature: float):

@@ -3,35 +3,21 @@
 Nothing here imports torch: ONNX Runtime alone reads such a folder.
 """
 
-import contextlib
-import errno
-import math
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, ModelError
-from espnet_prune.espnet.model_folder import TRAINED_SECONDS
-from espnet_prune.espnet.sample_rate import sample_rate_of
+from espnet_prune.errors import DataError, ModelError
 from espnet_prune.io_atomic import read_json
-from espnet_prune.out_path import check_out_folder
+from espnet_prune.models.graph_names import DECODER, GRAPH, SPEECH, WHISPER
 
 SCHEMA = 1
-GRAPH, DECODER, DESCRIPTION = "model.onnx", "decoder.onnx", "model.json"
+DESCRIPTION = "model.json"
 TOKENS, BPE, TOKENIZER = "tokens.txt", "bpe.model", "tokenizer.json"
 BESIDE = ".data"  # weights of a graph too large for one protobuf file
 GRAPHS = (GRAPH, DECODER)
 FILES = {*GRAPHS, *(name + BESIDE for name in GRAPHS), DESCRIPTION, TOKENS, BPE, TOKENIZER}
-SPEECH = "ctc_speech"  # a whole model, from samples to CTC log-probabilities
-WHISPER = "whisper_speech"  # from samples to hidden states, and a decoder's step
-# what ``model.json`` may say; the last two aren't whole models
-KINDS = (SPEECH, WHISPER, "conformer_encoder", "transformers")
-LEAST_FRAMES = 16  # that the exporter is told of; with fewer it would fix the length at one frame
-LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
-SUBSAMPLING = 4  # of Conv2dSubsampling: two convolutions of stride 2
-SSL_RATE, SSL_LONGEST_SECONDS = 16000, 160
+
+
 KEYS = ("schema", "kind")
 SAMPLES = {"sample_rate": int, "least_samples": int, "longest_samples": int}
 NEEDED = {
@@ -55,56 +41,6 @@ NEEDED = {
 }
 
 
-def describe(model: Any) -> dict:
-    """What a program must know to feed a whole model with CTC and to read its outputs.
-
-    Args:
-        model: an ESPnetASRModel that carries its configuration.
-
-    Raises:
-        ModelError: neither a 4x ``conv2d`` front-end nor a wav2vec 2.0 or HuBERT encoder.
-    """
-    config: Mapping = model.espnet_prune_config
-    trained = {key: config[key] for key in (TRAINED_SECONDS,) if key in config}
-    return {
-        **trained,
-        "kind": SPEECH,
-        **(_ssl_frames(model) if is_ssl(model) else _conv2d_frames(model, config)),
-        "blank": int(model.blank_id),
-        "end": int(model.eos),
-        "token_type": config["token_type"],
-    }
-
-
-def is_ssl(model: Any) -> bool:
-    """Whether a model's encoder is ``encoder: ssl``."""
-    return type(model.encoder).__name__ == "SslEncoder"
-
-
-def _ssl_frames(model: Any) -> dict[str, int]:
-    return {
-        "sample_rate": SSL_RATE,
-        "least_samples": model.encoder.least(),
-        "longest_samples": SSL_LONGEST_SECONDS * SSL_RATE,
-        "samples_a_frame": math.prod(model.encoder.model.config.conv_stride),
-    }
-
-
-def _conv2d_frames(model: Any, config: Mapping) -> dict[str, int]:
-    embed = type(getattr(model.encoder, "embed", model.encoder)).__name__
-    if embed != "Conv2dSubsampling":
-        raise ModelError(f"input_layer: {embed}, whose frames aren't known; expected conv2d")
-    from espnet_prune.espnet.decoding import least_samples
-
-    hop = model.frontend.hop_length
-    return {
-        "sample_rate": sample_rate_of(config),
-        "least_samples": least_samples(model),
-        "longest_samples": LONGEST_FRAMES * hop,
-        "samples_a_frame": SUBSAMPLING * hop,
-    }
-
-
 def others_than_export(folder: Path) -> list[str]:
     """Names of what is in a folder and isn't an earlier export's, sorted."""
     names = sorted(path.name for path in folder.glob("*"))
@@ -116,55 +52,7 @@ def _is_export(folder: Path) -> bool:
         about = read_json(folder / DESCRIPTION)
     except DataError:
         return False
-    schema, kind = (about.get(key) if isinstance(about, dict) else None for key in KEYS)
-    return schema == SCHEMA and kind in KINDS
-
-
-@contextlib.contextmanager
-def new_folder(
-    folder: Path,
-    others: Callable[[Path], list[str]] = others_than_export,
-    what: str = "an export",
-) -> Iterator[Path]:
-    """Yields an empty folder beside ``folder`` that takes its place on success.
-
-    Args:
-        folder: to be made, or replaced; of a link, what it leads to.
-        others: names of what is in a folder and isn't an earlier one's.
-        what: makes the folder, with its article.
-
-    Raises:
-        ConfigError: ``folder`` is a file, or holds anything but an earlier one.
-        EnvironmentProblem: the disk is full.
-    """
-    folder = folder.resolve()
-    check_out_folder(folder)
-    found = others(folder)
-    if found:
-        raise ConfigError(
-            f"{folder}: holds other files than {what} ({found[0]}), which would be removed; "
-            "choose another folder"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{s}") for s in ("tmp", "old"))
-    try:
-        temporary.mkdir()
-        yield temporary
-        if folder.exists():
-            folder.replace(old)  # so that no half of it is ever read
-        temporary.replace(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EnvironmentProblem(
-                f"{folder}: no space left on the disk; nothing was changed. Free some space and "
-                "give the same command again."
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+    return isinstance(about, dict) and about.get("schema") == SCHEMA and "max_difference" in about
 
 
 def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict:

@@ -25,14 +25,14 @@ from espnet_prune.export.folder import (
     SCHEMA,
     TOKENIZER,
     TOKENS,
-    describe,
-    new_folder,
+    others_than_export,
 )
 from espnet_prune.export.int8 import quantise
-from espnet_prune.export.parts import Part, parts_of
 from espnet_prune.export.session import open_session
-from espnet_prune.export.whisper_graph import describe_whisper
-from espnet_prune.io_atomic import write_json, write_text
+from espnet_prune.io_atomic import new_folder, write_json, write_text
+from espnet_prune.models.graphs import Graph
+from espnet_prune.surgery.cut import twin_of
+from espnet_prune.surgery.families import family_of
 
 INT32_MAX = 2**31 - 1
 
@@ -41,10 +41,9 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     """Writes a model as ONNX and checks it in ONNX Runtime.
 
     Args:
-        model: dense or cut: an ESPnetASRModel (samples to CTC log-probabilities, with tokens
-            beside, and its Transformer decoder's step), also around wav2vec 2.0 or HuBERT, or of a
-            Whisper (samples to hidden states, and its decoder's step); a ConformerEncoder
-            (features to hidden states); or transformers' own classes, from their own inputs.
+        model: dense or cut, of a family whose graphs are known: an ESPnetASRModel (samples to
+            CTC log-probabilities, or of a Whisper to hidden states, with tokens beside; and its
+            decoder's step), an encoder alone, or transformers' own classes, from their own inputs.
         folder: made, or replaced if it is an earlier export; gets ``model.onnx``, ``decoder.onnx``
             where there is a decoder, ``model.json`` and, for a whole model, its tokens.
         int8: quantise the graphs once they are checked; ``model.json`` then says by how much this
@@ -61,9 +60,9 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
         EnvironmentProblem: onnx, onnxscript or onnxruntime is missing.
     """
     folder = Path(folder)
-    parts = parts_of(model)
-    about = _describe(model)
-    with new_folder(folder) as new:
+    parts = graphs_of(model)
+    about = family_of(model).describe_graphs(model)
+    with new_folder(folder, others_than_export, "an export") as new:
         for part in parts:
             _export(part, new / part.file)
         differences = _compare(parts, new)
@@ -86,15 +85,22 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     return differences
 
 
-def _describe(model: nn.Module) -> dict:
-    if hasattr(model, "encoders"):
-        return {"kind": "conformer_encoder"}
-    if not hasattr(model, "token_list"):
-        return {"kind": "transformers", "class": type(model).__name__}
-    return describe_whisper(model) if hasattr(model, "whisper") else describe(model)
+def graphs_of(model: nn.Module) -> list[Graph]:
+    """What a model is exported as, of a copy in evaluation mode.
+
+    Raises:
+        ModelError: a model, or a part of it, that can't be exported, or one that isn't in float32.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ModelError(
+                f"{name} is {parameter.dtype}; graphs are exported in float32: call model.float() "
+                "first"
+            )
+    return family_of(model).graphs(twin_of(model).eval())
 
 
-def _export(part: Part, path: Path) -> None:
+def _export(part: Graph, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401  (the exporter would fail in the middle without it)
 
@@ -122,7 +128,7 @@ def _export(part: Part, path: Path) -> None:
                 module.attn = None
 
 
-def _compare(parts: Sequence[Part], folder: Path) -> dict[str, float]:
+def _compare(parts: Sequence[Graph], folder: Path) -> dict[str, float]:
     """The largest difference of any output, by graph and length."""
     differences = {}
     for part in parts:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from espnet_prune.config import dump_yaml
 from espnet_prune.errors import DataError, ModelError
-from espnet_prune.espnet.model_folder import (
+from espnet_prune.io_atomic import atomic_path
+from espnet_prune.models.espnet.folder import (
     BPE,
     CONFIG,
     ESPNET_FOLDER,
@@ -15,7 +16,6 @@ from espnet_prune.espnet.model_folder import (
     WEIGHTS,
     read_espnet_config,
 )
-from espnet_prune.io_atomic import atomic_path
 from espnet_prune.out_path import check_out_file
 
 FILES = ("model.safetensors", "model.json", "bpe.model")
@@ -61,7 +61,7 @@ def pack_for_espnet(system: Path, out: Path) -> None:
     if not is_for_espnet(system):
         raise ModelError(
             f"{folder}: no model for stock ESPnet there, which knows no Whisper; make a folder of "
-            "it by espnet_prune.bin.hub_folder"
+            "it by `espnet-prune hub_folder`"
         )
     config = read_espnet_config(folder / CONFIG)
     if config.get("bpemodel"):

@@ -10,9 +10,9 @@ import numpy
 
 from espnet_prune.data.segments import segment_seconds_for, split_at_pauses
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.model_folder import TRAINED_SECONDS
 from espnet_prune.export.folder import BPE, GRAPH, SPEECH, TOKENS, read_description, read_tokens
 from espnet_prune.export.session import open_session
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 
 logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # of int16

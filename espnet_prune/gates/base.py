@@ -38,6 +38,13 @@ class Gate(nn.Module, ABC):
     def probabilities(self) -> Tensor:
         """P(mask != 0) of each unit, shape (units,), differentiable."""
 
+    def moved(self, amount: float) -> Tensor:
+        """P(mask != 0), shape (units,), as if the gate were moved; here nothing moves."""
+        return self.probabilities()
+
+    def move(self, amount: float) -> None:
+        """Opens all units alike by ``amount``, or closes them below 0; here nothing moves."""
+
     def project(self) -> None:
         """Puts the parameters back into their allowed range; called after every update."""
 

@@ -3,8 +3,9 @@
 Source: the Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144) as architecture search takes it,
 such as Hu et al. 2021 (arXiv 2007.08818) for the widths of an acoustic model: candidates share one
 set of weights, each is the first so many units, and a relaxed one-hot sample weighs them. Xu et al.
-2025 name such a search as a baseline and publish no details, so candidates, temperatures and the
-units' order are this project's choice.
+2025 (arXiv 2505.22608) name such a search as their baseline; their public code
+(hanyxu/SASPG-pruning) has the seven widths that are the default here, and orders units by their
+sums of squares. Temperatures and the start are this project's choice.
 """
 
 import math
@@ -20,7 +21,7 @@ from espnet_prune.gates.base import Gate
 
 EPSILON = 1e-6  # keeps the uniform noise away from 0 and 1
 LOGIT_LIMIT = 5.0  # so that a width that was given up can come back, as hard-concrete gates can
-EIGHTHS = tuple(step / 8 for step in range(1, 9))
+PUBLISHED = (0.075, 0.1, 0.125, 0.25, 0.5, 0.75, 1.0)  # code of Xu et al. 2025
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class WidthChoiceConfig:
     """Options of a width choice gate.
 
     Attributes:
-        fractions: of a site's units that may be kept, ascending; the last is 1.
+        fractions: of a site's units that may be kept, ascending; the last is 1. The default is of
+            the code of Xu et al. 2025.
         temperature_start: of the relaxed samples at the first update.
         temperature_end: after the last one, reached exponentially.
         initial_full: probability of the whole width at the start.
     """
 
-    fractions: tuple[float, ...] = EIGHTHS
+    fractions: tuple[float, ...] = PUBLISHED
     temperature_start: float = 1.0
     temperature_end: float = 0.1
     initial_full: float = 0.9
@@ -109,10 +111,27 @@ class WidthChoiceGate(Gate):
         return self._mixed(torch.softmax(self.logits, dim=0))
 
     @torch.no_grad()
+    def moved(self, amount: float) -> Tensor:
+        """The same as if the gate were moved."""
+        logits = (self.logits + amount * self._steps()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return self._mixed(torch.softmax(logits, dim=0))
+
+    @torch.no_grad()
+    def move(self, amount: float) -> None:
+        """Favours each width over the next smaller one by ``amount``, within the limits."""
+        self.logits.add_(amount * self._steps())
+        self.project()
+
+    def _steps(self) -> Tensor:
+        """0 for the narrowest width, 1 for the next, and so on; centred, as softmax allows."""
+        steps = torch.arange(len(self.widths), device=self.logits.device, dtype=self.logits.dtype)
+        return steps - steps.mean()
+
+    @torch.no_grad()
     def deterministic(self, shift: float = 0.0) -> Tensor:
         """The most probable width; ``shift`` favours each one over the next smaller one."""
-        steps = torch.arange(len(self.widths), device=self.logits.device)
-        return self.widest(int(self.widths[int((self.logits + shift * steps).argmax())]))
+        favoured = self.logits + shift * self._steps()
+        return self.widest(int(self.widths[int(favoured.argmax())]))
 
     def widest(self, number: int) -> Tensor:
         """The mask (units,) of the first ``number`` units."""

@@ -31,6 +31,7 @@ from espnet_prune.methods.options import (
     LayerDropConfig,
     ModuleErrorConfig,
     PinchingConfig,
+    StudentConfig,
 )
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
@@ -55,6 +56,7 @@ class MethodConfig:
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
         clip: gradient norms.
         distillation: of the pruning stage and of finetuning.
+        student: how the student is trained there.
         continue_schedule: whether finetuning's learning rates go on where those of the pruning
             stage would be, instead of warming up anew; so systems that learn masks and those that
             don't, whose updates are all finetuning, see the same rates (ours).
@@ -76,6 +78,7 @@ class MethodConfig:
     gate_learning_rate: float = 0.05
     clip: ClipConfig = field(default_factory=ClipConfig)
     distillation: DistillConfig = field(default_factory=DistillConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
     continue_schedule: bool = False
     pinching: PinchingConfig = field(default_factory=PinchingConfig)
     nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
@@ -99,7 +102,9 @@ class MethodConfig:
 
 
 # What every method reads: its sites and their size, and what its finetuning takes from it.
-COMMON = frozenset(("sites", "decoder", "budget", "clip", "distillation", "continue_schedule"))
+COMMON = frozenset(
+    ("sites", "decoder", "budget", "clip", "distillation", "student", "continue_schedule")
+)
 
 
 class Method(ABC):
@@ -185,6 +190,13 @@ class Method(ABC):
     def distillation(self) -> DistillConfig:
         """How the uncompressed model teaches."""
         return self.config.distillation
+
+    @property
+    def student(self) -> StudentConfig:
+        """How the student is trained; random weights have no statistics to keep."""
+        if self.from_scratch:
+            return replace(self.config.student, norm_statistics="updated")
+        return self.config.student
 
     @property
     def epochs_from_finetuning(self) -> int:
@@ -327,16 +339,41 @@ class LearningMethod(Method):
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of gates and multipliers, in this order; the latter ascend."""
 
+    @property
+    def order_utterances(self) -> int:
+        """Training utterances that ``begin`` looks at; 0 for a method that needs none."""
+        return 0
+
+    def begin(self, gated: GatedModel, scores: Mapping[str, Tensor] | None = None) -> None:
+        """Prepares the gates before the first update; by default they stay as they were made.
+
+        Args:
+            gated: the gated model.
+            scores: what ``order_scores`` gave.
+        """
+
+    def order_scores(self, gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tensor]:
+        """Scores (units,) of the units of every gated site, by data.
+
+        Args:
+            gated: the gated model, in evaluation mode.
+            passes: each runs the gated model on one utterance and returns its loss ().
+        """
+        return {}
+
 
 def learned_groups(gated: GatedModel, gates_rate: float, multipliers_rate: float) -> list[dict]:
-    """Optimiser groups of gates and multipliers; nothing decays, the latter ascend."""
+    """Optimiser groups of gates and, where there are any, multipliers.
+
+    Nothing decays, multipliers ascend.
+    """
     gates = {"params": list(gated.gates.parameters()), "lr": gates_rate}
     multipliers = {
         "params": list(gated.controller.parameters()),
         "lr": multipliers_rate,
         "maximize": True,
     }
-    return [{**group, "weight_decay": 0.0} for group in (gates, multipliers)]
+    return [{**g, "weight_decay": 0.0} for g in (gates, multipliers) if g["params"]]
 
 
 def labels_only(distillation: DistillConfig) -> DistillConfig:

@@ -43,8 +43,7 @@ class FisherMask(DataMethod):
         self.check_passes(passes)
         options = self.config.fisher
         gradients = mask_gradients(gated, passes)
-        costs = unit_costs(gated.budget, list(gradients))
-        scores = {n: g.square().sum(dim=1) / costs[n] for n, g in gradients.items()}
+        scores = fisher_scores(gated, gradients)
         masks = self._highest(gated, scores)
         masks = dict(self._aligned(gated, masks, scores))  # before kept units get their factors
         if options.rearrange:
@@ -53,6 +52,17 @@ class FisherMask(DataMethod):
             few = passes[: options.rescale_utterances]
             masks = rescale(gated, masks, few, options.damping)
         return masks
+
+
+def fisher_scores(gated: GatedModel, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fisher information (units,) of each unit for what it costs.
+
+    Args:
+        gated: the gated model.
+        gradients: (units, utterances) by site.
+    """
+    costs = unit_costs(gated.budget, list(gradients))
+    return {name: g.square().sum(dim=1) / costs[name] for name, g in gradients.items()}
 
 
 def mask_gradients(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tensor]:

@@ -10,13 +10,22 @@ masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' we
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from espnet_prune.budget import Controller, LadderSchedule, Rung, fill_to_target
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteGate
-from espnet_prune.methods.base import LearningMethod, MethodConfig, labels_only, learned_groups
+from espnet_prune.methods.base import (
+    LearningMethod,
+    MethodConfig,
+    Pass,
+    labels_only,
+    learned_groups,
+    unit_scores,
+)
+from espnet_prune.methods.fisher import fisher_scores, mask_gradients, unit_costs
 from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
@@ -49,6 +58,7 @@ class L0Distill(LearningMethod):
         "gate",
         "gate_learning_rate",
         "controller",
+        "calibration",
     }
 
     def __init__(
@@ -82,6 +92,40 @@ class L0Distill(LearningMethod):
         block = site.kind == "block"
         return HardConcreteGate(site.units, self.config.gate, block, self.updates)
 
+    @property
+    def order_utterances(self) -> int:
+        """By config, where the gates begin in the order of the Fisher information."""
+        return self.config.calibration.utterances if self.config.gate.order == "fisher" else 0
+
+    def order_scores(self, gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tensor]:
+        """Fisher information of each unit for what it costs (``methods.fisher``)."""
+        return fisher_scores(gated, mask_gradients(gated, passes))
+
+    def begin(self, gated: GatedModel, scores: Mapping[str, Tensor] | None = None) -> None:
+        """Starts the gates of units in the order that ``gate: order`` names.
+
+        A unit's place is the share of the whole size that goes before it. Branches and blocks begin
+        behind all units.
+
+        Raises:
+            ConfigError: the order comes of data, and no scores of it are given.
+        """
+        order = self.config.gate.order
+        if order == "none":
+            return
+        if order == "magnitude":
+            scores = unit_scores(gated, Site.magnitudes)
+        elif not scores:
+            raise ConfigError(
+                f"gate: order: {order}: it needs scores; give begin those of order_scores"
+            )
+        places = unit_places(scores, unit_costs(gated.budget, list(scores)))
+        for name in gated.gate_names():
+            gate = gated.gate(name)
+            gate.begin(places.get(name, torch.ones(gate.units)))
+        with torch.no_grad():
+            gated.start_sparsity.copy_(gated.expected_sparsity())
+
     def make_controller(self) -> Controller:
         """The Lagrangian, or the projected constraint, by config."""
         return self.config.controller.build()
@@ -100,7 +144,7 @@ class L0Distill(LearningMethod):
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
         """Optimiser groups of gates and multipliers; the latter ascend."""
         config = self.config
-        return learned_groups(gated, config.gate_learning_rate, config.controller.learning_rate)
+        return learned_groups(gated, config.gate_learning_rate, config.controller.multipliers_rate)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """FLOP's deterministic masks, shifted all alike where they are off the target."""
@@ -121,6 +165,21 @@ class L0Distill(LearningMethod):
             back = (filled[name] != 0) & (shifted[name] == 0) & (masks[name] != 0)
             filled[name][back] = masks[name][back]
         return filled
+
+
+def unit_places(scores: Mapping[str, Tensor], costs: Mapping[str, int]) -> dict[str, Tensor]:
+    """Each unit's place among all, 0 for the lowest score and nearly 1 for the highest.
+
+    Args:
+        scores: (units,) by site.
+        costs: of one unit by site; a unit's place is the share of the sum that stands before it.
+    """
+    sizes = torch.cat([torch.full((len(s),), float(costs[n])) for n, s in scores.items()])
+    order = torch.argsort(torch.cat([s.double().cpu() for s in scores.values()]), stable=True)
+    before = sizes[order].double().cumsum(0) - sizes[order]
+    places = torch.empty_like(before)
+    places[order] = before / sizes.sum()
+    return dict(zip(scores, places.split([len(s) for s in scores.values()]), strict=True))
 
 
 class L0(L0Distill):

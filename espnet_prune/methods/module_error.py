@@ -3,7 +3,7 @@
 "MoPE-CLIP: Structured Pruning for Efficient Vision-Language Models with Module-wise Pruning Error
 Metric", Lin et al. 2024 (arXiv 2403.07839): the importance of a head, a group of units or a layer
 is the loss of the task's metric once it is masked. Here the errors are those of
-``espnet_prune.bin.sensitivity``, and what goes first is what hurts least for each parameter (or
+``espnet-prune sensitivity``, and what goes first is what hurts least for each parameter (or
 MAC) that it costs. Differences: the groups are the measured shares of a site's units, in the order
 of their magnitudes; a group that hurts less than the one before it is joined with that, since they
 were measured one on top of the other; widths alone are chosen, and a branch goes with the last of
@@ -24,7 +24,7 @@ from espnet_prune.methods.base import Method, unit_scores
 from espnet_prune.sites import DECODER, Site
 from espnet_prune.surgery import GatedModel
 
-COMMAND = "python -m espnet_prune.bin.sensitivity"
+COMMAND = "espnet-prune sensitivity"
 SAME = 1e-4  # relative difference of magnitudes that another machine's sums may make
 
 

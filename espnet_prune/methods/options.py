@@ -54,6 +54,32 @@ class ClipConfig:
             check_range(f"clip: {name}", getattr(self, name), 1e-6, 1e9)
 
 
+NORM_STATISTICS = ("frozen", "updated")
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """How the student is trained in stages 8 and 10, where that isn't the teacher's own way; ours.
+
+    Attributes:
+        norm_statistics: of batch norms: ``frozen`` as the teacher learned them, or ``updated`` by
+            each batch, into which ESPnet counts padding, and which few updates never settle.
+            Weights that are drawn anew are always trained with ``updated``.
+        dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
+            by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
+        spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.
+    """
+
+    norm_statistics: str = "frozen"
+    dropout: float | None = 0.0
+    spec_augment: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("student: norm_statistics", self.norm_statistics, NORM_STATISTICS)
+        if self.dropout is not None:
+            check_range("student: dropout", self.dropout, 0, 0.99)
+
+
 # A projected constraint never pushes back, and one threshold moves a whole site: it overshoots.
 PINCHING_CONTROLLERS = ("band", "lagrangian")
 

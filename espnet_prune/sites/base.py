@@ -6,9 +6,8 @@ convolutions in a row) are counted exactly.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -87,12 +86,17 @@ class Site(ABC):
         weights = [w.detach().reshape(self.units, -1).double() for w in self.unit_weights()]
         return torch.cat(weights, dim=1).pow(2).mean(dim=1).sqrt()
 
-    def unit_rows(self) -> list[Tensor]:
-        """Views of all that makes the units, each with the units as first dimension.
-
-        Weights, biases and norm statistics; to write into one changes the model.
-        """
+    def made_by(self) -> list[Tensor]:
+        """Views of the parameters that make the units, each with the units as first dimension."""
         return []
+
+    def statistics(self) -> list[Tensor]:
+        """Views of norms' statistics of the units, each with the units as first dimension."""
+        return []
+
+    def unit_rows(self) -> list[Tensor]:
+        """All that makes the units; to write into one of the views changes the model."""
+        return [*self.made_by(), *self.statistics()]
 
     def mean_squares(self) -> Tensor:
         """Mean square of each unit's weights, shape (units,), differentiable."""
@@ -130,6 +134,11 @@ class ConsumedSite(Site):
     def layers(self) -> list[nn.Module]:
         return [self.consumer]
 
+    def unit_parameters(self) -> int:
+        """How many parameters one unit has: what makes it, and its columns where it is read."""
+        made = sum(tensor[0].numel() for tensor in self.made_by())
+        return made + self.consumer.weight.numel() // self.units
+
     def spread(self, per_unit: Tensor) -> Tensor:
         """(units,) -> (units * width,), each value repeated for the unit's inputs."""
         return per_unit.repeat_interleave(self.width) if self.width > 1 else per_unit
@@ -161,7 +170,7 @@ class LinearSite(ConsumedSite):
     def unit_weights(self) -> list[Tensor]:
         return [p.weight for p in self.projections] + [self.consumer.weight.T.contiguous()]
 
-    def unit_rows(self) -> list[Tensor]:
+    def made_by(self) -> list[Tensor]:
         made_by = [t for p in self.projections for t in (p.weight, p.bias) if t is not None]
         return [tensor.detach().view(self.units, -1) for tensor in made_by]
 
@@ -170,61 +179,6 @@ class LinearSite(ConsumedSite):
         self.cut_consumer(kept, values)
         for projection in self.projections:
             masked.keep_outputs(projection, self.columns(kept))
-
-
-class HeadSite(LinearSite):
-    """Heads of one attention module, by transformers' names of its parts; subclasses have others.
-
-    Args:
-        attention: wav2vec 2.0's, HuBERT's or Whisper's.
-        block: its block.
-        branch: name of the branch that it is.
-
-    Attributes:
-        heads: attribute of the module with their number, which the cut changes.
-        head_width: with a head's width d_k, which stays as it is.
-        output: the layer that reads them.
-        inputs: the layers that make them.
-    """
-
-    heads: ClassVar[str] = "num_heads"
-    head_width: ClassVar[str] = "head_dim"
-    output: ClassVar[str] = "out_proj"
-    inputs: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj")
-
-    def __init__(self, attention: nn.Module, block: int, branch: str) -> None:
-        self.attention = attention
-        super().__init__(
-            f"{branch}.heads",
-            HEAD,
-            getattr(attention, self.heads),
-            block,
-            branch,
-            consumer=getattr(attention, self.output),
-            width=getattr(attention, self.head_width),
-            projections=[getattr(attention, name) for name in self.inputs],
-        )
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        super().cut(kept, values)
-        setattr(self.attention, self.heads, len(kept))
-
-
-class EspnetHeadSite(HeadSite):
-    """Heads of one of ESPnet's MultiHeadedAttention modules."""
-
-    heads = "h"
-    head_width = "d_k"
-    output = "linear_out"
-    inputs = ("linear_q", "linear_k", "linear_v")
-
-
-class GoneBranch(nn.Module):
-    """Stands where a branch was: adds nothing, costs nothing."""
-
-    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
-        """(B, T, D) -> zeros (B, T, D)."""
-        return torch.zeros_like(x)
 
 
 class OutputSite(Site):
@@ -260,67 +214,7 @@ class OutputSite(Site):
 
     @abstractmethod
     def remove(self) -> None:
-        """Puts a module there that adds nothing."""
-
-
-class _BlockGate:
-    """A forward hook that mixes a block's output with its input."""
-
-    def __init__(self, mix: "Mix") -> None:
-        self.mix = mix
-        self.mask: Tensor | None = None
-
-    def __call__(self, layer: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
-        return None if self.mask is None else self.mix(self.mask[0], inputs, output)
-
-
-# (z, inputs, output) -> the output with z y + (1 - z) x in it
-Mix = Callable[[Tensor, tuple, tuple], tuple]
-
-
-class BlockSite(Site):
-    """One whole block, a site of one unit whose hard mask is exactly 0 or 1.
-
-    Args:
-        name: its name.
-        block: its index.
-        layers: the container that the cut takes it out of.
-        layer: the block itself.
-        mix: how a mask acts on what it returns.
-    """
-
-    def __init__(
-        self, name: str, block: int, layers: nn.Module, layer: nn.Module, mix: Mix
-    ) -> None:
-        super().__init__(name, BLOCK, 1, block)
-        self.layers = layers
-        self.layer = layer
-        self.gate = _BlockGate(mix)
-        self.handle = None
-
-    def attach(self) -> None:
-        if self.handle is None:
-            self.handle = self.layer.register_forward_hook(self.gate)
-
-    def apply(self, mask: Tensor) -> None:
-        self.gate.mask = mask
-
-    def clear(self) -> None:
-        self.gate.mask = None
-
-    def detach(self) -> None:
-        if self.handle is not None:
-            self.handle.remove()
-            self.handle = None
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        """Takes the block out unless it stays."""
-        if len(kept):
-            return
-        for index, layer in enumerate(self.layers):
-            if layer is self.layer:
-                del self.layers[index]
-                return
+        """Takes out what the layer belongs to."""
 
 
 @dataclass
@@ -347,6 +241,16 @@ class SiteMap:
         for site in self.sites.values():
             if site.parent is not None:
                 self.children[site.parent].append(site.name)
+
+    def joined_with(self, other: "SiteMap") -> "SiteMap":
+        """Both as one; what the other masks runs on its own, and is masked then too."""
+        return SiteMap(
+            {**self.sites, **other.sites},
+            [*self.terms, *other.terms],
+            self.encoder,
+            self.reference_seconds,
+            entries=(*self.entries, other.encoder),
+        )
 
     def of_kinds(self, kinds: Sequence[str]) -> list[Site]:
         """The sites whose kind is among ``kinds``, in order."""

@@ -1,11 +1,11 @@
-"""Single weights of an encoder's attention and feed-forward matrices: one site a matrix.
+"""Single weights of a model's attention and feed-forward matrices: one site a matrix.
 
 The mask multiplies the weight, element by element. The cut leaves zeros where weights were, in
 tensors of the same shape: smaller on disk (``surgery.sparse``), no faster, so a weight costs one
 parameter and no multiply-accumulate. These sites stand alone: they are not mixed with others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,16 @@ from torch import Tensor, nn
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import Site, SiteMap, count_parameters
-from espnet_prune.sites.conformer import check_conformer
-from espnet_prune.sites.ssl import check_ssl
 from espnet_prune.sites.unfit import refuse_tied
-from espnet_prune.sites.whisper import is_whisper, whisper_entries, whisper_linears
 
 WEIGHT = "weight"
-
-# attribute of a layer: attributes of its linears
-CONFORMER_MATRICES = {
-    "self_attn": ("linear_q", "linear_k", "linear_v", "linear_pos", "linear_out"),
-    "feed_forward_macaron": ("w_1", "w_2"),
-    "feed_forward": ("w_1", "w_2"),
-}
-SSL_MATRICES = {
-    "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
-    "feed_forward": ("intermediate_dense", "output_dense"),
-}
+Matrix = tuple[str, int, nn.Linear]  # name of its site, index of its block, the layer
 
 
 class WeightSite(Site):
     """All weights of one linear layer; its bias stays."""
 
-    def __init__(self, layer: nn.Linear, name: str, block: int) -> None:
+    def __init__(self, name: str, block: int, layer: nn.Linear) -> None:
         super().__init__(name, WEIGHT, layer.weight.numel(), block)
         self.layer = layer
 
@@ -69,39 +56,26 @@ class WeightSite(Site):
         self.layer.weight.mul_(factors.to(self.layer.weight).view_as(self.layer.weight))
 
 
-def weight_sites(encoder: nn.Module, reference_seconds: float) -> SiteMap:
-    """A site for every linear weight of attention and feed-forward, in all blocks.
+def weight_sites(
+    model: nn.Module,
+    matrices: Iterable[Matrix],
+    reference_seconds: float,
+    entries: Sequence[nn.Module] = (),
+) -> SiteMap:
+    """A site for every one of a model's matrices.
 
     Args:
-        encoder: an ESPnet ConformerEncoder, or a whole wav2vec 2.0, HuBERT or Whisper model.
+        model: whose forward is masked.
+        matrices: the linear layers of its attention and feed-forward parts.
         reference_seconds: passed on; single weights save no MACs.
+        entries: parts of the model that are also run on their own.
 
     Raises:
-        ModelError: not such an encoder, float16, or a matrix that two layers share.
+        ModelError: a matrix that two layers share.
     """
-    whisper = is_whisper(encoder)
-    linears = whisper_linears(encoder) if whisper else _linears(encoder)
-    sites = {name: WeightSite(linear, name, block) for name, block, linear in linears}
-    refuse_tied(encoder, sites.values())
+    sites = {matrix[0]: WeightSite(*matrix) for matrix in matrices}
+    refuse_tied(model, sites.values())
     terms = [CostTerm(1, 0, (name,)) for name in sites]
-    rest = count_parameters(encoder) - sum(s.units for s in sites.values())
+    rest = count_parameters(model) - sum(site.units for site in sites.values())
     terms.append(CostTerm(rest, 0, ()))
-    entries = whisper_entries(encoder) if whisper else ()
-    return SiteMap(sites, terms, encoder, reference_seconds, entries)
-
-
-def _layout(encoder: nn.Module) -> tuple[nn.ModuleList, dict[str, tuple[str, ...]]]:
-    if hasattr(encoder, "feature_extractor"):
-        check_ssl(encoder)
-        return encoder.encoder.layers, SSL_MATRICES
-    check_conformer(encoder)
-    return encoder.encoders, CONFORMER_MATRICES
-
-
-def _linears(encoder: nn.Module) -> Iterator[tuple[str, int, nn.Linear]]:
-    layers, matrices = _layout(encoder)
-    for block, parent in enumerate(layers):
-        for attribute, names in matrices.items():
-            module = getattr(parent, attribute)
-            for name in names if module is not None else ():
-                yield f"block.{block}.{attribute}.{name}", block, getattr(module, name)
+    return SiteMap(sites, terms, model, reference_seconds, entries)

@@ -10,21 +10,15 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.gates import FixedGate, Gate
-from espnet_prune.sites import (
-    DECODER,
-    WEIGHT,
-    DecoderConfig,
-    SiteMap,
-    decoder_sites,
-    is_transformer_decoder,
-)
+from espnet_prune.sites import DECODER, WEIGHT, DecoderConfig, SiteMap
+from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.gated import GatedModel
-from espnet_prune.surgery.inject import sites_of
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
+REFERENCE_SECONDS = 10.0  # of a cut to a plan, which counts nothing
 
 
 def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -85,7 +79,9 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         ModelError: the plan is of a model with other sites or other widths.
     """
-    site_map = _sites_of_plan(model, plan)
+    family = family_of(model)
+    both = family.chooses_decoder(model) and plan.part(DECODER) is not None
+    site_map = family.sites(model, REFERENCE_SECONDS, DecoderConfig() if both else None)
     if set(plan.sites) != set(site_map.sites):
         differing = sorted(set(plan.sites) ^ set(site_map.sites))
         raise ModelError(f"plan: made for another model; sites differ: {differing[:5]}")
@@ -101,13 +97,3 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
     _cut_sites(site_map, masks)
     setattr(model, PLAN_ATTRIBUTE, plan)
     return model
-
-
-def _sites_of_plan(model: nn.Module, plan: Plan) -> SiteMap:
-    """The sites of a model, or of a TransformerDecoder by itself, whose plan this is."""
-    if is_transformer_decoder(model):
-        blocks = [site.block for site in plan.sites.values() if site.block is not None]
-        return decoder_sites(model, first_block=min(blocks, default=0))
-    has_decoder = is_transformer_decoder(getattr(model, "decoder", None))
-    both = has_decoder and plan.part(DECODER) is not None
-    return sites_of(model, decoder=DecoderConfig() if both else None)

@@ -52,6 +52,8 @@ class GatedModel(nn.Module):
         self.register_buffer("start_sparsity", torch.zeros((), dtype=torch.float64))
         for site in site_map.sites.values():
             site.attach()
+        self._passes, self._felt = 0, 0.0  # masked passes and their gradients since the last update
+        self._before: Tensor | None = None  # the gates' parameters before this update
         self._masked_by: int | None = None  # id of the outermost module that runs masked
         self._handles = []
         for module in (site_map.encoder, *site_map.entries):
@@ -105,19 +107,73 @@ class GatedModel(nn.Module):
         probabilities = {_name(key): gate.probabilities() for key, gate in self.gates.items()}
         return self.budget.sparsity(self.budget.expected(probabilities))
 
+    @torch.no_grad()
+    def sparsity_moved(self, amount: float) -> float:
+        """Expected sparsity if all gates were moved alike."""
+        probabilities = {_name(key): gate.moved(amount) for key, gate in self.gates.items()}
+        return float(self.budget.sparsity(self.budget.expected(probabilities)))
+
+    def move(self, amount: float) -> None:
+        """Opens all gates alike by ``amount``, or closes them below 0."""
+        for gate in self.gates.values():
+            gate.move(amount)
+
+    def mean_step(self) -> float:
+        """How far this update's step moved the gates' parameters, on average."""
+        now = self._parameters_of_gates()
+        return float((now - self._before).abs().mean()) if self._before is not None else 0.0
+
+    def felt(self) -> float:
+        """Sum of the masks' gradients by this update's loss, without signs."""
+        return self._felt
+
     def hard_sparsity(self) -> float:
         """Sparsity of the fixed masks."""
         return float(self.budget.sparsity(self.budget.hard(self.hard_masks())))
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Counts the update and projects gates and multipliers; call it after every step."""
+        """Counts the update and projects gates and multipliers; call it after every step.
+
+        Raises:
+            ModelError: no forward pass was masked since the last update, or the loss gave no mask a
+                gradient, so that the gates would learn to be small and nothing else.
+        """
+        if self.controller is not None:
+            self._check_felt()
         self.updates += 1
         for gate in self.gates.values():
             gate.project()
-            gate.advance(int(self.updates))
         if self.controller is not None:
             self.controller.project()
+            self.controller.hold(self)
+        for gate in self.gates.values():
+            gate.advance(int(self.updates))
+        self._passes, self._felt, self._before = 0, 0.0, None
+
+    def _check_felt(self) -> None:
+        learned = [g for g in self.gates.values() if any(True for _ in g.parameters())]
+        if not learned or all(getattr(gate, "is_settled", False) for gate in learned):
+            return
+        entry = type(self.site_map.encoder).__name__
+        if not self._passes:
+            raise ModelError(
+                f"after_update: no forward pass was masked since the last one; masks act while "
+                f"{entry}'s own forward runs in training, so call the gated model, or {entry}, "
+                "and not its blocks"
+            )
+        if not self._felt:
+            raise ModelError(
+                "after_update: the loss gave the masks no gradient, so nothing but their size "
+                f"would be learned; the loss must come of what {entry} gives, and not through "
+                "detach() or no_grad()"
+            )
+
+    def _feel(self, gradient: Tensor) -> None:
+        self._felt += float(gradient.abs().sum())
+
+    def _parameters_of_gates(self) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in self.gates.parameters()]).clone()
 
     def release(self) -> nn.Module:
         """Takes gates and hooks off again and returns the plain model."""
@@ -146,9 +202,20 @@ class GatedModel(nn.Module):
             self._refuse_recomputing()
         self._masked_by = id(module)
         masks = self.masks()
+        if self.training and self.controller is not None:
+            self._watch(masks)
         self.open_attention = self._open_attention(masks)
         for name, mask in masks.items():
             self.site_map.sites[name].apply(mask)
+
+    def _watch(self, masks: Mapping[str, Tensor]) -> None:
+        """Sees to it that the masks' gradients, and the gates before the update, are known."""
+        self._passes += 1
+        if self._before is None:
+            self._before = self._parameters_of_gates()
+        for mask in masks.values():
+            if mask.requires_grad:
+                mask.register_hook(self._feel)
 
     def _refuse_recomputing(self) -> None:
         """ModelError for transformers' gradient checkpointing, whose second run has no masks."""

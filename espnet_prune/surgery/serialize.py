@@ -6,42 +6,32 @@ of those that are tied to another) and, where there is one, ``bpe.model``. Loadi
 from the JSON and demands every weight, no other, in its shape; it runs no code from the folder.
 """
 
-import importlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError, ModelError
-from espnet_prune.espnet.model_folder import BPE, TRAINED_SECONDS
-from espnet_prune.io_atomic import atomic_path, write_json
-from espnet_prune.sites import DECODER, describe_conformer
-from espnet_prune.surgery.description import BUILDERS, DESCRIPTION, SCHEMA, read_description
-from espnet_prune.surgery.plan import Plan, plan_of
+from espnet_prune.io_atomic import atomic_path, read_json, write_json
+from espnet_prune.surgery.families import format_of, formats
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
-from espnet_prune.surgery.stock import remove_outdated
 
-WEIGHTS = "model.safetensors"
-CONFIG_ATTRIBUTE = "espnet_prune_config"
-
-# what of an ESPnet configuration makes the model; the rest steers training
-MODEL_KEYS = (
-    "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
-    "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
-    "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
-).split() + [TRAINED_SECONDS]
+SCHEMA = 1
+DESCRIPTION, WEIGHTS, BPE = "model.json", "model.safetensors", "bpe.model"
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:
     """Writes a model, cut or not, to a folder.
 
-    Files for stock ESPnet that are there and hold other weights are removed.
+    What was made there of other weights, such as files for stock ESPnet, is removed.
 
     Args:
-        model: an ESPnetASRModel made by ``espnet_prune.espnet.build`` (or cut from one), or a
-            ConformerEncoder, or a wav2vec 2.0, HuBERT or Whisper model of transformers.
+        model: of a known format: an ESPnetASRModel made by ``espnet_prune.models.espnet.build``
+            (or cut from one), one of ESPnet's encoders by itself, or one of transformers' models.
         folder: made if missing; the weights are written first, the description last.
 
     Returns:
@@ -57,13 +47,15 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: a file; a model is saved as a folder, choose another name")
-    description = {"schema": SCHEMA, **_describe(model)}
+    form = format_of(model)
+    description = {"schema": SCHEMA, "kind": form.kind, "config": form.describe(model)}
     bpe = description["config"].get("bpemodel")
     if bpe:
         copy_bpe(bpe, folder / BPE)
         description["config"]["bpemodel"] = BPE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    remove_outdated(folder, state)
+    for each in formats().values():
+        each.clear(folder, state)
     tied = _tied_names(model)
     if tied:
         description["tied"] = tied
@@ -118,7 +110,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
 
     folder = Path(folder)
     description = read_description(folder)
-    config = dict(description["config"])
+    config = dict(description.config)
     if config.get("bpemodel"):
         bpe = (folder / config["bpemodel"]).resolve()
         _check_bpe(bpe)
@@ -127,15 +119,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS}: can't be read ({error})") from error
-    module, function = BUILDERS[description["kind"]].split(":")
-    build = getattr(importlib.import_module(module), function)
     try:
-        model = build(config)
+        model = formats()[description.kind].build(config)
     except ModelError as error:
         raise ModelError(f"{folder / DESCRIPTION}: {error}") from error
-    shapes = description["sparse"]
+    shapes = description.sparse
     state = expand(state, shapes, str(folder / WEIGHTS))
-    for name, other in description["tied"].items():
+    for name, other in description.tied.items():
         if other in state:
             state[name] = state[other]
     load_strictly(model, state, str(folder / WEIGHTS))
@@ -178,56 +168,47 @@ def _tied_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(p)] for name, p in everything if first[id(p)] != name}
 
 
-def espnet_config(model: nn.Module) -> dict:
-    """The ESPnet configuration of a model, its plan included where it was cut.
+@dataclass(frozen=True)
+class Description:
+    """What ``model.json`` says.
+
+    Attributes:
+        schema: its version.
+        kind: the model's format.
+        config: what the format builds it from; nothing of its meaning is checked here.
+        sparse: shapes of the weights that are stored sparse, by name.
+        tied: weights that are another one by a second name, and that one's first name.
+    """
+
+    schema: int
+    kind: str
+    config: dict[str, object]
+    sparse: dict[str, list[int]] = field(default_factory=dict)
+    tied: dict[str, str] = field(default_factory=dict)
+
+
+def read_description(folder: Path) -> Description:
+    """The description of a saved model.
 
     Raises:
-        ModelError: the model doesn't carry its configuration.
+        DataError: it is missing, or isn't JSON.
+        ModelError: another schema or kind, a key that is missing, or a value of another type.
     """
-    config = getattr(model, CONFIG_ATTRIBUTE, None)
-    if config is None:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: a file; expected the folder of a saved model")
+    path = folder / DESCRIPTION
+    try:
+        description = to_dataclass(Description, read_json(path), str(path))
+    except ConfigError as error:
+        raise ModelError(f"{error}; save the model again") from error
+    if description.schema != SCHEMA:
         raise ModelError(
-            f"{type(model).__name__} doesn't carry its configuration; build it by "
-            "espnet_prune.espnet.build, or set model.espnet_prune_config to the dict of its "
-            "ESPnet config.yaml"
+            f"{path}: schema {description.schema!r}, expected {SCHEMA}; was it saved by another "
+            "version?"
         )
-    config = {key: config[key] for key in MODEL_KEYS if key in config}
-    if config.get("normalize_conf"):  # the weights have the statistics; the file is the training's
-        own = {k: v for k, v in config["normalize_conf"].items() if k != "stats_file"}
-        config["normalize_conf"] = own
-    plan = plan_of(model)
-    rebuilt = getattr(model.encoder, "saved_conf", None)
-    if rebuilt is not None:  # a pretrained encoder, whose configuration named where it came from
-        config["encoder_conf"] = rebuilt()
-        decoder = getattr(model.decoder, "saved_conf", None)
-        if decoder is not None:
-            config["decoder_conf"] = decoder()
-        if plan is not None:  # of the encoder, or of both
-            (config if decoder else config["encoder_conf"])["pruned_arch"] = plan.to_json()
-    elif plan is not None:
-        for part, (kind, own) in _parts(plan).items():
-            if own is not None:
-                conf = {**(config.get(f"{part}_conf") or {}), "pruned_arch": own.to_json()}
-                config.update({part: kind, f"{part}_conf": conf})
-    return config
-
-
-def _parts(plan: Plan) -> dict[str, tuple[str, Plan | None]]:
-    """Our class in ESPnet's choices, and its plan, for each part of an ESPnet model."""
-    return {
-        "encoder": ("pruned_conformer", plan.without(DECODER)),
-        "decoder": ("pruned_transformer", plan.part(DECODER)),
-    }
-
-
-def _describe(model: nn.Module) -> dict:
-    if type(model).__module__.partition(".")[0] == "transformers":
-        describe = importlib.import_module("espnet_prune.hf.build").describe_model
-        return {"kind": "transformers", "config": describe(model)}
-    if hasattr(model, "encoders"):
-        plan = plan_of(model)
-        config = describe_conformer(model)
-        if plan is not None:
-            config = {**config, "pruned_arch": plan.to_json()}
-        return {"kind": "conformer_encoder", "config": config}
-    return {"kind": "espnet_asr", "config": espnet_config(model)}
+    if description.kind not in formats():
+        raise ModelError(f"{path}: kind {description.kind!r}, expected one of {list(formats())}")
+    bpe = description.config.get("bpemodel")
+    if not isinstance(bpe, str | None):
+        raise ModelError(f"{path}: config: bpemodel: a name was expected, not {bpe!r}")
+    return description

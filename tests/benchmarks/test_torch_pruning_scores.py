@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.system import write_model
 from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.surgery import cut, inject, load
+from espnet_prune.train.system import write_model
 
 FEED_FORWARDS = {f"block.{b}.{name}.units" for b in (0, 1) for name in ("macaron", "feed_forward")}
 

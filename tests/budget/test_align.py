@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import encoder, passes_of
 from safetensors.torch import save_file
+from tiny_models import encoder, passes_of
 
 from espnet_prune.budget import align_widths
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.errors import ConfigError, TargetMissedError
-from espnet_prune.espnet.systems import read_system
 from espnet_prune.methods import METHODS, MethodConfig, make_method
 from espnet_prune.methods.base import ALIGNED_KINDS
 from espnet_prune.methods.fisher import mask_gradients, unit_costs
 from espnet_prune.methods.options import FisherConfig, ImportanceConfig
 from espnet_prune.surgery import cut, inject, plan_of
+from espnet_prune.train.systems import read_system
 
 WIDE = {"output_size": 48, "linear_units": 200}
 NOT_ALIGNED = {

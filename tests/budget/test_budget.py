@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import AllSites, encoder
+from tiny_models import AllSites, encoder
 
 from espnet_prune.budget import (
     Budget,

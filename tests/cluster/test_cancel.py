@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin import jobs, run_main
+from espnet_prune.cli import main
 from espnet_prune.cluster import submit
 from espnet_prune.cluster.job import Job, TaskFiles, record, write_id
 from espnet_prune.io_atomic import write_json
@@ -54,7 +54,7 @@ def silence(slurm: Path, calls: int) -> None:
 @pytest.mark.parametrize("calls", [0, 3])
 def test_a_scheduler_silent_for_a_while_is_asked_again(slurm, experiment, capsys, calls):
     silence(slurm, calls)
-    assert run_main(jobs.main, ["cancel", str(experiment)]) == 0
+    assert main(["jobs", "cancel", str(experiment)]) == 0
     assert (slurm / "cancelled").read_text() == "7 8\n"
     error = capsys.readouterr().err
     assert "cancelling 7 8" in error
@@ -65,10 +65,10 @@ def test_what_may_still_be_queued_is_named_with_the_command(slurm, experiment, c
     monkeypatch.setattr(submit, "CANCEL_SECONDS", 0.1)
     write_json(TaskFiles.of(experiment / "log/.jobs/b", 0).status, {"status": 0})
     silence(slurm, 1000)
-    assert run_main(jobs.main, ["cancel", str(experiment)]) == 1
+    assert main(["jobs", "cancel", str(experiment)]) == 1
     error = capsys.readouterr().err
     assert "still be queued or running: 7 9. When it answers again: " in error
-    assert f"python -m espnet_prune.bin.jobs cancel {experiment}\n" in error
+    assert f"espnet-prune jobs cancel {experiment}\n" in error
     assert not (slurm / "cancelled").exists()
 
 
@@ -87,7 +87,7 @@ def test_ctrl_c_gives_up_with_the_same_words(slurm, experiment, capsys, monkeypa
 
     silence(slurm, 1000)
     monkeypatch.setattr(submit.time, "sleep", interrupted)
-    assert run_main(jobs.main, ["cancel", str(experiment)]) == 1
+    assert main(["jobs", "cancel", str(experiment)]) == 1
     assert "(interrupted); jobs that may still be queued" in capsys.readouterr().err
 
 

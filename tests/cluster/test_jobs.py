@@ -2,18 +2,18 @@
 
 import pytest
 
-from espnet_prune.bin import jobs, run_main
+from espnet_prune.cli import main
 
 
 @pytest.mark.parametrize("action", ["wait", "cancel", "list"])
 def test_a_missing_experiment_is_named(tmp_path, capsys, action):
-    assert run_main(jobs.main, [action, str(tmp_path / "nowhere")]) == 2
+    assert main(["jobs", action, str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["wait", "cancel", "list"])
 def test_no_jobs_is_said(tmp_path, capsys, action):
     folder = tmp_path / "exp/base"
-    assert run_main(jobs.main, ["begin", str(folder)]) == 0
-    assert run_main(jobs.main, [action, str(folder)]) == 0
+    assert main(["jobs", "begin", str(folder)]) == 0
+    assert main(["jobs", action, str(folder)]) == 0
     assert f"{folder}: no jobs" in capsys.readouterr().out

@@ -16,7 +16,7 @@ import os
 names = "RANK WORLD_SIZE LOCAL_RANK GROUP_RANK SLURMD_NODENAME OMP_NUM_THREADS"
 open("rank" + os.environ["RANK"], "w").write(" ".join(os.environ[n] for n in names.split()))
 """
-LAUNCHER = [sys.executable, "-m", "espnet_prune.bin.nodes"]
+LAUNCHER = [sys.executable, "-m", "espnet_prune", "nodes"]
 
 
 def test_every_node_gets_one_torchrun_with_the_job_s_processors():
@@ -84,7 +84,7 @@ def test_two_nodes_asked_to_stop_go_on_to_the_loss_curve_of_one_process(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=environment, **pipes)
     log = again / "exp/base/log/06_teacher.1.log"
-    assert wait_until(lambda: log.exists() and "espnet_prune.bin.nodes" in log.read_text(), 60)
+    assert wait_until(lambda: log.exists() and "espnet_prune nodes" in log.read_text(), 60)
     slurm.ask("scancel", "--batch", "--signal=USR1", slurm.queued()[0].split()[0])
     assert wait_until(lambda: "# to be run once more" in log.read_text(), 300), log.read_text()
     for path in log.parent.glob(".jobs/*/0.training"):

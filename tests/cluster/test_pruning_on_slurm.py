@@ -140,7 +140,10 @@ def test_its_node_is_lost(begin, slurm):
         slurm.start_node(node)
         slurm.ask("scontrol", "update", f"NodeName=n{node}", "State=RESUME")
         assert wait_until(slurm.is_idle, 30)
-    assert pruning.text().count("bin.prune") == 2 and pruning.text().count("# ended after") == 1
+    assert (
+        pruning.text().count("espnet_prune prune") == 2
+        and pruning.text().count("# ended after") == 1
+    )
 
 
 def test_another_job_preempts_it(begin, slurm, submit):
@@ -150,4 +153,4 @@ def test_another_job_preempts_it(begin, slurm, submit):
     assert submit(*words, environment=slurm.environment).returncode == 0
     pruning.go_on_when_asked_to_stop(60)
     finish()
-    assert pruning.text().count("bin.prune") == 2
+    assert pruning.text().count("espnet_prune prune") == 2

@@ -77,7 +77,7 @@ def test_a_whole_recipe_is_submitted_decoded_in_arrays_and_finished(drive, tmp_p
     assert set(states.values()) == {"done"}, states
     for element in ("1", "2"):
         log = (base / f"log/11_score.1.{element}.log").read_text()
-        assert "bin.decode" in log and f"--part {element}/2" in log
+        assert "espnet_prune decode" in log and f"--part {element}/2" in log
     assert len(read_map(base / "l0/decode/test/joint/hyp", empty_values=True)) == 16
-    assert "bin.decode" in (base / "log/11_score.2.log").read_text()
-    assert "bin.score" in (base / "log/11_score.3.log").read_text()
+    assert "espnet_prune decode" in (base / "log/11_score.2.log").read_text()
+    assert "espnet_prune score" in (base / "log/11_score.3.log").read_text()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from espnet_prune.bin import status as program
+from espnet_prune.cli import run
 from espnet_prune.cluster.job import Job, record, write_id
 from espnet_prune.cluster.status import command_states, describe
 from espnet_prune.errors import DataError
@@ -101,7 +101,7 @@ def test_products_are_done_or_so_many_epochs_far(experiment, capsys):
     mark_begun(experiment / "teacher/train", {"max_epoch": 7})
     mark_begun(experiment / "other/train", {"max_epoch": 7})
     mark_finished(experiment / "other", {})
-    assert program.main([str(experiment)]) == 0
+    assert run(["status", str(experiment)]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert ["stats", "done"] in lines
     assert ["l0_50/prune", "begun, epoch 2 of 7 saved"] in lines

@@ -1,6 +1,6 @@
 """Utterances with more tokens than frames are counted and named before anything is trained."""
 
-import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import logging
 
 import pytest

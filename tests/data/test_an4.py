@@ -10,8 +10,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.prepare_an4 import main
+from espnet_prune.cli import main
 from espnet_prune.data import an4
 from espnet_prune.data.kaldi_dir import read_data
 from espnet_prune.data.validate import validate
@@ -57,7 +56,10 @@ def few(monkeypatch):
 @pytest.mark.parametrize("kind", ["flac", "wav", "sph", "raw"])
 def test_sets_are_valid_in_every_form_of_audio(tmp_path, kind):
     out = tmp_path / "data"
-    assert run_main(main, ["--an4", str(make_an4(tmp_path / "an4", kind)), "--out", str(out)]) == 0
+    assert (
+        main(["prepare_an4", "--an4", str(make_an4(tmp_path / "an4", kind)), "--out", str(out)])
+        == 0
+    )
     sets = {name: validate(out / name)[0] for name in ("train_nodev", "dev", "test")}
     assert {name: len(data.texts) for name, data in sets.items()} == {
         "train_nodev": 6,
@@ -73,9 +75,9 @@ def test_sets_are_valid_in_every_form_of_audio(tmp_path, kind):
 def test_same_again_gives_the_same_files(tmp_path):
     root = make_an4(tmp_path / "an4", "raw")
     arguments = ["--an4", str(root), "--out", str(tmp_path / "data")]
-    assert run_main(main, arguments) == 0
+    assert main(["prepare_an4", *arguments]) == 0
     files = {p: p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()}
-    assert run_main(main, arguments) == 0
+    assert main(["prepare_an4", *arguments]) == 0
     assert {p: p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()} == files
 
 
@@ -116,7 +118,7 @@ def other_id(root: Path) -> None:
 def test_incomplete_copy_is_named(tmp_path, capsys, damage, message):
     root = make_an4(tmp_path / "an4")
     damage(root)
-    assert run_main(main, ["--an4", str(root), "--out", str(tmp_path / "data")]) == 2
+    assert main(["prepare_an4", "--an4", str(root), "--out", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error) and "Traceback" not in error
     assert not (tmp_path / "data/train_nodev").exists()
@@ -149,14 +151,14 @@ def test_without_a_folder_it_is_downloaded_once(tmp_path, site):
     with tarfile.open(site / "an4_sphere.tar.gz", "w:gz") as archive:
         archive.add(root, "an4")
     out = tmp_path / "recipe/data"
-    assert run_main(main, ["--out", str(out)]) == 0
+    assert main(["prepare_an4", "--out", str(out)]) == 0
     (site / "an4_sphere.tar.gz").unlink()
-    assert run_main(main, ["--out", str(out)]) == 0
+    assert main(["prepare_an4", "--out", str(out)]) == 0
     assert len(read_data(out / "test").texts) == len(TEST)
 
 
 def test_site_without_it_says_what_to_do(tmp_path, site, capsys):
-    assert run_main(main, ["--out", str(tmp_path / "recipe/data")]) == 2
+    assert main(["prepare_an4", "--out", str(tmp_path / "recipe/data")]) == 2
     error = capsys.readouterr().err
     assert an4.URL in error and "--an4 DIR" in error and "Traceback" not in error
     assert not [p for p in (tmp_path / "recipe").rglob("*") if p.is_file()]
@@ -168,7 +170,7 @@ def test_damaged_archive_is_named_and_leaves_no_half(tmp_path, site, capsys):
         archive.add(root, "an4")
     content = (tmp_path / "whole.tar.gz").read_bytes()
     (site / "an4_sphere.tar.gz").write_bytes(content[: len(content) // 2])
-    assert run_main(main, ["--out", str(tmp_path / "recipe/data")]) == 2
+    assert main(["prepare_an4", "--out", str(tmp_path / "recipe/data")]) == 2
     assert "it can't be unpacked" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "recipe/downloads").iterdir()] == ["an4_sphere.tar.gz"]
 
@@ -177,6 +179,6 @@ def test_archive_that_writes_outside_its_folder_is_refused(tmp_path, site, capsy
     (tmp_path / "evil").write_text("x")
     with tarfile.open(site / "an4_sphere.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "evil", "../../escaped")
-    assert run_main(main, ["--out", str(tmp_path / "recipe/data")]) == 2
+    assert main(["prepare_an4", "--out", str(tmp_path / "recipe/data")]) == 2
     assert "can't be unpacked" in capsys.readouterr().err
     assert not list(tmp_path.rglob("escaped"))

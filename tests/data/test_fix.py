@@ -4,14 +4,14 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import fix_data, run_main, validate_data
+from espnet_prune.cli import main
 from espnet_prune.data import fix
 from espnet_prune.data.kaldi_dir import read_data, read_map
 from espnet_prune.data.validate import validate
 
 
 def run(data, *options: str) -> int:
-    return run_main(fix_data.main, [str(data), *options])
+    return main(["fix_data", str(data), *options])
 
 
 def change(path, old: str, new: str) -> None:
@@ -48,7 +48,7 @@ def test_a_valid_directory_stays_as_it_is(data, capsys):
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_what_cannot_be_used_is_left_out_with_its_reason(data, damage, reason, jobs, capsys):
     damage(data)
-    assert run_main(validate_data.main, [str(data)]) == 2
+    assert main(["validate_data", str(data)]) == 2
     assert run(data, "--nj", jobs) == 0
     assert list(validate(data)[0].texts) == ["a-1", "a-2", "b-2"]
     (line,) = (data / "left_out.txt").read_text().splitlines()

@@ -6,8 +6,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.validate_data import main
+from espnet_prune.cli import main
 from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, write_data
 from espnet_prune.data.validate import validate
 from espnet_prune.errors import DataError
@@ -98,7 +97,7 @@ def test_tabs_separate_too(data):
 )
 def test_wrong_files_are_named(data, capsys, file, old, new, message):
     edit(data / file, old, new)
-    assert run_main(main, [str(data)]) == 2
+    assert main(["validate_data", str(data)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "Traceback" not in error
     assert str(data) in error and re.search(message, error)
@@ -116,7 +115,7 @@ def test_wrong_files_are_named(data, capsys, file, old, new, message):
 )
 def test_wrong_audio_is_named(data, capsys, damage, message):
     damage(recording(data, "b-1"))
-    assert run_main(main, [str(data)]) == 2
+    assert main(["validate_data", str(data)]) == 2
     error = capsys.readouterr().err
     assert "utterance 'b-1'" in error and "wav.scp" in error
     assert re.search(message, error)
@@ -157,5 +156,5 @@ def test_slash_in_an_utterance_id_is_refused(tmp_path):
 
 
 def test_main_says_what_a_directory_holds(data, capsys):
-    assert run_main(main, [str(data)]) == 0
+    assert main(["validate_data", str(data)]) == 0
     assert "4 utterances, 2 speakers, 8 words" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import format_audio, perturb_speed, run_main, validate_data
+from espnet_prune.cli import main
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, speaker_lists, write_map
 from espnet_prune.data.speed import perturb
@@ -51,7 +51,7 @@ def calls(tmp_path):
 
 
 def formatted(source, out, *options: str) -> int:
-    return run_main(format_audio.main, ["--source", str(source), "--out", str(out), *options])
+    return main(["format_audio", "--source", str(source), "--out", str(out), *options])
 
 
 @pytest.mark.parametrize("kind", ["flac", "ark"])
@@ -75,7 +75,7 @@ def test_parts_channels_and_commands_become_plain_files(calls, tmp_path, kind, j
 
 def test_speeds_of_parts_are_applied_to_what_is_formatted_once(calls, tmp_path):
     words = ["--source", str(calls), "--out", str(tmp_path / "sp"), "--factors", "0.9", "1"]
-    assert run_main(perturb_speed.main, words) == 0
+    assert main(["perturb_speed", *words]) == 0
     assert formatted(tmp_path / "sp", tmp_path / "dump") == 0
     assert len(list((tmp_path / "dump/audio").iterdir())) == 4
     entry = read_data(tmp_path / "dump").recordings["sp0.9-c1-a-1"]
@@ -97,7 +97,7 @@ def test_validation_reads_all_of_it_and_says_what_is_not_read(calls, capsys, cap
     (calls / "utt2lang").write_text("c1-a-1 en\n")
     with (calls / "wav.scp").open("a") as file:
         file.write(f"unused {calls / 'call2.flac'}\n")
-    assert run_main(validate_data.main, [str(calls), "--nj", "2"]) == 0
+    assert main(["validate_data", str(calls), "--nj", "2"]) == 0
     assert "4 utterances, 3 speakers, 5 words, 0.1 min" in capsys.readouterr().out
     assert "not read: utt2dur, utt2lang" in caplog.text
     assert "'unused': no utterance is a part of it" in caplog.text
@@ -121,21 +121,21 @@ def test_validation_reads_all_of_it_and_says_what_is_not_read(calls, capsys, cap
 )
 def test_wrong_parts_are_named(calls, capsys, line, message):
     write_map(calls / "segments", {**PARTS, "c1-a-1": line})
-    assert run_main(validate_data.main, [str(calls)]) == 2
+    assert main(["validate_data", str(calls)]) == 2
     error = capsys.readouterr().err
     assert message.replace("\\", "") in error and "c1-a-1" in error
 
 
 def test_a_part_may_end_a_little_after_its_recording(calls, caplog):
     write_map(calls / "segments", {**PARTS, "c2-a-1": "call2 0 2.3"})
-    assert run_main(validate_data.main, [str(calls)]) == 0
+    assert main(["validate_data", str(calls)]) == 0
     assert "'c2-a-1': its part ends up to 0.5 s after its recording" in caplog.text
 
 
 @pytest.mark.parametrize("line", ["call1 C", "call1", "call1 0", "call1 a b"])
 def test_wrong_channels_are_named(calls, capsys, line):
     write_map(calls / "reco2file_and_channel", {"call1-A": line})
-    assert run_main(validate_data.main, [str(calls)]) == 2
+    assert main(["validate_data", str(calls)]) == 2
     error = capsys.readouterr().err
     assert f"'{line}'; expected a name and a channel" in error or "no channel 3" in error
 
@@ -158,7 +158,7 @@ def test_commands_may_be_forbidden(calls, tmp_path, capsys):
     scp = read_map(calls / "wav.scp")
     write_map(calls / "wav.scp", {**scp, "call2": f"touch {marker} |"})
     for run in (
-        lambda: run_main(validate_data.main, [str(calls), "--pipes", "forbid"]),
+        lambda: main(["validate_data", str(calls), "--pipes", "forbid"]),
         lambda: formatted(calls, tmp_path / "dump", "--pipes", "forbid"),
     ):
         assert run() == 2
@@ -169,7 +169,7 @@ def test_commands_may_be_forbidden(calls, tmp_path, capsys):
 def test_other_rates_are_resampled_and_that_is_said_once(calls, tmp_path, caplog):
     soundfile.write(calls / "call2.flac", tone(500, rate=8000), 8000)
     with caplog.at_level(logging.INFO):
-        assert run_main(validate_data.main, [str(calls)]) == 0
+        assert main(["validate_data", str(calls)]) == 0
         assert formatted(calls, tmp_path / "dump") == 0
     assert "'c2-a-1': it is sampled at 8000 Hz and is resampled to 16000 Hz" in caplog.text
     assert "1 of 4 recordings were resampled from 8000 to 16000 Hz" in caplog.text

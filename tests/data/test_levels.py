@@ -4,7 +4,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main, validate_data
+from espnet_prune.cli import main
 from espnet_prune.data.audio_io import examine, read_speech
 from espnet_prune.errors import DataError
 
@@ -53,7 +53,7 @@ def test_notes_are_told_of_all_utterances_at_once_and_again(data, capsys, caplog
         soundfile.write(data / f"source/{name}.wav", numpy.zeros(800, numpy.int16), 16000)
     for _ in range(2):
         caplog.clear()
-        assert run_main(validate_data.main, [str(data)]) == 0
+        assert main(["validate_data", str(data)]) == 0
         assert "'a-1', 'a-2', 'b-1' and 1 more: it is no louder" in caplog.text
         assert "4 utterances" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from librispeech_copy import write_chapter, write_corpus
 
-from espnet_prune.bin import generate_librispeech, list_chapters, prepare_librispeech, run_main
+from espnet_prune.cli import main, run
 from espnet_prune.data import librispeech as module
 from espnet_prune.data import librispeech_download
 from espnet_prune.data.kaldi_dir import read_data, read_map
@@ -38,7 +38,7 @@ def prepare(tmp_path):
         (tmp_path / "data.yaml").write_text(sets)
         place = [] if given is None else ["--librispeech", str(given)]
         arguments = ["--sets", str(tmp_path / "data.yaml"), "--out", str(tmp_path / "recipe/data")]
-        return run_main(prepare_librispeech.main, [*place, *arguments, "--nj", "1", *options])
+        return main(["prepare_librispeech", *place, *arguments, "--nj", "1", *options])
 
     return call
 
@@ -111,7 +111,7 @@ def test_listed_chapters_are_found_in_whatever_part_has_them(tmp_path, corpus, p
 
 
 def test_the_command_lists_what_preparation_reads(tmp_path, corpus, prepare, out, capsys):
-    assert list_chapters.main([str(corpus / "train-clean-360")]) == 0
+    assert run(["list_chapters", str(corpus / "train-clean-360")]) == 0
     text = capsys.readouterr().out
     assert text == "# train-clean-360: 2 chapters, 5 utterances\n14-208 2\n22-12 3\n"
     assert prepare(sets=listing(tmp_path, all=text)) == 0
@@ -312,9 +312,9 @@ def test_generated_corpus_is_read_like_the_genuine_one(tmp_path, prepare, out):
         "sets: {train: 5, test: 3}\nvoices: {awb: 124, slt: 174}\nkinds: {command: 1}\n"
     )
     arguments = ["--config", str(tmp_path / "corpus.yaml"), "--out", str(tmp_path / "corpus")]
-    assert run_main(generate_librispeech.main, [*arguments, "--nj", "1"]) == 0
+    assert main(["generate_librispeech", *arguments, "--nj", "1"]) == 0
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus").rglob("*.flac")}
-    assert run_main(generate_librispeech.main, arguments) == 0
+    assert main(["generate_librispeech", *arguments]) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus").rglob("*.flac")} == files
     assert prepare(sets="sets: {a: {parts: [train]}, b: {parts: [test]}}") == 0
     assert len(validate(out / "a")[0].texts) == 5

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import prepare_hugging_face, prepare_lhotse, run_main, validate_data
+from espnet_prune.cli import main
 from espnet_prune.data.audio_io import examine
 from espnet_prune.data.excerpt import Reading
 from espnet_prune.data.kaldi_dir import read_data, read_map
@@ -48,7 +48,7 @@ def talk(tmp_path):
 
 
 def prepare_cuts(cuts, out) -> int:
-    return run_main(prepare_lhotse.main, ["--cuts", str(cuts), "--out", str(out)])
+    return main(["prepare_lhotse", "--cuts", str(cuts), "--out", str(out)])
 
 
 def check(out) -> None:
@@ -63,7 +63,7 @@ def check(out) -> None:
     }
     for utterance, samples in expected.items():
         numpy.testing.assert_array_equal(samples_of(out, utterance), samples)
-    assert run_main(validate_data.main, [str(out)]) == 0
+    assert main(["validate_data", str(out)]) == 0
 
 
 def test_cuts_are_parts_of_their_files(talk, tmp_path, caplog):
@@ -131,7 +131,7 @@ def rows(tmp_path):
 
 def prepare_rows(folder, out, *options: str) -> int:
     words = ["--dataset", str(folder), "--out", str(out), "--text", "sentence", *options]
-    return run_main(prepare_hugging_face.main, words)
+    return main(["prepare_hugging_face", *words])
 
 
 @pytest.mark.parametrize("form", ["saved", "splits", "parquet"])
@@ -151,7 +151,7 @@ def test_rows_become_utterances(rows, tmp_path, form):
     assert read_map(out / "spk2utt") == {"7": f"{names[0]} {names[2]}", "8": names[1]}
     for number, name in enumerate(names):
         numpy.testing.assert_array_equal(samples_of(out, name), noise(number))
-    assert run_main(validate_data.main, [str(out)]) == 0
+    assert main(["validate_data", str(out)]) == 0
     assert prepare_rows(folder, out, "--speaker", "client") == 0  # done
     assert prepare_rows(folder, out) == 2  # another configuration
 

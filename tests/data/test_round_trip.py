@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from espnet_prune.bin import make_tokens, run_main
+from espnet_prune.cli import main
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.stage import MARK
 
@@ -29,7 +29,7 @@ def make(folder: Path, *texts: str, kind: str = "bpe", size: int = 60) -> int:
     (folder / "text").write_text("".join(lines), encoding="utf-8")
     command = ["--text", folder / "text", "--out", folder / "tokens"]
     command += ["--type", kind, "--vocab_size", size]
-    return run_main(make_tokens.main, [str(word) for word in command])
+    return main(["make_tokens", *(str(word) for word in command)])
 
 
 @pytest.mark.parametrize("text", CHANGED_BY_NFKC.values(), ids=CHANGED_BY_NFKC.keys())

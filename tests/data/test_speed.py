@@ -1,6 +1,6 @@
 """Speed perturbation: the signal, the directory that names it, and what training reads of it."""
 
-import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import re
 from pathlib import Path
 
@@ -10,23 +10,23 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_prune.bin import format_audio, perturb_speed, run_main
+from espnet_prune.cli import main
 from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map
 from espnet_prune.data.speed import perturb, perturbed_length
 from espnet_prune.data.validate import validate
-from espnet_prune.espnet import archives
+from espnet_prune.train import archives
 
 FACTORS = ("0.9", "1.0", "1.1")
 
 
 def speed(source: Path, out: Path, *factors: str) -> int:
     words = ["--source", str(source), "--out", str(out), "--factors", *factors]
-    return run_main(perturb_speed.main, words)
+    return main(["perturb_speed", *words])
 
 
 def format_to(source: Path, out: Path, *options: str) -> int:
-    return run_main(format_audio.main, ["--source", str(source), "--out", str(out), *options])
+    return main(["format_audio", "--source", str(source), "--out", str(out), *options])
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import format_audio, make_tokens, run_main
+from espnet_prune.cli import main
 from espnet_prune.data import audio_io
 from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio
@@ -21,11 +21,11 @@ from espnet_prune.stage import mark_finished, recorded
 
 
 def format_to(data: Path, out: Path, *options: str) -> int:
-    return run_main(format_audio.main, ["--source", str(data), "--out", str(out), *options])
+    return main(["format_audio", "--source", str(data), "--out", str(out), *options])
 
 
 def tokens(text: Path, out: Path, *options: str) -> int:
-    return run_main(make_tokens.main, ["--text", str(text), "--out", str(out), *options])
+    return main(["make_tokens", "--text", str(text), "--out", str(out), *options])
 
 
 def audio_files(folder: Path) -> list[str]:

@@ -11,8 +11,7 @@ import numpy
 import pytest
 import soundfile
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.prepare_synth import main
+from espnet_prune.cli import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data import synth
 from espnet_prune.data.kaldi_dir import read_data
@@ -211,7 +210,7 @@ def test_wrong_settings_are_one_clear_line(tmp_path, capsys, line, message):
     config = tmp_path / "corpus.yaml"
     config.write_text(line + "\n")
     arguments = ["--out", str(tmp_path / "data"), "--config", str(config)]
-    assert run_main(main, arguments) == 2
+    assert main(["prepare_synth", *arguments]) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert error.startswith("error: ") and str(config) in error

@@ -5,10 +5,17 @@ import json
 import pytest
 from torch import nn
 
-from espnet_prune.bin import convert_whisper, run_main
+from espnet_prune.cli import main
 from espnet_prune.errors import ConfigError
-from espnet_prune.export.folder import DESCRIPTION, GRAPH, SCHEMA, TOKENS, new_folder
-from espnet_prune.hf import whisper_ct2
+from espnet_prune.export.folder import (
+    DESCRIPTION,
+    GRAPH,
+    SCHEMA,
+    TOKENS,
+    others_than_export,
+)
+from espnet_prune.io_atomic import new_folder
+from espnet_prune.models.whisper import from_ct2 as whisper_ct2
 
 ABOUT = json.dumps({"schema": SCHEMA, "kind": "ctc_speech"})
 
@@ -19,7 +26,7 @@ def content_of(folder) -> dict[str, str]:
 
 def export(folder, graph: str) -> None:
     """What an export does, in short."""
-    with new_folder(folder) as new:
+    with new_folder(folder, others_than_export, "an export") as new:
         (new / GRAPH).write_text(graph)
         (new / DESCRIPTION).write_text(ABOUT)
 
@@ -85,7 +92,7 @@ def convert(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(whisper_ct2, "convert_whisper", converter)
 
     def run(out):
-        status = run_main(convert_whisper.main, [str(tmp_path / "ct2"), str(out)])
+        status = main(["convert_whisper", str(tmp_path / "ct2"), str(out)])
         return status, capsys.readouterr().err
 
     return run

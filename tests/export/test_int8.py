@@ -6,19 +6,20 @@ import numpy
 import pytest
 import soundfile
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.score import main as score_main
+from espnet_prune.cli import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.decode import int8
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.decoding import decode
+from espnet_prune.decode.int8 import quantise_linear, stored_bytes
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.espnet import int8
-from espnet_prune.espnet.decoding import DecodeConfig, decode, open_recogniser
-from espnet_prune.espnet.int8 import quantise_linear, stored_bytes
-from espnet_prune.evaluate.tables_int8 import int8_table
-from espnet_prune.evaluate.timing import ProfileConfig
 from espnet_prune.export.int8 import base_mode, by_onnx
+from espnet_prune.report.tables_int8 import int8_table
+from espnet_prune.score.timing import ProfileConfig
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
@@ -107,7 +108,7 @@ def test_int8_is_compared_with_the_teacher_in_floating_point(decoded, tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "hyp").write_text(text)
     arguments = ["--data", str(data), "--system", str(tmp_path / "small"), "--set", "test"]
-    assert run_main(score_main, [*arguments, "--teacher", str(tmp_path / "teacher")]) == 0
+    assert main(["score", *arguments, "--teacher", str(tmp_path / "teacher")]) == 0
     score = json.loads((tmp_path / "small/decode/test/greedy_int8/score.json").read_text())
     assert score["errors"] == 2 and score["p_vs_teacher"] is not None
 

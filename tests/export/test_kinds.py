@@ -7,24 +7,24 @@ import torch
 from tiny_ssl import TRANSFORMER
 from tiny_whisper import whisper
 
-from espnet_prune.bin import get_whisper, run_main
-from espnet_prune.bin.transcribe import main as transcribe_main
-from espnet_prune.data.tokens import make_tokens
+from espnet_prune.cli import main, run
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
+from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
-from espnet_prune.espnet.system import write_model
-from espnet_prune.espnet.training import token_options
 from espnet_prune.export.exported import open_exported
 from espnet_prune.export.folder import DECODER, GRAPH, read_description
 from espnet_prune.export.onnx import export_onnx
-from espnet_prune.export.parts import TOLERANCE
-from espnet_prune.export.saved import SavedRecogniser
 from espnet_prune.export.session import open_session
-from espnet_prune.export.whisper_graph import first_tokens
-from espnet_prune.hf.build import from_config, generation_config
 from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.graphs import TOLERANCE
+from espnet_prune.models.huggingface.build import from_config, generation_config
+from espnet_prune.models.tokens import make_any_tokens
+from espnet_prune.models.whisper.graphs import first_tokens
 from espnet_prune.surgery import cut, inject, load, plan_of
+from espnet_prune.train.system import write_model
+from espnet_prune.train.training import token_options
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
@@ -89,9 +89,9 @@ def test_ssl_texts_and_times_are_those_of_the_model(ssl):
 def whisper_model(tmp_path_factory):
     """Folders of a cut Whisper of a recipe, and of its export."""
     folder = tmp_path_factory.mktemp("whisper")
-    assert get_whisper.main(["--whisper", "random", "--out", str(folder / "random")]) == 0
+    assert run(["get_whisper", "--whisper", "random", "--out", str(folder / "random")]) == 0
     (folder / "text").write_text("a SOME WORDS\n")
-    make_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
+    make_any_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
     part = {"model": str(folder / "random")}
     special = {"sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"}
     model = build_asr_model(
@@ -125,7 +125,7 @@ def test_whisper_texts_are_those_of_generate(whisper_model, tmp_path, capsys):
     long = speech(exported.segment_seconds + 0.4)  # in pieces
     assert exported.transcribe(long) == theirs.transcribe(long, "greedy")
     soundfile.write(tmp_path / "a.wav", speech(0.5), RATE)
-    assert run_main(transcribe_main, ["--onnx", str(onnx), str(tmp_path)]) == 0
+    assert main(["transcribe", "--onnx", str(onnx), str(tmp_path)]) == 0
     assert capsys.readouterr().out.split("\t")[1].strip() in texts
     with pytest.raises(ModelError, match="this is a Whisper"):
         open_exported(onnx, timestamps=True)

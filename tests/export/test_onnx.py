@@ -7,15 +7,16 @@ import shutil
 import numpy
 import pytest
 import torch
-from models import AllSites, encoder
+from tiny_models import AllSites, encoder
 
 from espnet_prune.errors import ConfigError, EnvironmentProblem, ModelError
 from espnet_prune.export import folder as exported_folder
 from espnet_prune.export import onnx
-from espnet_prune.export.folder import DESCRIPTION, GRAPH, new_folder
+from espnet_prune.export.folder import DESCRIPTION, GRAPH, others_than_export
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.onnx import export_onnx, open_session
-from espnet_prune.export.parts import CHECKED_FRAMES
+from espnet_prune.io_atomic import new_folder
+from espnet_prune.models.conformer.graphs import CHECKED_FRAMES
 from espnet_prune.sites import KINDS
 from espnet_prune.surgery import cut, inject
 
@@ -151,7 +152,10 @@ def test_an_export_removes_no_other_files(exporting, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
-    with pytest.raises(EnvironmentProblem, match="no space left"), new_folder(tmp_path / "onnx"):
+    with (
+        pytest.raises(EnvironmentProblem, match="no space left"),
+        new_folder(tmp_path / "onnx", others_than_export, "an export"),
+    ):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 

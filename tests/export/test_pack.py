@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.pack import main as pack_main
+from espnet_prune.cli import main
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ModelError
-from espnet_prune.espnet.decoding import DecodeConfig, open_recogniser
 from espnet_prune.export.pack import pack_for_espnet
 from espnet_prune.surgery import load
 
@@ -21,7 +21,7 @@ from espnet_prune.surgery import load
 @pytest.fixture(scope="module")
 def zips(system, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    assert run_main(pack_main, ["--system", str(system), "--out", str(folder / "half.zip")]) == 0
+    assert main(["pack", "--system", str(system), "--out", str(folder / "half.zip")]) == 0
     return folder / "half.zip", folder / "half_espnet.zip"
 
 
@@ -68,7 +68,7 @@ def test_a_folder_and_what_is_below_a_file_cannot_be_the_zip(system, tmp_path, c
         (tmp_path, "it is a folder; a file was expected"),
         (tmp_path / "file/a.zip", "a file"),
     ):
-        assert run_main(pack_main, ["--system", str(system), "--out", str(out)]) == 2
+        assert main(["pack", "--system", str(system), "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -78,14 +78,14 @@ def test_a_whisper_is_none_of_stock_espnet(system, tmp_path):
     (tmp_path / "model/model.json").write_text("{}")
     with pytest.raises(ModelError, match="no model for stock ESPnet"):
         pack_for_espnet(tmp_path, tmp_path / "a.zip")
-    assert run_main(pack_main, ["--system", str(tmp_path), "--out", str(tmp_path / "b.zip")]) == 0
+    assert main(["pack", "--system", str(tmp_path), "--out", str(tmp_path / "b.zip")]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["b.zip"]
 
 
 FRESH = """\
 import sys
 import numpy
-import espnet_prune.espnet.registry
+import espnet_prune.models.espnet.choices
 from espnet2.bin.asr_inference import Speech2Text
 search = Speech2Text.from_pretrained(sys.argv[1], beam_size=3, ctc_weight=0.3)
 print("text:", " ".join((search(numpy.load(sys.argv[2]))[0][0] or "").split()))

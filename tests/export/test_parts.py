@@ -4,12 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from models import ENCODER, encoder
+from tiny_models import ENCODER, encoder
 
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx
-from espnet_prune.export.onnx import export_onnx
-from espnet_prune.export.parts import parts_of
+from espnet_prune.export.onnx import export_onnx, graphs_of
 
 
 def modes(model) -> list[bool]:
@@ -31,7 +30,7 @@ def test_an_export_leaves_every_module_in_its_mode(difference, tmp_path, monkeyp
 def test_a_model_in_training_gives_the_parts_of_evaluation():
     model = encoder(dropout_rate=0.5).train()
     model(torch.randn(1, 120, 80), torch.tensor([120]))[0].sum().backward()
-    (part,) = parts_of(model)
+    (part,) = graphs_of(model)
     inputs = part.example(57)
     with torch.no_grad():
         assert torch.equal(part.expected(*inputs)[0], part.expected(*inputs)[0])
@@ -41,7 +40,7 @@ def test_a_model_in_training_gives_the_parts_of_evaluation():
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_another_precision_is_refused_with_the_remedy(precision):
     with pytest.raises(ModelError, match=r"embed.*torch\.\w*float.*call model\.float\(\)"):
-        parts_of(encoder().to(precision))
+        graphs_of(encoder().to(precision))
 
 
 def test_an_encoder_of_which_the_width_of_features_is_not_known_is_refused(tmp_path):
@@ -49,7 +48,7 @@ def test_an_encoder_of_which_the_width_of_features_is_not_known_is_refused(tmp_p
 
     model = ConformerEncoder(40, **ENCODER).eval()
     with pytest.raises(ModelError, match=r"39 to 42 values.*encoder\.input_size"):
-        parts_of(model)
+        graphs_of(model)
     model.input_size = 40
-    (part,) = parts_of(model)
+    (part,) = graphs_of(model)
     assert part.example(57)[0].shape == (1, 57, 40)

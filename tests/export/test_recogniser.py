@@ -13,15 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from espnet_prune.bin import run_main
-from espnet_prune.bin.export_onnx import main as export_main
-from espnet_prune.bin.transcribe import main as transcribe_main
+from espnet_prune.cli import main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx
-from espnet_prune.export.folder import GRAPH, TOKENS, describe, read_description, read_tokens
+from espnet_prune.export.folder import GRAPH, TOKENS, read_description, read_tokens
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
+from espnet_prune.models.conformer.graphs import describe
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
@@ -35,8 +34,8 @@ def speech(seconds: float, seed: int = 0) -> numpy.ndarray:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Folder of a tiny model of random weights with BPE tokens and global_mvn."""
-    from espnet_prune.espnet.build import build_asr_model
-    from espnet_prune.espnet.system import write_model
+    from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.train.system import write_model
 
     folder = tmp_path_factory.mktemp("model")
     (folder / "text").write_text("".join(f"u{i} {t}\n" for i, t in enumerate(TEXTS)))
@@ -72,12 +71,13 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "exported"
-    assert run_main(export_main, ["--model", str(model), "--out", str(folder)]) == 0
+    assert main(["export_onnx", "--model", str(model), "--out", str(folder)]) == 0
     return folder
 
 
 def test_words_are_those_of_the_model_itself(model, exported):
-    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
 
     ours = OnnxRecogniser(exported, segment_seconds=2.0)
     theirs = Recogniser(model, DecodeConfig(segment_seconds=2.0))
@@ -87,7 +87,9 @@ def test_words_are_those_of_the_model_itself(model, exported):
 
 
 def test_recordings_of_every_length_have_the_same_text_as_in_torch(model, exported):
-    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser, ctc_log_probs, least_samples
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser, ctc_log_probs
+    from espnet_prune.models.espnet.features import least_samples
 
     ours, theirs = OnnxRecogniser(exported), Recogniser(model, DecodeConfig())
     least = least_samples(theirs.model)
@@ -117,7 +119,8 @@ def test_any_path_has_the_same_text_as_in_torch(both, path):
 @pytest.fixture(scope="module")
 def both(model, exported):
     """The exported model and the same in torch."""
-    from espnet_prune.espnet.decoding import DecodeConfig, Recogniser
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
 
     return OnnxRecogniser(exported), Recogniser(model, DecodeConfig())
 
@@ -134,7 +137,7 @@ def test_times_rise_and_lie_within_the_recording(exported):
 def test_too_short_gives_no_words_and_a_warning(exported, tmp_path, capsys, caplog, timestamps):
     path = tmp_path / "a.wav"
     soundfile.write(path, speech(0.05)[:900], RATE)
-    assert run_main(transcribe_main, ["--onnx", str(exported), *timestamps, str(path)]) == 0
+    assert main(["transcribe", "--onnx", str(exported), *timestamps, str(path)]) == 0
     assert capsys.readouterr().out == ("" if timestamps else f"{path}\t\n")
     (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
     assert f"utterance '{path}': 800 samples are too short to decode" in warning
@@ -172,7 +175,7 @@ def test_int8_by_the_command(model, exported, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(onnx, "_export", export)
     folder = tmp_path / "int8"
-    assert run_main(export_main, ["--model", str(model), "--out", str(folder), "--int8"]) == 0
+    assert main(["export_onnx", "--model", str(model), "--out", str(folder), "--int8"]) == 0
     assert "then int8 changes an output by up to" in capsys.readouterr().out
     about = read_description(folder)
     assert len(about["int8_difference"]) == 7  # three lengths of each graph, and the shortest
@@ -203,11 +206,11 @@ def test_files_folders_lists_and_other_rates(exported, tmp_path, capsys, monkeyp
     first, second = (str(tmp_path / "set" / name) for name in ("a.wav", "b.flac"))
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{second}\n\n"))
     arguments = ["--onnx", str(exported), first, str(tmp_path / "set"), "-"]
-    assert run_main(transcribe_main, arguments) == 0
+    assert main(["transcribe", *arguments]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == [first, second]  # each once, though named twice
     assert lines[0][1]
-    assert run_main(transcribe_main, ["--onnx", str(exported), "--timestamps", first]) == 0
+    assert main(["transcribe", "--onnx", str(exported), "--timestamps", first]) == 0
     timed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[3] for line in timed] == lines[0][1].split()
     assert Word(timed[0][3], float(timed[0][1]), float(timed[0][2])).end > 0
@@ -221,7 +224,7 @@ def test_folders_in_a_list(exported, tmp_path, capsys, caplog, monkeypatch):
         soundfile.write(path, speech(0.5), RATE)
     listed = [str(tmp_path / name) for name in ("empty", "none.wav", "set")]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(listed)))
-    assert run_main(transcribe_main, ["--onnx", str(exported), "-"]) == 2
+    assert main(["transcribe", "--onnx", str(exported), "-"]) == 2
     output = capsys.readouterr()
     assert [line.split("\t")[0] for line in output.out.splitlines()] == paths
     assert f"{listed[0]}: no recording in it" in caplog.text
@@ -236,7 +239,7 @@ def test_channels_are_averaged_and_that_is_said_once(exported, tmp_path, capsys,
     soundfile.write(tmp_path / "mean.wav", mean, RATE)
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, numpy.stack([left, right], axis=1), RATE)
-    assert run_main(transcribe_main, ["--onnx", str(exported), str(tmp_path)]) == 0
+    assert main(["transcribe", "--onnx", str(exported), str(tmp_path)]) == 0
     texts = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
     assert len(texts) == 3 and len(set(texts)) == 1 and texts[0]
     (said,) = (r.getMessage() for r in caplog.records if "averaged" in r.getMessage())
@@ -263,7 +266,7 @@ def test_a_folder_beside_the_one_meant(model, exported, tmp_path, capsys, given,
     soundfile.write(tmp_path / "a.wav", speech(0.5), RATE)
     option, name = given.split()
     arguments = [option, str(tmp_path / name), str(tmp_path / "a.wav")]
-    assert run_main(transcribe_main, arguments) == 2
+    assert main(["transcribe", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {option} {tmp_path / name}: ") and "stage" not in error
     assert re.search(message, error)
@@ -279,7 +282,7 @@ def test_a_folder_beside_the_one_meant(model, exported, tmp_path, capsys, given,
 def test_missing_input_is_named(exported, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert run_main(transcribe_main, ["--onnx", str(exported), *arguments]) == 2
+    assert main(["transcribe", "--onnx", str(exported), *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -294,7 +297,7 @@ def test_a_saved_model_gives_the_words_and_times_of_its_export(model, exported, 
     soundfile.write(path, speech(1.3), RATE)
     printed = []
     for option in (["--onnx", str(exported)], ["--model", str(model)]):
-        assert run_main(transcribe_main, [*option, "--timestamps", path]) == 0
+        assert main(["transcribe", *option, "--timestamps", path]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] != ""
 
@@ -302,7 +305,7 @@ def test_a_saved_model_gives_the_words_and_times_of_its_export(model, exported, 
 def test_a_damaged_recording_does_not_stop_the_others(exported, tmp_path, capsys, caplog):
     soundfile.write(tmp_path / "b.wav", speech(1.0), RATE)
     (tmp_path / "a.wav").write_bytes(b"no audio")
-    assert run_main(transcribe_main, ["--onnx", str(exported), str(tmp_path)]) == 2
+    assert main(["transcribe", "--onnx", str(exported), str(tmp_path)]) == 2
     output = capsys.readouterr()
     assert [line.split("\t")[0] for line in output.out.splitlines()] == [str(tmp_path / "b.wav")]
     assert "a.wav" in caplog.text and "1 of 2 recordings couldn't be read" in output.err
@@ -314,7 +317,7 @@ def test_a_damaged_recording_does_not_stop_the_others(exported, tmp_path, capsys
 )
 def test_lists_that_give_nothing(exported, monkeypatch, capsys, inputs, message):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
-    assert run_main(transcribe_main, ["--onnx", str(exported), *inputs]) == 2
+    assert main(["transcribe", "--onnx", str(exported), *inputs]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 import torch
-from models import encoder, features, passes_of
+from tiny_models import encoder, features, passes_of
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, TrainingError
+from espnet_prune.gates import HardConcreteConfig
 from espnet_prune.methods import MethodConfig, make_method
 from espnet_prune.methods.fisher import mask_gradients, rearranged, unit_costs
 from espnet_prune.surgery import cut, inject
@@ -187,3 +188,32 @@ def test_without_data_it_says_what_it_needs():
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
         to_dataclass(MethodConfig, options, "test")
+
+
+def test_gates_may_begin_in_the_order_of_the_fisher_information():
+    config = MethodConfig(gate=HardConcreteConfig(order="fisher", spread=20.0))
+    method = make_method("l0_distill", target=0.5, updates=10, config=config)
+    gated = inject(encoder(), method).eval()
+    assert method.order_utterances == config.calibration.utterances
+    scores = method.order_scores(gated, passes_of(gated))
+    method.begin(gated, scores)
+    values = torch.cat([gated.gate(name).log_alpha.detach() for name in scores])
+    order = torch.argsort(torch.cat(list(scores.values())))
+    assert (values[order].diff() >= 0).all(), "who matters more begins nearer to staying"
+    assert float(values.max() - values.min()) == pytest.approx(20.0, abs=1.0)
+    assert float(gated.start_sparsity) < 0.01
+    half = gated.sparsity_moved(-10.0 - float(values.min()))
+    assert half == pytest.approx(0.5, abs=0.15), "a place is a share of the size"
+    with pytest.raises(ConfigError, match="order: fisher.*order_scores"):
+        method.begin(gated)
+
+
+def test_the_order_by_magnitude_needs_no_data():
+    config = MethodConfig(gate=HardConcreteConfig(order="magnitude"))
+    method = make_method("l0_distill", target=0.5, updates=10, config=config)
+    gated = inject(encoder(), method)
+    method.begin(gated)
+    site = gated.site_map.sites["block.0.feed_forward.units"]
+    order = torch.argsort(site.magnitudes())
+    assert (gated.gate(site.name).log_alpha.detach()[order].diff() >= 0).all()
+    assert method.order_utterances == 0

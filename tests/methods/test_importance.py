@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from models import encoder
 from safetensors.torch import save_file
+from tiny_models import encoder
 
 from espnet_prune.budget import resolve
 from espnet_prune.config import to_dataclass

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
 from espnet_prune.budget import ControllerConfig, Rung, even_rungs
 from espnet_prune.errors import ConfigError

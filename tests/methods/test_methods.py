@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.utils.prune
-from models import encoder, features, passes_of
 from safetensors.torch import save_file
+from tiny_models import encoder, features, passes_of
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
@@ -22,11 +22,11 @@ def sparsity(gated, masks) -> float:
 
 
 def train_gates(method: L0Distill, gated, updates: int) -> None:
-    """The size term alone, with the method's own optimiser groups."""
+    """The size term and a task that hardly counts, with the method's own optimiser groups."""
     optimizer = torch.optim.Adam(method.parameter_groups(gated))
     gated.train()
     for _ in range(updates):
-        loss = method.loss(gated)
+        loss = method.loss(gated) + 1e-6 * gated(*features())[0].square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

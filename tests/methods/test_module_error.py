@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from models import encoder
+from tiny_models import encoder
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError

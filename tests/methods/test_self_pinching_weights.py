@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from models import encoder, features
 from safetensors.torch import load_file, save_file
+from tiny_models import encoder, features
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, ModelError
@@ -72,7 +72,7 @@ def test_the_expected_size_is_the_hard_size():
 
 
 def test_one_pass_reaches_the_target_and_trains_what_is_kept():
-    pinching = {"learning_rate": 0.02, "gate": {"normalize_scores": True}}
+    pinching = {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}}
     pinching["controller"] = {"kind": "band", "band_strength": 1e-2}
     method = method_of(0.6, **{"pinching": pinching})
     gated = inject(encoder(), method).train()

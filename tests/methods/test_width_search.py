@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import encoder, features
+from tiny_models import encoder, features
 
 from espnet_prune.budget import resolve
 from espnet_prune.config import to_dataclass

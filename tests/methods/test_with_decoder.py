@@ -1,22 +1,22 @@
 """Every method that prunes units does so in encoder and decoder together, or says why not."""
 
-import espnet_prune.espnet.registry  # noqa: F401  isort: skip  (stubs before ESPnet)
+import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import json
 from functools import partial
 
 import pytest
 import torch
-from models import randomise
+from tiny_models import randomise
 
 from espnet_prune.config import to_dataclass
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.espnet.build import build_asr_model
-from espnet_prune.espnet.distilled_model import DistilledModel
 from espnet_prune.methods import METHODS, MethodConfig, make_method
+from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
+from espnet_prune.train.distilled_model import DistilledModel
 
 SAMPLES = 9600
 OTHERS = {

@@ -14,7 +14,7 @@ RECORDER = """#!/usr/bin/env bash
 log=$1
 shift
 mkdir -p "${log%/*}"
-printf '# 2026-01-01 00:00:00 command\nprinted by %s\n' "$3" >> "$log"
+printf '# 2026-01-01 00:00:00 command\nprinted by %s\n' "${*:3:2}" >> "$log"
 echo "$*" >> "$RECORD"
 [[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]]
 """

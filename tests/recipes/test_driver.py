@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from espnet_prune import cli
 from espnet_prune.config import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,9 +14,14 @@ SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
 AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
 
 
-def mains(commands: list[str]) -> list[str]:
-    """The mains among the commands, a run of equal ones once."""
-    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+def verb(command: str) -> str:
+    """What a command does."""
+    return command.split("-m espnet_prune ")[1].split()[0]
+
+
+def verbs(commands: list[str]) -> list[str]:
+    """The verbs of the commands, a run of equal ones once."""
+    names = [verb(command) for command in commands]
     return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
 
 
@@ -118,15 +124,15 @@ def test_missing_corpus_folder_is_named(driver, arguments, message):
 def test_runs_every_stage_in_order(driver, places):
     process, commands = driver(*places, "--speed_factors", "0.9 1.0")
     assert process.returncode == 0, process.stderr
-    assert mains(commands) == (
+    assert verbs(commands) == (
         ["prepare_synth", "validate_data", "perturb_speed", "format_audio", "make_tokens"]
         + ["collect_stats", "train_teacher", "decode", "score", "prune", "cut", "finetune"]
         + ["decode", "score", "decode", "score", "profile", "report", "pack"]
     )
     for n in range(1, 15):
         assert f"Stage {n}: " in process.stdout and f"Stage {n} took " in process.stdout
-    assert process.stdout.splitlines()[-2] == "printed by espnet_prune.bin.report"
-    assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if ".prune " in c)
+    assert process.stdout.splitlines()[-2] == "printed by espnet_prune report"
+    assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if " prune " in c)
 
 
 def test_test_sets_are_never_filtered(driver, places):
@@ -143,22 +149,22 @@ def test_a_set_both_validated_on_and_scored_is_there_twice(driver, places):
     formatted = {
         c.split("--out ")[1].split()[0]: (c.split("--source ")[1].split()[0], "--max_seconds" in c)
         for c in commands
-        if ".format_audio " in c
+        if " format_audio " in c
     }
     assert formatted["dump/dev_valid"] == ("data/dev", True)
     assert formatted["dump/dev"] == ("data/dev", False)
     trained = [c for c in commands if "--valid " in c]
-    mains = {c.split("espnet_prune.bin.")[1].split()[0] for c in trained}
-    assert mains == {"collect_stats", "train_teacher", "prune", "finetune"}
+    found = {verb(c) for c in trained}
+    assert found == {"collect_stats", "train_teacher", "prune", "finetune"}
     assert all("--valid dump/dev_valid " in c for c in trained)
-    decoded = [c for c in commands if ".decode " in c or ".score " in c]
+    decoded = [c for c in commands if " decode " in c or " score " in c]
     assert decoded and not any("dev_valid" in c for c in decoded)
 
 
-def test_every_main_of_the_driver_exists(driver, places):
+def test_every_verb_of_the_driver_exists(driver, places):
     _, commands = driver(*places, "--speed_factors", "0.9 1.0")
-    for name in mains(commands):
-        assert (ROOT / f"espnet_prune/bin/{name}.py").is_file(), name
+    for name in verbs(commands):
+        assert name in cli.verbs(), name
 
 
 def test_stages_by_number_or_name_and_skipping(driver, places):
@@ -166,7 +172,7 @@ def test_stages_by_number_or_name_and_skipping(driver, places):
         *places, "--stage=prune", "--stop_stage", "11", "--skip_stages", "9 finetune"
     )
     assert process.returncode == 0, process.stderr
-    assert mains(commands) == ["prune", "decode", "score", "decode", "score"]
+    assert verbs(commands) == ["prune", "decode", "score", "decode", "score"]
 
 
 def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
@@ -174,8 +180,7 @@ def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
     process, commands = driver(*places, *stages, "--ngpu", "3")
     assert process.returncode == 0, process.stderr
     launched = [c for c in commands if c.startswith("torchrun --standalone --nproc-per-node 3 -m ")]
-    mains = [command.split()[5].rpartition(".")[2] for command in launched]
-    assert mains == ["train_teacher", "prune", "finetune"]
+    assert [verb(command) for command in launched] == ["train_teacher", "prune", "finetune"]
     assert all(command.endswith(" --ngpu 1") for command in launched)
 
 
@@ -226,7 +231,7 @@ def test_how_recordings_are_read_is_the_same_in_stages_1_and_3(driver, places):
     words = ["--channel", "2", "--pipes", "forbid", "--fix_data", "--stop_stage", "3"]
     process, commands = driver(*places, *words)
     assert process.returncode == 0, process.stderr
-    assert mains(commands) == ["prepare_synth", "fix_data", "validate_data", "format_audio"]
+    assert verbs(commands) == ["prepare_synth", "fix_data", "validate_data", "format_audio"]
     readers = [c for c in commands if "prepare_synth" not in c]
     assert all("--sample_rate 16000 --pipes forbid --channel 2" in c for c in readers)
     assert "--channel" not in " ".join(driver(*places, "--stop_stage", "3")[1])
@@ -276,9 +281,9 @@ def test_chosen_systems_and_sets(driver, places):
 
 
 def test_failure_names_stage_log_and_remedy(driver, places):
-    process, commands = driver(*places, "--stage", "8", FAIL_ON="bin.cut")
+    process, commands = driver(*places, "--stage", "8", FAIL_ON="espnet_prune cut")
     assert process.returncode == 1
-    assert mains(commands) == ["prune", "cut"]
+    assert verbs(commands) == ["prune", "cut"]
     assert "stage 9 (cut) failed" in process.stderr
     assert "exp/base/log/09_cut.log" in process.stderr
     assert "same command" in process.stderr
@@ -310,7 +315,7 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     stages = ["--stage", "6", "--stop_stage", "11"]
     process, commands = submitting(*stages, "--test_sets", "a b", "--nj", "4")
     assert process.returncode == 0, process.stderr
-    names = [c.split("espnet_prune.bin.")[1].split()[0] for c in commands]
+    names = [verb(c) for c in commands]
     number = {n: i for i, n in enumerate(names, 1)}
     assert after(commands[0]) == []
     decodes = [i for i, command in enumerate(commands, 1) if " --part JOB/4" in command]
@@ -322,7 +327,7 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
     assert {tuple(after(commands[i - 1])) for i in prunes} == {tuple(range(2, 8))}
     assert after(commands[number["cut"] - 1]) == prunes
     assert "--wait false" in commands[0] and "06_teacher.1.log" in commands[0]
-    assert "espnet_prune.bin.status" in process.stdout
+    assert "espnet-prune status" in process.stdout
 
 
 def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
@@ -343,7 +348,7 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     process, commands = submitting("--stage", "speed", "--stop_stage", "7", *words)
     assert process.returncode == 0, process.stderr
     arrays = [i for i, command in enumerate(commands, 1) if "=1:4 " in command]
-    names = [commands[i - 1].split("espnet_prune.bin.")[1].split()[0] for i in arrays]
+    names = [verb(commands[i - 1]) for i in arrays]
     assert names == [*["format_audio"] * 3, "decode"]
     for i in arrays:
         share, whole = commands[i - 1].split(" python ")[1], commands[i].split(" python ")[1]
@@ -352,7 +357,7 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     decode = commands[arrays[-1] - 1]
     assert "JOB__=1:4 exp/JOB_1/log/07_score_teacher.1.JOB__.log" in decode
     assert "job 2, log exp/JOB_1/log/03_format.1.JOB__.log" in process.stdout
-    scores = next(i for i, command in enumerate(commands, 1) if ".score " in command)
+    scores = next(i for i, command in enumerate(commands, 1) if " score " in command)
     assert after(commands[scores - 1]) == [arrays[-1] + 1]
 
 
@@ -361,9 +366,9 @@ def test_trainings_on_several_nodes_are_launched_on_each(submitting, ngpu, proce
     stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
     process, commands = submitting(*stages, "--nodes", "2", "--ngpu", ngpu)
     assert process.returncode == 0, process.stderr
-    start = f" python -m espnet_prune.bin.nodes --nodes 2 --processes {processes} espnet_prune.bin"
+    start = f" -m espnet_prune nodes --nodes 2 --processes {processes} "
     launched = [c.split(start)[1] for c in commands if start in c]
-    assert [words.split()[0] for words in launched] == [".train_teacher", ".prune", ".finetune"]
+    assert [words.split()[0] for words in launched] == ["train_teacher", "prune", "finetune"]
     assert all(words.endswith(f" --ngpu {each}") for words in launched)
 
 
@@ -375,14 +380,14 @@ def test_the_report_comes_last_when_it_was_waited_for(submitting, tmp_path):
     assert process.stdout.splitlines()[-2] == "printed in job 1"
     process, commands = submitting("--stage", "report", "--wait", "--compare_with", "l0_50")
     assert process.returncode == 0, process.stderr
-    number = 1 + sum(".report " not in c for c in commands if "log/13_report" in c)
+    number = 1 + sum(" report " not in c for c in commands if "log/13_report" in c)
     assert number > 1 and process.stdout.splitlines()[-2] == f"printed in job {number}"
 
 
 def test_a_refused_submission_ends_the_command(submitting):
-    process, commands = submitting("--stage", "8", FAIL_ON="bin.cut")
+    process, commands = submitting("--stage", "8", FAIL_ON="espnet_prune cut")
     assert process.returncode == 2
-    assert mains(commands) == ["prune", "cut"]
+    assert verbs(commands) == ["prune", "cut"]
     assert "Submitted" not in process.stdout
 
 
@@ -413,7 +418,7 @@ def test_without_a_report_nothing_has_to_be_there_to_compare_with(driver, places
     words = ["--compare_with", "unpruned", "--stage", "cut", "--stop_stage", "cut"]
     process, commands = driver(*places, *words)
     assert process.returncode == 0, process.stderr
-    assert mains(commands) == ["cut"]
+    assert verbs(commands) == ["cut"]
 
 
 def test_configurations_that_queued_jobs_read_are_not_overwritten(submitting, tmp_path):

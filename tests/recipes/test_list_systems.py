@@ -2,15 +2,16 @@
 
 import pytest
 
-from espnet_prune.bin.list_systems import compared, main, system_names
+from espnet_prune.cli import run
 from espnet_prune.errors import ConfigError
+from espnet_prune.train.system_names import compared, system_names
 
 
 def test_all_or_chosen_names_in_order(tmp_path, capsys):
     path = tmp_path / "systems.yaml"
     path.write_text("systems: {b: {}, a: {}}\n")
     assert system_names(path) == ["b", "a"]
-    assert main(["--systems", str(path), "--only", "a"]) == 0
+    assert run(["list_systems", "--systems", str(path), "--only", "a"]) == 0
     assert capsys.readouterr().out == "a\n"
 
 
@@ -35,8 +36,8 @@ systems:
 def test_what_is_taken_from_a_run_comes_after_it(tmp_path, capsys, only, ordered, taken):
     path = tmp_path / "systems.yaml"
     path.write_text(LADDER)
-    assert main(["--systems", str(path), "--only", only]) == 0
-    assert main(["--systems", str(path), "--only", only, "--taken"]) == 0
+    assert run(["list_systems", "--systems", str(path), "--only", only]) == 0
+    assert run(["list_systems", "--systems", str(path), "--only", only, "--taken"]) == 0
     assert capsys.readouterr().out == f"{ordered}\n{taken}\n"
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin import merge_conf
+from espnet_prune.cli import run
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.librispeech import read_corpus
 from espnet_prune.data.librispeech_layout import read_chapter_list
 from espnet_prune.data.synth import Corpus, check
-from espnet_prune.evaluate.timing import ProfileConfig
+from espnet_prune.score.timing import ProfileConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
@@ -34,17 +34,17 @@ def identify(value: Path | None) -> str:
 
 @pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
 def test_all_are_read_strictly(recipe, over, tmp_path):
-    from espnet_prune.espnet.decoding import DecodeConfig
-    from espnet_prune.espnet.options import check_training_config
-    from espnet_prune.espnet.prune_task import FinetuneTask, PruneTask
-    from espnet_prune.espnet.recipe import for_system, method_config, read_recipe
-    from espnet_prune.espnet.systems import read_system
-    from espnet_prune.espnet.teacher_task import TeacherTask
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.train.options import check_training_config
+    from espnet_prune.train.prune_task import FinetuneTask, PruneTask
+    from espnet_prune.train.recipe import for_system, method_config, read_recipe
+    from espnet_prune.train.systems import read_system
+    from espnet_prune.train.teacher_task import TeacherTask
 
     conf = recipe / "conf"
     if over is not None:
         own = [word for n in NAMES for word in ("--config", n, str(conf / f"{n}.yaml"), n)]
-        assert merge_conf.main(["--over", str(over), "--out", str(tmp_path), *own]) == 0
+        assert run(["merge_conf", "--over", str(over), "--out", str(tmp_path), *own]) == 0
         conf = tmp_path
     teacher = check_training_config(TeacherTask, load_yaml(conf / "teacher.yaml"), "teacher.yaml")
     encoders = {"l0_conformer1": "conformer", "pinch_whisper1": "whisper_hf"}
@@ -76,12 +76,12 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
 )
 def test_overrides_change_the_systems_that_another_file_has(over, systems, tmp_path):
     """What they change of others is left out; a row that lacks its method would be refused."""
-    from espnet_prune.espnet.systems import read_system
+    from espnet_prune.train.systems import read_system
 
     words = ["--over", str(over), "--out", str(tmp_path)]
     for name in NAMES:
         words += ["--config", name, str(systems if name == "systems" else over / "none"), "other"]
-    assert merge_conf.main(words) == 0
+    assert run(["merge_conf", *words]) == 0
     made, there = load_yaml(tmp_path / "other.yaml")["systems"], load_yaml(systems)["systems"]
     rows = load_yaml(over / "systems.yaml")["systems"]
     assert made.keys() == there.keys() | {n for n, row in rows.items() if "method" in row}

@@ -52,7 +52,7 @@ def test_every_stage_leaves_its_product(experiment):
 def test_predicted_speed_is_that_of_the_counted_macs(experiment):
     """MACs of the cut model by torch's counter equal the analytic budget."""
     from espnet_prune.budget import Budget
-    from espnet_prune.evaluate.profile import encoder_macs
+    from espnet_prune.score.profile import encoder_macs
     from espnet_prune.surgery import load, plan_of, sites_of
 
     base = experiment[0] / "exp/base"

@@ -1,7 +1,7 @@
 """Weights that no mask serves, in Conformers: float16 and tied; every method refuses them."""
 
 import pytest
-from models import AllSites, encoder
+from tiny_models import AllSites, encoder
 
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method

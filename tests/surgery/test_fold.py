@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import AllSites, encoder, features
+from tiny_models import AllSites, encoder, features
 
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import cut, inject

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import AllSites, encoder, features
+from tiny_models import AllSites, encoder, features
 
 from espnet_prune.errors import ModelError
 from espnet_prune.surgery import inject

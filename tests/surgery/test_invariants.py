@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import AllSites, encoder, features, random_mask, saturate
+from tiny_models import AllSites, encoder, features, random_mask, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget

@@ -33,7 +33,9 @@ token_type=bpe                   # bpe, char, or hugging_face
 vocab_size=30                    # number of BPE tokens
 tokenizer=                       # with hugging_face: the pretrained Whisper's name or folder
 normalise=none                   # texts before they are scored: none, or english (Whisper's rules)
+text_case=keep                   # transcripts as they are: keep; or lower, or upper, as a teacher's tokens may need
 # Systems
+teacher=                         # a trained model to import instead of training one: a .nemo file, or its name on the hub
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
 compare_with=                    # systems to compare the others with besides the teacher; "NAME?": if it is there
 # Configurations: YAML files, relative to the recipe's folder
@@ -115,6 +117,7 @@ check_choice pipes run forbid
 [[ $channel =~ ^(|mean|[1-9][0-9]*)$ ]] || option_error "--channel: '$channel' is not mean, or a number from 1"
 check_choice token_type bpe char hugging_face
 check_choice normalise none english
+check_choice text_case keep lower upper
 [[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
     option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
 
@@ -134,7 +137,7 @@ for name in systems teacher prune finetune decode profile; do
     declare "$file=$(config "$name" "${!file}")"
 done
 needs_config systems_config "$systems_config" 8 9 10 11 12 14
-needs_config teacher_config "$teacher_config" 5 6
+[[ -n $teacher ]] || needs_config teacher_config "$teacher_config" 5 6
 needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
@@ -155,7 +158,7 @@ mkdir -p "$work_dir"
 cd "$work_dir"
 
 exp=exp/$tag
-[[ $cmd_backend == local ]] || python -m espnet_prune.bin.jobs begin "$exp" # queued jobs read exp/TAG/conf
+[[ $cmd_backend == local ]] || python -m espnet_prune jobs begin "$exp" # queued jobs read exp/TAG/conf
 # shellcheck source=../../../utils/keep_configs.sh
 . "$root/utils/keep_configs.sh"
 if [[ -n $overrides ]]; then
@@ -168,10 +171,10 @@ if [[ -n $overrides ]]; then
         configs+=(--config "$name" "${!file}" "$merged")
         declare "$file=$PWD/$exp/conf/$merged.yaml"
     done
-    python -m espnet_prune.bin.merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
+    python -m espnet_prune merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
 fi
-if runs 7 || runs 11; then python -m espnet_prune.bin.check_decoding --config "$decode_config"; fi
-teacher=$exp/teacher
+if runs 7 || runs 11; then python -m espnet_prune check_decoding --config "$decode_config"; fi
+teacher_dir=$exp/teacher
 train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
 train_dump=dump/${train_data#data/}
@@ -185,8 +188,8 @@ for set in $test_sets $valid_set; do # no set is made or formatted in place of a
     done
 done
 if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
-    systems=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" ${systems:+--only "$systems"})
-    ! runs 13 || compare_with=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" --only "$systems" \
+    systems=$(python -m espnet_prune list_systems --systems "$systems_config" ${systems:+--only "$systems"})
+    ! runs 13 || compare_with=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" \
         --compare_with "$compare_with" "$exp")
 fi
 
@@ -228,6 +231,7 @@ stage_speed() {
 
 stage_format() {
     local set common=("${reading[@]}" --format "$audio_format")
+    [[ $text_case == keep ]] || common+=(--text_case "$text_case")
     local filter=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
     independent
     run_split "$decode_cmd" format_audio --source "$train_data" --out "$train_dump" "${common[@]}" "${filter[@]}"
@@ -240,6 +244,10 @@ stage_format() {
 }
 
 stage_tokens() {
+    if [[ -n $teacher ]]; then
+        run "$train_cmd" make_tokens --text "$train_dump/text" --out data/tokens --teacher "$teacher"
+        return
+    fi
     run "$train_cmd" make_tokens --text "$train_dump/text" --out data/tokens --type "$token_type" \
         --vocab_size "$vocab_size" ${tokenizer:+--tokenizer "$tokenizer"}
 }
@@ -247,30 +255,36 @@ stage_tokens() {
 training_data=(--train "$train_dump" --valid "$valid_dump")
 
 stage_statistics() {
-    run "$train_cmd" collect_stats --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
+    local model=(--config "$teacher_config")
+    [[ -z $teacher ]] || model=(--teacher "$teacher")
+    run "$train_cmd" collect_stats "${model[@]}" "${training_data[@]}" --tokens data/tokens \
         --out "$exp/stats"
 }
 
 stage_teacher() {
+    if [[ -n $teacher ]]; then
+        run "$train_cmd" import_teacher --teacher "$teacher" --tokens data/tokens --out "$teacher_dir"
+        return
+    fi
     train train_teacher --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
-        --stats "$exp/stats" --out "$teacher"
+        --stats "$exp/stats" --out "$teacher_dir"
 }
 
 stage_score_teacher() { decode_and_score teacher; }
 
-train_systems() { # MAIN CONFIG [NAME]...: the named ones wait for the one before them
+train_systems() { # VERB CONFIG [NAME]...: the named ones wait for the one before them
     local name
     for name in $systems; do
         echo "-- $name"
         [[ " ${*:3} " == *" $name "* ]] || independent
-        train "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher" \
+        train "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher_dir" \
             "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name"
     done
 }
 
 stage_prune() {
     local taken # from the run of a system before them
-    taken=$(python -m espnet_prune.bin.list_systems --systems "$systems_config" --only "$systems" --taken)
+    taken=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" --taken)
     # shellcheck disable=SC2086  # names
     train_systems prune "$prune_config" $taken
 }
@@ -285,13 +299,13 @@ stage_finetune() { train_systems finetune "$finetune_config"; }
 
 stage_score() {
     local name
-    for name in $systems; do decode_and_score "$name" --teacher "$teacher"; done
+    for name in $systems; do decode_and_score "$name" --teacher "$teacher_dir"; done
 }
 
 stage_profile() {
     local name
     for name in teacher $systems; do
-        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher" --config "$profile_config" \
+        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher_dir" --config "$profile_config" \
             --data "dump/${test_sets%% *}"
     done
 }
@@ -302,7 +316,7 @@ stage_report() {
     if [[ -n $compare_with ]]; then # all are decoded by now
         for name in $systems; do
             for set in $test_sets; do
-                score_system "$set" "$name" --teacher "$teacher" --compare_with "${others[@]/#/$exp/}"
+                score_system "$set" "$name" --teacher "$teacher_dir" --compare_with "${others[@]/#/$exp/}"
             done
         done
     fi

@@ -20,7 +20,7 @@ while (($#)); do
     esac
     shift
 done
-local_data_cmd="python -m espnet_prune.bin.prepare_an4 --out data"
+local_data_cmd="python -m espnet_prune prepare_an4 --out data"
 if [[ -n $an4 ]]; then
     [[ -d $an4 ]] || { echo "error: --an4: there is no folder '$an4'" >&2; exit 2; }
     local_data_cmd+=" --an4 $(printf %q "$(realpath "$an4")")"

@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck disable=SC2016  # prune.sh expands $conf_dir when it runs the command
 exec ../../TEMPLATE/prune1/prune.sh \
     --corpus synth \
-    --local_data_cmd 'python -m espnet_prune.bin.prepare_synth --out data --config "$conf_dir/corpus.yaml"' \
+    --local_data_cmd 'python -m espnet_prune prepare_synth --out data --config "$conf_dir/corpus.yaml"' \
     --train_set train --valid_set dev --test_sets test \
     --speed_factors "1.0" \
     --token_type bpe --vocab_size 75 \

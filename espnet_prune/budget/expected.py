@@ -1,0 +1,113 @@
+"""The expected size of a model whose gates are independent, in a few operations on all of them.
+
+The expectation is hierarchical, as in CoFi (arXiv 2204.00408): P(block) P(branch) sum of P(unit)
+cost(unit). A branch with gated units is there while one of them is. What one other site alone reads
+is there while that one has a unit left; where both are factors of one cost, this follows by itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
+
+DEPTH = 3  # a unit in a branch in a block
+
+
+class ExpectedSize:
+    """Places and costs of a structure as tables of indices, made once.
+
+    Args:
+        structure: the model's sites.
+        gated: names of the sites that have a gate.
+        terms: the costs to add up.
+        sizes: of each term, in the measure that is counted.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        gated: Sequence[str],
+        terms: Sequence[CostTerm],
+        sizes: Sequence[int],
+    ) -> None:
+        self.gated = list(gated)
+        sites = list(structure.sites.values())
+        place = {site.name: index for index, site in enumerate(sites)}
+        one = len(sites)  # behind every site's number stands a 1, for what is missing
+        with_gate = set(self.gated)
+        self.tables = {
+            "upper": torch.tensor([site.kind in (BRANCH, BLOCK) for site in sites]),
+            "gated": torch.tensor([site.name in with_gate for site in sites]),
+            "units": torch.tensor([float(site.units) for site in sites], dtype=torch.float64),
+            "gates": _rows(self._gates(structure), sum(structure.sites[n].units for n in gated)),
+            "parents": torch.tensor([place.get(site.parent, one) for site in sites]),
+            "readers": torch.tensor([place.get(site.reader, one) for site in sites]),
+            "children": _rows([_children(structure, site, place) for site in sites], one),
+            "factors": _rows([_factors(structure, term, place) for term in terms], one),
+            "sizes": torch.tensor(sizes, dtype=torch.float64),
+        }
+
+    def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """Expected kept size, differentiable, float64 ().
+
+        Args:
+            probabilities: P(mask != 0), shape (units,), for each gated site.
+        """
+        values = torch.cat([probabilities[name].double() for name in self.gated])
+        tables = self._on(values.device)
+        one = values.new_ones(1)
+        gates = torch.cat([values, values.new_zeros(1)])[tables["gates"]]  # (sites, most units)
+        is_gated, is_upper = tables["gated"], tables["upper"]
+        number = torch.where(is_gated, gates.sum(dim=1), tables["units"])
+        empty = torch.cat([torch.where(is_gated, (1 - gates).prod(dim=1), 0.0), one])
+        own = torch.where(is_upper & is_gated, gates[:, 0], 1.0)
+        opened = torch.ones_like(number)
+        for _ in range(DEPTH):
+            opened = own * torch.cat([opened, one])[tables["parents"]]
+        alive = torch.where(tables["children"][:, 0] < len(number), 1.0, 0.0)
+        alive = 1 - alive * empty[tables["children"]].prod(dim=1)
+        units = number * opened
+        read = torch.where(tables["readers"] < len(number), 1 - empty[tables["readers"]], 1.0)
+        counts = torch.where(is_upper, opened * alive, units * read)
+        known = torch.cat([counts, one, units])
+        return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
+
+    def _gates(self, structure: Structure) -> list[list[int]]:
+        """Of each site with a gate the places of its units among the values of all gates."""
+        begins, total = {}, 0
+        for name in self.gated:
+            begins[name] = total
+            total += structure.sites[name].units
+        return [
+            list(range(begins[name], begins[name] + site.units)) if name in begins else []
+            for name, site in structure.sites.items()
+        ]
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        if self.tables["sizes"].device != device:
+            self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        return self.tables
+
+
+def _rows(rows: Sequence[Sequence[int]], missing: int) -> Tensor:
+    """Rows of indices as one table, filled up by ``missing``."""
+    width = max(1, *(len(row) for row in rows)) if rows else 1
+    return torch.tensor([[*row, *[missing] * (width - len(row))] for row in rows]).view(-1, width)
+
+
+def _children(structure: Structure, site, place: Mapping[str, int]) -> list[int]:
+    """Places of the sites that a branch is empty without."""
+    names = structure.children[site.name] if site.kind == BRANCH else []
+    return [place[name] for name in names]
+
+
+def _factors(structure: Structure, term: CostTerm, place: Mapping[str, int]) -> list[int]:
+    """Places of a term's factors, behind all sites where a factor's reader is one of them, too."""
+    behind = len(place) + 1
+    readers = (structure.sites[name].reader for name in term.factors)
+    return [
+        place[name] + (behind if reader in term.factors else 0)
+        for name, reader in zip(term.factors, readers, strict=True)
+    ]

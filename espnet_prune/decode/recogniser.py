@@ -1,0 +1,208 @@
+"""A saved model that turns samples into text: CTC greedy, CTC prefix search, ESPnet's joint search.
+
+A cut model is read by stock ``Speech2Text`` from ``model/espnet``; that every result goes through
+it is the proof that ESPnet loads it.
+"""
+
+import logging
+import math
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy
+
+from espnet_prune.data.segments import split_at_pauses
+from espnet_prune.decode.decode_checks import fitting_beam, special_ids
+from espnet_prune.decode.decode_config import MODES, DecodeConfig
+from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.features import least_samples, sample_rate_of
+from espnet_prune.models.espnet.folder import model_files, own_family, read_espnet_config
+from espnet_prune.models.family import Transcriber
+
+logger = logging.getLogger(__name__)
+FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
+
+
+class Recogniser:
+    """A saved model that turns samples into text.
+
+    Args:
+        folder: the model's folder, with ``espnet`` in it.
+        config: the search's options.
+        int8: whether its linear layers are quantised.
+
+    Raises:
+        DataError: ESPnet's configuration is damaged.
+        ModelError: the folder lacks the files.
+    """
+
+    def __init__(self, folder: Path, config: DecodeConfig, int8: bool = False) -> None:
+        import torch
+
+        from espnet_prune.models import families
+        from espnet_prune.models.espnet.choices import register
+        from espnet_prune.surgery import load_strictly
+
+        register()  # before ESPnet's tasks are imported
+        from espnet2.bin.asr_inference import Speech2Text
+
+        from espnet_prune.decode.prefix_search import keep_impossible
+
+        files = model_files(folder)
+        self.config = config
+        asr_config = read_espnet_config(files[0])
+        has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
+        beam_size = fitting_beam(config.beam_size, asr_config, files[0])
+        try:
+            self.search = Speech2Text(
+                *map(str, files),
+                beam_size=beam_size,
+                ctc_weight=config.ctc_weight if has_ctc else 0.0,
+                lm_weight=0.0,
+                penalty=config.penalty,
+                maxlenratio=config.maxlenratio,
+                minlenratio=config.minlenratio,
+            )
+            state = torch.load(files[1], map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+            raise ModelError(
+                f"{files[1].parent}: ESPnet can't load this model ({error}); its files are "
+                "damaged or moved: make it again where it shall stand"
+            ) from error
+        self.model = self.search.asr_model
+        self.model.espnet_prune_config = asr_config
+        needed = zip(MODES, (self.model.ctc, self.model.ctc, self.model.decoder), strict=True)
+        self.modes = tuple(mode for mode, part in needed if part is not None)
+        # ESPnet itself would leave weights that it doesn't find random, without a word
+        load_strictly(self.model, state, str(files[1]))
+        if int8:
+            from espnet_prune.decode.int8 import quantise_linear
+
+            quantise_linear(self.model)
+        self.special = special_ids(self.model)
+        keep_impossible(self.search.beam_search)
+        for family in families():
+            family.speed_up(self.model, self.search.beam_search)
+
+    def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:
+        """Recognised text, its words separated by single spaces.
+
+        Args:
+            samples: int16 (samples,), at the rate ``rate_of`` gives.
+            mode: one of ``modes``.
+            name: of the utterance, for the warning.
+
+        Returns:
+            The text; empty if the recording is too short for the front-end, with a warning.
+
+        Raises:
+            ModelError: the mode needs CTC or a decoder, and the model has none.
+        """
+        if mode not in self.modes:
+            lacks = "CTC" if self.model.ctc is None else "decoder"
+            raise ModelError(
+                f"modes: {mode}: this model has no {lacks}; give modes: [{', '.join(self.modes)}]"
+            )
+        pieces = split_at_pauses(samples, rate_of(self), self.config.segment_seconds)
+        return " ".join(filter(None, (self._piece(piece, mode, name) for piece in pieces)))
+
+    def _piece(self, samples: numpy.ndarray, mode: str, name: str) -> str:
+        from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+
+        speech = samples.astype(numpy.float32) / FULL_SCALE
+        try:
+            least = least_samples(self.model)
+            if len(speech) < least:
+                raise TooShortUttError(f"the front-end needs {least}", len(speech), least)
+            decoders = dict(zip(MODES, (self._greedy, self._ctc_prefix, self._joint), strict=True))
+            text = decoders[mode](speech)
+        except TooShortUttError as error:
+            logger.warning(
+                "utterance '%s': %d samples are too short to decode, its text is empty (%s)",
+                name,
+                len(samples),
+                error,
+            )
+            return ""
+        return " ".join(text.split())
+
+    def _joint(self, speech: numpy.ndarray) -> str:
+        results = self.search(speech)
+        if not results and self.config.minlenratio:
+            self.search.minlenratio = 0.0
+            results = self.search(speech)
+            self.search.minlenratio = self.config.minlenratio
+        best = results[0][3] if results else None
+        possible = best is not None and float(best.score) > -math.inf
+        return self._text(best.yseq.tolist()) if possible else ""
+
+    def _greedy(self, speech: numpy.ndarray) -> str:
+        return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))
+
+    def collapsed(self, best) -> str:
+        """Text of each frame's best token, int (T,)."""
+        import torch
+
+        collapsed = torch.unique_consecutive(best).tolist()
+        return self._text(collapsed)
+
+    def _ctc_prefix(self, speech: numpy.ndarray) -> str:
+        from espnet_prune.decode.prefix_search import prefix_search
+
+        ids, _ = prefix_search(
+            ctc_log_probs(self.model, speech),
+            self.model.blank_id,
+            self.config.beam_size,
+            never=(self.model.eos,),
+            penalty=self.config.penalty,
+            maxlenratio=self.config.maxlenratio,
+            minlenratio=self.config.minlenratio,
+        )
+        return self._text(ids)
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a transcript, as the model's training has them."""
+        return self.search.converter.tokens2ids(self.search.tokenizer.text2tokens(text))
+
+    def comparable(self, text: str) -> str:
+        """A transcript as its words are counted: as it is."""
+        return text
+
+    def _text(self, ids: list[int]) -> str:
+        """The text of token ids; whatever the search was told, no special one is in it."""
+        tokens = self.search.converter.ids2tokens([i for i in ids if i not in self.special])
+        return self.search.tokenizer.tokens2text(tokens)
+
+
+def rate_of(recogniser: Transcriber) -> int:
+    """Rate in Hz of the samples that ``transcribe`` takes."""
+    return sample_rate_of(recogniser.model.espnet_prune_config)
+
+
+def ctc_log_probs(model: Any, speech: numpy.ndarray):
+    """Log-probabilities (T, V) of an ESPnetASRModel's CTC, of samples (samples,) within -1 to 1."""
+    import torch
+
+    with torch.no_grad():
+        lengths = torch.tensor([len(speech)])
+        encoded, _ = model.encode(torch.from_numpy(speech)[None], lengths)
+        # of a model with intermediate CTC: the last layer's, and those that it was trained on
+        encoded = encoded[0] if isinstance(encoded, tuple) else encoded
+        return model.ctc.log_softmax(encoded)[0]
+
+
+def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:
+    """What decodes with the model in a folder: stock ESPnet's search, or its family's own.
+
+    Raises:
+        ModelError: the folder lacks the files, or they are damaged; int8 of such a family.
+    """
+    family = own_family(folder)
+    if family is None:
+        return Recogniser(folder, config, int8)
+    if int8:
+        raise ModelError(
+            f"{folder}: no int8 of {family.title} in torch; see espnet-prune export_onnx --int8"
+        )
+    return family.open_recogniser(folder, config.segment_seconds)

@@ -1,0 +1,71 @@
+"""A graph that a model is exported as, with inputs to try it and what torch makes of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = 1e-4  # of outputs of the order of 1, as for masked and cut models
+CHECKED_TOKENS = (5, 3, 12)
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph.
+
+    Attributes:
+        file: its name in the folder.
+        graph: what is exported, in evaluation mode.
+        inputs: names of its inputs.
+        outputs: names of its outputs.
+        shapes: of each input, the size of a dimension that varies.
+        tried: lengths at which outputs are compared; at the first it is exported.
+        example: inputs of such a length.
+        expected: what the model itself makes of inputs.
+        tolerance: largest difference of an output that is allowed.
+    """
+
+    file: str
+    graph: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[dict, ...]
+    tried: tuple[int, ...]
+    example: Callable[[int], Inputs]
+    expected: Callable[..., Inputs]
+    tolerance: float = TOLERANCE
+
+
+class Output(nn.Module):
+    """One output of a model of transformers.
+
+    Args:
+        model: it.
+        name: of the output.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.name = name
+
+    def forward(self, values: Tensor) -> Tensor:
+        """As the model's."""
+        return self.model(values)[self.name]
+
+
+def length_dimension(least: int, most: int):
+    """A dimension that varies, for ``Graph.shapes``."""
+    return torch.export.Dim("length", min=least, max=most)
+
+
+def noise(seed: int) -> torch.Generator:
+    """What example inputs are drawn from."""
+    return torch.Generator().manual_seed(seed)
+
+
+def example_speech(samples: int) -> Inputs:
+    """Noise, (1, samples)."""
+    return (0.1 * torch.randn(1, samples, generator=noise(samples)),)

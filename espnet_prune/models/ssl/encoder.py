@@ -1,0 +1,160 @@
+"""wav2vec 2.0 and HuBERT of transformers as an encoder of ESPnet: samples in, hidden states out.
+
+``encoder: ssl`` with ``frontend: null`` and ``input_size: 1`` puts CTC, data, training and scoring
+of ESPnet around the pretrained model. A saved model holds transformers' own configuration, so that
+it is rebuilt without the hub.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.imports import importing_espnet
+from espnet_prune.models.huggingface import build
+from espnet_prune.models.ssl.family import FAMILY
+from espnet_prune.surgery.cut import cut_to_plan
+from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
+
+with importing_espnet():
+    from espnet2.asr.encoder.abs_encoder import AbsEncoder
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+
+EPSILON = 1e-7  # of the scaling of samples, as transformers' feature extractor has it
+
+
+class SslEncoder(AbsEncoder):
+    """The Transformer of a wav2vec 2.0 or HuBERT model, with its convolutional front.
+
+    Args:
+        input_size: 1, the width of samples.
+        model: a name on the hub, a folder of ``save_pretrained``, or the mapping of transformers'
+            configuration for a model with random weights.
+        class_name: of transformers, without an output layer.
+        offline: whether to look only at folders and at what was downloaded before.
+        options: of transformers' configuration, such as ``layerdrop``; they win.
+        freeze_front: whether the convolutional front keeps its pretrained weights.
+        pruned_arch: the plan of a cut model.
+
+    Raises:
+        ModelError: the model can't be found or built, or the plan is of another one.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        model: str | Mapping[str, Any],
+        class_name: str = "Wav2Vec2Model",
+        offline: bool = False,
+        options: Mapping[str, Any] | None = None,
+        freeze_front: bool = True,
+        pruned_arch: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if input_size != 1:
+            raise ModelError(
+                f"encoder ssl: it reads samples, not features of width {input_size}; set "
+                "frontend: null and input_size: 1"
+            )
+        if isinstance(model, Mapping):
+            self.model = build.from_config(class_name, model, options=options)
+        else:
+            self.model = build.load_pretrained(model, class_name, offline, options)
+        self.class_name = class_name
+        self.freeze_front = freeze_front
+        if freeze_front:  # what a plan cuts stays frozen
+            self.model.feature_extractor._freeze_parameters()
+        if pruned_arch is not None:
+            plan = Plan.from_json(pruned_arch, "encoder_conf.pruned_arch")
+            cut = cut_to_plan(self.model, FAMILY.whole_plan(self.model, plan))
+            setattr(self, PLAN_ATTRIBUTE, plan_of(cut))
+
+    def output_size(self) -> int:
+        """Width of the hidden states."""
+        return self.model.config.hidden_size
+
+    @property
+    def encoders(self) -> nn.ModuleList:
+        """The Transformer's layers, by the name that ESPnet's encoders have for theirs."""
+        return self.model.encoder.layers
+
+    def saved_conf(self) -> dict:
+        """``encoder_conf`` that rebuilds this encoder, uncut, without the hub."""
+        return {
+            "model": FAMILY.dense_config(self.model),
+            "class_name": self.class_name,
+            "freeze_front": self.freeze_front,
+        }
+
+    def forward(
+        self,
+        xs_pad: Tensor,
+        ilens: Tensor,
+        prev_states: Tensor | None = None,
+        return_all_hs: bool = False,
+    ) -> tuple[Tensor | tuple[Tensor, list[Tensor]], Tensor, None]:
+        """Hidden states of samples.
+
+        Args:
+            xs_pad: (B, samples), full scale 1.
+            ilens: (B,), lengths in samples.
+            prev_states: unused.
+            return_all_hs: whether to give every layer's output as well.
+
+        Returns:
+            (B, T, D), or that and a list of (B, T, D) by layer; lengths (B,) in frames; None.
+
+        Raises:
+            TooShortUttError: a recording gives no frame.
+        """
+        lengths = self.model._get_feat_extract_output_lengths(ilens).long()
+        if int(lengths.min()) < 1:
+            shortest = int(ilens.min())
+            raise TooShortUttError(f"{shortest} samples give no frame", shortest, self.least())
+        inside = torch.arange(xs_pad.shape[1], device=xs_pad.device) < ilens[:, None]
+        samples = _standardised(xs_pad, inside)
+        # models with one norm over all frames were pretrained without a mask
+        masked = self.model.config.feat_extract_norm == "layer"
+        output = self.model(
+            samples,
+            attention_mask=inside.long() if masked else None,
+            mask_time_indices=self._hidden_frames(samples),
+            output_hidden_states=return_all_hs,
+        )
+        encoded = output.last_hidden_state[:, : int(lengths.max())]
+        if not return_all_hs:
+            return encoded, lengths, None
+        hidden = [state[:, : encoded.shape[1]] for state in output.hidden_states[1:]]
+        return (encoded, hidden), lengths, None
+
+    def _hidden_frames(self, samples: Tensor) -> Tensor | None:
+        """None, by which transformers draws the frames to hide; none of what is too short for one.
+
+        Its own draw refuses a batch (B, samples) of fewer frames than one mask has.
+        """
+        config = self.model.config
+        frames = int(self.model._get_feat_extract_output_lengths(samples.shape[1]))
+        if not self.training or config.mask_time_prob == 0 or frames >= config.mask_time_length:
+            return None
+        return samples.new_zeros(len(samples), frames, dtype=torch.bool)
+
+    def least(self) -> int:
+        """Least number of samples that give a frame."""
+        samples = 1
+        config = self.model.config
+        for kernel, stride in zip(
+            reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
+        ):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+
+def _standardised(samples: Tensor, inside: Tensor) -> Tensor:
+    """Each recording with mean 0 and variance 1 over its own samples, padded by zeros."""
+    number = inside.sum(dim=1, keepdim=True)
+    mean = (samples * inside).sum(dim=1, keepdim=True) / number
+    centred = (samples - mean) * inside
+    variance = centred.pow(2).sum(dim=1, keepdim=True) / number
+    return centred / (variance + EPSILON).sqrt()

@@ -1,0 +1,94 @@
+"""wav2vec 2.0 and HuBERT of transformers, alone and as the encoder of an ESPnet model."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from espnet_prune.models.family import Support, TransformersFamily
+from espnet_prune.models.graphs import Graph
+from espnet_prune.models.ssl.front import FRONT_END, dense_channels
+from espnet_prune.models.ssl.sites import ssl_encoder_of, ssl_matrices, ssl_sites
+from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.sites.base import FRONT_END_CHANNEL
+from espnet_prune.surgery.families import Matrices
+from espnet_prune.surgery.plan import Plan, SitePlan
+
+
+class Ssl(TransformersFamily):
+    """Self-supervised encoders: ``encoder: ssl`` in a recipe."""
+
+    name = "ssl"
+    title = "transformers' wav2vec 2.0 and HuBERT"
+    classes = ("Wav2Vec2PreTrainedModel", "HubertPreTrainedModel", "SslEncoder")
+    choices = ("ssl",)
+    transformers_classes = {
+        "Wav2Vec2ForCTC": "Wav2Vec2Config",
+        "Wav2Vec2Model": "Wav2Vec2Config",
+        "HubertForCTC": "HubertConfig",
+        "HubertModel": "HubertConfig",
+    }
+    support = Support(
+        "wav2vec 2.0 and HuBERT of transformers (`Wav2Vec2ForCTC`, `HubertForCTC`, and without a "
+        "head; `encoder: ssl` in a recipe)",
+        (
+            "yes",
+            "yes",
+            "none there",
+            "yes: the feature extractor's channels",
+            "attention, feed-forward",
+            "not yet",
+        ),
+    )
+    usage = "encoder = model.encoder.model  # transformers' own class, whose output model.ctc reads"
+
+    def espnet_classes(self) -> Mapping[str, Mapping[str, type]]:
+        from espnet_prune.models.ssl.encoder import SslEncoder
+
+        return {"encoder": {self.choices[0]: SslEncoder}}
+
+    def sites(
+        self, model: nn.Module, reference_seconds: float, decoder: DecoderConfig | None = None
+    ) -> SiteMap:
+        core = ssl_encoder_of(model)
+        self.refuse_decoder(core, decoder)
+        return ssl_sites(core, reference_seconds)
+
+    def matrices(self, model: nn.Module) -> Matrices:
+        core = ssl_encoder_of(model)
+        return Matrices(core, ssl_matrices(core))
+
+    def dense_config(self, model: nn.Module) -> dict:
+        """transformers' configuration of the model before its cut, which a plan starts from."""
+        config, dense = model.config.to_dict(), dense_channels(ssl_encoder_of(model))
+        return config if dense is None else {**config, "conv_dim": dense}
+
+    def whole_plan(self, model: nn.Module, plan: Plan) -> Plan:
+        """A plan; one from before feature extractors were cut keeps all of it."""
+        if any(name.startswith(FRONT_END) for name in plan.sites):
+            return plan
+        whole = {
+            f"{FRONT_END}.{index}": SitePlan(FRONT_END_CHANNEL, None, units, tuple(range(units)))
+            for index, units in enumerate(ssl_encoder_of(model).config.conv_dim)
+        }
+        return Plan({**whole, **plan.sites})
+
+    def untrained(self, config: Mapping) -> dict:
+        """Also the convolutional front is trained: pretrained weights alone can stay."""
+        return {**config, "encoder_conf": {**config["encoder_conf"], "freeze_front": False}}
+
+    def graphs(self, model: nn.Module) -> list[Graph]:
+        from espnet_prune.models.ssl import graphs
+
+        if self.is_transformers(model):
+            return [graphs.transformers_graph(model)]
+        return graphs.speech_graphs(model)
+
+    def describe_graphs(self, model: nn.Module) -> dict:
+        from espnet_prune.models.ssl import graphs
+
+        if self.is_transformers(model):
+            return {"kind": "transformers", "class": type(model).__name__}
+        return graphs.describe(model)
+
+
+FAMILY = Ssl()

@@ -1,0 +1,228 @@
+"""Sites of the convolutional feature extractor of wav2vec 2.0 and HuBERT: its layers' channels.
+
+A channel of a layer is masked at the columns of what reads it, the next convolution or the
+projection into the Transformer, and cut from its own convolution and norm too. Whether masked
+equals cut depends on the norms between:
+
+- none, or a group norm with a group for each channel (layer 0 of the base models, over time):
+  each channel for itself, nothing else changes;
+- layer norms over the channels (all layers of the large models; and of every model that behind the
+  last layer, before the projection): one channel changes the mean and variance of all. They are
+  therefore taken over the open channels alone, which is what the cut norm does.
+
+So the last layer is prunable as well. A soft mask scales what is read, never those statistics.
+Layer l costs kernel x channels(l-1) x channels(l) at each of its own frames, of which the first
+layers, before most of the strides, have the most. The paper prunes none of it; these sites are
+gated only where a method's ``sites`` name ``front_end_channel``.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet_prune.budget.structure import CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import masked
+from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite
+
+FRONT_END = "front_end"
+DENSE = "espnet_prune_dense_channels"  # attribute of a feature extractor that was cut
+
+
+class OpenChannelNorm(nn.LayerNorm):
+    """A layer norm over the ``open_channels`` alone, the others 0; made in place by ``attach``."""
+
+    open_channels: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels) -> (..., channels)."""
+        kept = self.open_channels
+        if kept is None:
+            return super().forward(x)
+        weight, bias = self.weight[kept], self.bias[kept]
+        normed = F.layer_norm(x[..., kept], (len(kept),), weight, bias, self.eps)
+        return torch.zeros_like(x, dtype=normed.dtype).index_copy(-1, kept, normed)
+
+
+class SilentConvolution(nn.Module):
+    """Stands for a convolution that has no output channel, or no input channel, left.
+
+    Args:
+        convolution: that one, or what already stands for it; of its outputs the bias is left.
+        channels: of the output; 0, or those of the convolution.
+    """
+
+    def __init__(self, convolution: nn.Conv1d, channels: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = convolution.kernel_size, convolution.stride
+        self.channels = channels
+        bias = convolution.bias if channels else None
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, any, T) -> (B, channels, T'), the same at all times."""
+        frames = (x.shape[-1] - self.kernel_size[0]) // self.stride[0] + 1
+        silence = x.new_zeros(x.shape[0], self.channels, frames)
+        return silence if self.bias is None else silence + self.bias[:, None].to(x.dtype)
+
+
+class FeatureChannelSite(ConsumedSite):
+    """Output channels of one layer of the feature extractor.
+
+    Args:
+        model: the wav2vec 2.0 or HuBERT model.
+        index: of the layer.
+    """
+
+    def __init__(self, model: nn.Module, index: int) -> None:
+        self.extractor = model.feature_extractor
+        self.projection = model.feature_projection
+        self.config = model.config
+        self.index = index
+        layers = self.extractor.conv_layers
+        self.layer = layers[index]
+        self.is_last = index == len(layers) - 1
+        super().__init__(
+            f"{FRONT_END}.{index}",
+            FRONT_END_CHANNEL,
+            self.layer.conv.out_channels,
+            consumer=self.projection.projection if self.is_last else layers[index + 1].conv,
+        )
+
+    def norms(self) -> list[nn.LayerNorm]:
+        """The layer norms over these channels."""
+        found = [getattr(self.layer, "layer_norm", None)]
+        if self.is_last:
+            found.append(getattr(self.projection, "layer_norm", None))
+        return [norm for norm in found if isinstance(norm, nn.LayerNorm)]
+
+    def attach(self) -> None:
+        super().attach()
+        for norm in self.norms():
+            norm.__class__ = OpenChannelNorm
+            norm.open_channels = None
+
+    def apply(self, mask: Tensor) -> None:
+        super().apply(mask)
+        kept = mask.detach().nonzero()[:, 0]
+        for norm in self.norms():
+            norm.open_channels = None if len(kept) == self.units else kept
+
+    def clear(self) -> None:
+        super().clear()
+        for norm in self.norms():
+            norm.open_channels = None
+
+    def detach(self) -> None:
+        super().detach()
+        for norm in self.norms():
+            if isinstance(norm, OpenChannelNorm):
+                del norm.open_channels
+                norm.__class__ = nn.LayerNorm
+
+    def layers(self) -> list[nn.Module]:
+        return [self.layer.conv, self.consumer]
+
+    def unit_weights(self) -> list[Tensor]:
+        return [self.layer.conv.weight]
+
+    def made_by(self) -> list[Tensor]:
+        norms = [getattr(self.layer, "layer_norm", None)]
+        norms += [getattr(self.projection, "layer_norm", None)] if self.is_last else []
+        made_by = [self.layer.conv, *(norm for norm in norms if norm is not None)]
+        return [t.detach() for m in made_by for t in (m.weight, m.bias) if t is not None]
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Cuts the channels; layers must be cut in order."""
+        if self.is_last or len(kept):
+            self.cut_consumer(kept, values)
+        else:
+            reader = self.extractor.conv_layers[self.index + 1]
+            reader.conv = SilentConvolution(reader.conv, reader.conv.out_channels)
+        self._cut_norms(kept)
+        if len(kept) == 0:
+            self.layer.conv = SilentConvolution(self.layer.conv, 0)
+        elif isinstance(self.layer.conv, SilentConvolution):
+            self._cut_silent(kept)
+        else:
+            masked.keep_outputs(self.layer.conv, kept)
+        self._tell_config(len(kept))
+        if not self.extractor._requires_grad:  # frozen: its new tensors too
+            self.extractor._freeze_parameters()
+
+    def _cut_silent(self, kept: Tensor) -> None:
+        silent = self.layer.conv
+        silent.channels = len(kept)
+        if silent.bias is not None:
+            silent.bias = nn.Parameter(silent.bias.detach()[kept].clone())
+
+    def _cut_norms(self, kept: Tensor) -> None:
+        own = getattr(self.layer, "layer_norm", None)
+        if isinstance(own, nn.GroupNorm) and not len(kept):
+            self.layer.layer_norm = nn.Identity()  # which can't have 0 groups
+        elif isinstance(own, nn.GroupNorm):
+            own.num_groups = own.num_channels = len(kept)
+            _keep(own, kept)
+        for norm in self.norms():
+            norm.normalized_shape = (len(kept),)
+            _keep(norm, kept)
+
+    def _tell_config(self, width: int) -> None:
+        """transformers builds layers of any widths, if its configuration names them."""
+        dense = list(getattr(self.extractor, DENSE, self.config.conv_dim))
+        dense[self.index] = self.units
+        setattr(self.extractor, DENSE, dense)
+        widths = list(self.config.conv_dim)
+        widths[self.index] = width
+        self.config.conv_dim = widths
+
+
+def dense_channels(model: nn.Module) -> list[int] | None:
+    """Channels of each layer before the cut; None where the extractor was never cut."""
+    return getattr(model.feature_extractor, DENSE, None)
+
+
+def check_feature_extractor(model: nn.Module) -> None:
+    """ModelError for norms whose rules aren't known."""
+    for index, layer in enumerate(model.feature_extractor.conv_layers):
+        norm = getattr(layer, "layer_norm", None)
+        each = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
+        if not (norm is None or each or isinstance(norm, nn.LayerNorm)):
+            raise ModelError(
+                f"{FRONT_END}.{index}: {norm}, whose cutting rules aren't known; expected a layer "
+                "norm, or a group norm with a group for each channel"
+            )
+
+
+def front_sites(model: nn.Module, samples: int) -> tuple[list[FeatureChannelSite], list[CostTerm]]:
+    """The sites of the feature extractor, and its costs up to the projection's bias.
+
+    Args:
+        model: a wav2vec 2.0 or HuBERT model.
+        samples: of the reference utterance.
+
+    Raises:
+        ModelError: a norm whose rules aren't known.
+    """
+    check_feature_extractor(model)
+    sites, terms, before = [], [], ()
+    for index, layer in enumerate(model.feature_extractor.conv_layers):
+        convolution = layer.conv
+        kernel = convolution.kernel_size[0]
+        samples = (samples - kernel) // convolution.stride[0] + 1
+        site = FeatureChannelSite(model, index)
+        sites.append(site)
+        terms.append(CostTerm(kernel, kernel * samples, (*before, site.name)))
+        others = sum(t[0].numel() for t in site.unit_rows()) - convolution.weight[0].numel()
+        if site.is_last:
+            size = site.consumer.out_features
+            terms.append(CostTerm(others + size, size * samples, (site.name,)))
+        else:
+            terms.append(CostTerm(others, 0, (site.name,)))
+        before = (site.name,)
+    return sites, terms
+
+
+def _keep(norm: nn.Module, kept: Tensor) -> None:
+    norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
+    norm.bias = nn.Parameter(norm.bias.detach()[kept].clone())

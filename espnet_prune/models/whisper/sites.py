@@ -1,0 +1,216 @@
+"""Sites of Whisper's encoder and decoder, as transformers builds WhisperForConditionalGeneration.
+
+Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
+feed-forward units and branches are cut as ``espnet_prune.sites`` says; a branch takes its norm
+along when it goes: Whisper normalises before each branch. Embeddings, tied to the output layer, are
+never gated.
+
+MACs are those of greedy decoding with a cache: the encoder always sees a whole window (30 s, 1500
+positions), the decoder makes ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values
+of cross-attention are made once a window.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
+from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
+from espnet_prune.sites.branch import BranchSite, GoneBranch
+from espnet_prune.sites.feed_forward import FeedForwardSite
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.weights import Matrix
+
+POSITIONS_PER_SECOND = 50  # of the encoder: a 10 ms shift, then a stride of 2
+TOKENS_PER_SECOND = 4  # ours: read English has about 2.7 words a second, some of several tokens
+STACKS = ("encoder", "decoder")
+LAYERS = {"encoder": "WhisperEncoderLayer", "decoder": "WhisperDecoderLayer"}
+# branch: (attribute of the layer, attribute of its norm)
+ATTENTIONS = {
+    "attention": ("self_attn", "self_attn_layer_norm"),
+    "cross_attention": ("encoder_attn", "encoder_attn_layer_norm"),
+}
+FEED_FORWARD_NORM = "final_layer_norm"
+
+
+class GoneWhisperAttention(nn.Module):
+    """Stands where attention was: adds nothing.
+
+    transformers reads the number of tokens decoded so far off the cached keys of the first layer's
+    self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
+
+    Args:
+        layer_index: of the layer's entries in the cache.
+    """
+
+    def __init__(self, layer_index: int | None) -> None:
+        super().__init__()
+        self.layer_index = layer_index
+
+    def forward(
+        self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
+    ) -> tuple[Tensor, None]:
+        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
+        if past_key_values is not None and key_value_states is None:
+            cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+            batch, tokens = hidden_states.shape[:2]
+            marks = hidden_states.new_zeros(batch, 1, tokens, 1)
+            cache.update(marks, marks, self.layer_index)
+        return torch.zeros_like(hidden_states), None
+
+
+class CrossHeadSite(HeadSite):
+    """Heads of cross-attention; once any is cut, there are no word timestamps any more.
+
+    transformers aligns words by heads named by their index, which the cut changes.
+    """
+
+    def __init__(self, attention: nn.Module, block: int, branch: str, generation) -> None:
+        super().__init__(attention, TRANSFORMERS, block, branch)
+        self.generation = generation
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        super().cut(kept, values)
+        if len(kept) < self.units and getattr(self.generation, "alignment_heads", None):
+            self.generation.alignment_heads = None
+
+
+def whisper_entries(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts that are run on their own: by ``generate``, and as parts of an ESPnet model."""
+    return model.model.encoder, model.model.decoder
+
+
+def whisper_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
+    block = 0
+    for stack in STACKS:
+        for index, layer in enumerate(getattr(model.model, stack).layers):
+            yield f"{stack}.block.{index}", block, layer
+            block += 1
+
+
+def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
+    """Name, block and module of each matrix of attention and feed-forward.
+
+    Raises:
+        ModelError: see ``check_whisper``.
+    """
+    check_whisper(model)
+    for name, block, layer in whisper_layers(model):
+        for branch, (attribute, _) in ATTENTIONS.items():
+            if hasattr(layer, attribute):
+                for matrix in TRANSFORMERS.matrices:
+                    linear = getattr(getattr(layer, attribute), matrix)
+                    yield f"{name}.{branch}.{matrix}", block, linear
+        for matrix in ("fc1", "fc2"):
+            yield f"{name}.feed_forward.{matrix}", block, getattr(layer, matrix)
+
+
+def check_whisper(model: nn.Module) -> None:
+    """ModelError unless this is a dense Whisper in a precision that can be trained."""
+    for name, _, layer in whisper_layers(model):
+        stack = name.partition(".")[0]
+        found = type(layer).__name__
+        if found != LAYERS[stack]:
+            raise ModelError(
+                f"{name} is a {found}, whose cutting rules aren't known; expected {LAYERS[stack]}"
+            )
+        heads = getattr(model.config, f"{stack}_attention_heads")
+        units = getattr(model.config, f"{stack}_ffn_dim")
+        attentions = [getattr(layer, a) for a, _ in ATTENTIONS.values() if hasattr(layer, a)]
+        whole = all(getattr(a, "num_heads", 0) == heads for a in attentions)
+        if not whole or getattr(layer.fc1, "out_features", 0) != units:
+            raise ModelError(f"{name}: a model that is already cut can't be gated")
+    refuse_float16(model)
+
+
+def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
+    """All sites of a Whisper model and what they cost; encoder and decoder are masked together.
+
+    Args:
+        model: a WhisperForConditionalGeneration.
+        reference_seconds: length of the utterance that MACs are counted for; rounded up to whole
+            windows for the encoder.
+
+    Raises:
+        ModelError: a layer whose cutting rules aren't known, one already cut, float16, or a matrix
+            that is tied to another.
+    """
+    check_whisper(model)
+    sites: list[Site] = []
+    branches: list[Site] = []
+    terms: list[CostTerm] = []
+    cost = _Cost(model, reference_seconds)
+    generation = getattr(model, "generation_config", None)
+    for name, block, layer in whisper_layers(model):
+        for site, branch in _layer_sites(name, block, layer, generation):
+            sites.append(site)
+            branches.append(branch)
+            terms += [
+                CostTerm(site.unit_parameters(), cost.macs_of(site), (site.name,)),
+                CostTerm(3 * cost.size, 0, (branch.name,)),  # bias and norm
+            ]
+    refuse_tied(model, sites)
+    by_name = {site.name: site for site in sites + branches}
+    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
+    terms.append(CostTerm(count_parameters(model) - counted, cost.rest(), ()))
+    return SiteMap(by_name, terms, model, reference_seconds, whisper_entries(model))
+
+
+def _layer_sites(
+    name: str, block: int, layer: nn.Module, generation: object
+) -> Iterator[tuple[LinearSite, BranchSite]]:
+    """The sites of a layer's units, each with that of its branch."""
+    for branch, (attribute, norm) in ATTENTIONS.items():
+        attention, place = getattr(layer, attribute, None), f"{name}.{branch}"
+        if attention is None:
+            continue
+        if branch == "attention":
+            heads = HeadSite(attention, TRANSFORMERS, block, place)
+        else:
+            heads = CrossHeadSite(attention, block, place, generation)
+        gone = GoneWhisperAttention(attention.layer_idx)
+        instead = {attribute: gone, norm: nn.Identity()}
+        yield heads, BranchSite(place, block, heads.consumer, layer, instead)
+    place = f"{name}.feed_forward"
+    units = FeedForwardSite(layer.fc1, layer.fc2, block, place)
+    instead = {"fc1": nn.Identity(), "fc2": GoneBranch(), FEED_FORWARD_NORM: nn.Identity()}
+    yield units, BranchSite(place, block, layer.fc2, layer, instead)
+
+
+class _Cost:
+    """MACs of one unit: D ``size``, T ``positions``, N ``tokens`` a window."""
+
+    def __init__(self, model: nn.Module, seconds: float) -> None:
+        config = model.config
+        self.config = config
+        self.kernel = model.model.encoder.conv1.kernel_size[0]
+        self.size = config.d_model
+        self.positions = config.max_source_positions
+        self.windows = math.ceil(seconds * POSITIONS_PER_SECOND / self.positions)
+        self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
+
+    def macs_of(self, site: LinearSite) -> int:
+        """Of one head or feed-forward unit."""
+        decodes = site.name.startswith("decoder")
+        if site.kind == FEED_FORWARD_UNIT:
+            return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
+        if isinstance(site, CrossHeadSite):
+            projected, pairs = 2 * self.tokens + 2 * self.positions, self.tokens * self.positions
+        elif decodes:  # each token attends to itself and to those before
+            projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
+        else:
+            projected, pairs = 4 * self.positions, self.positions**2
+        return self.windows * (projected * self.size * site.width + 2 * pairs * site.width)
+
+    def rest(self) -> int:
+        """MACs of the convolutions and of the output layer."""
+        first = 2 * self.positions * self.kernel * self.config.num_mel_bins * self.size
+        second = self.positions * self.kernel * self.size**2
+        output = self.tokens * self.size * self.config.vocab_size
+        return self.windows * (first + second + output)

@@ -1,0 +1,68 @@
+"""Verbs that measure a system: word error rates, size and speed."""
+
+import argparse
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " With --compare_with also p against other systems, which must have been decoded. What "
+        "was decoded in int8 is compared with the others in floating point."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="dump folder, for its text")
+    parser.add_argument("--system", type=Path, required=True, help="the system's folder")
+    parser.add_argument("--set", required=True, help="name of the set, below SYSTEM/decode")
+    parser.add_argument("--teacher", type=Path, help="the teacher's folder, for the p-value")
+    parser.add_argument(
+        "--compare_with", type=Path, nargs="+", default=[], help="other systems' folders, for more"
+    )
+    parser.add_argument(
+        "--normalise", choices=["none", "english"], default="none", help="texts before they count"
+    )
+
+
+def score(args: argparse.Namespace) -> None:
+    """Scores and prints one line a mode."""
+    from espnet_prune.score.system_score import score_system
+
+    for line in score_system(
+        args.system, args.set, args.data, args.teacher, args.compare_with, args.normalise
+    ):
+        print(line)
+
+
+def profile_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", type=Path, required=True, help="the system's folder")
+    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's folder")
+    parser.add_argument("--config", type=Path, required=True, help="profile.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="dump folder, for real speech")
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Profiles, unless it is done already with this configuration, these models and this data."""
+    from espnet_prune.config import load_yaml, to_dataclass
+    from espnet_prune.io_atomic import read_json, write_json
+    from espnet_prune.score import profile as measured
+    from espnet_prune.score.timing import ProfileConfig
+
+    config = to_dataclass(ProfileConfig, load_yaml(args.config), str(args.config))
+    wanted = measured.made_from(args.system, args.teacher, args.data, asdict(config))
+    target = args.system / "profile.json"
+    if target.exists() and read_json(target).get("made_from") == wanted:
+        logger.info("%s: already done, nothing to do", target)
+        return
+    result = measured.profile(args.system, args.teacher, args.data, config)
+    write_json(target, {**result, "made_from": wanted})
+    rtf, speedup = result["rtf"], result["speedup"]
+    greedy = f", greedy {rtf['ctc_greedy']:.4f}" if "ctc_greedy" in rtf else ""
+    joint = f", joint {rtf['joint']:.3f}" if "joint" in rtf else ""
+    print(
+        f"{args.system.resolve().name}: encoder {speedup['encoder']:.2f} times as fast as dense "
+        f"({speedup['predicted']:.2f} by its MACs alone); real-time factors: "
+        f"encoder {rtf['encoder']:.4f}{greedy}{joint} "
+        f"({rtf['threads']} thread, batch 1)"
+    )

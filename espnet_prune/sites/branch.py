@@ -1,0 +1,47 @@
+"""Whole residual branches: masked by the last layer's weight and bias, cut by taking them out."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import BRANCH
+from espnet_prune.sites.base import OutputSite
+
+
+class GoneBranch(nn.Module):
+    """Stands where a branch was: adds nothing, costs nothing."""
+
+    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
+        """(B, T, D) -> zeros (B, T, D)."""
+        return torch.zeros_like(x)
+
+
+class BranchSite(OutputSite):
+    """One residual branch of a block, a site of one unit.
+
+    Args:
+        name: its name.
+        block: index of its block.
+        last: its last layer.
+        layer: the block.
+        instead: attributes of the block, and what they are once the branch is gone.
+        parent: the block's site, where that can go too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        block: int,
+        last: nn.Module,
+        layer: nn.Module,
+        instead: Mapping[str, object],
+        parent: str | None = None,
+    ) -> None:
+        super().__init__(name, BRANCH, 1, block, parent, last=last)
+        self.layer = layer
+        self.instead = instead
+
+    def remove(self) -> None:
+        for attribute, value in self.instead.items():
+            setattr(self.layer, attribute, value)

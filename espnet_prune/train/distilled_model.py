@@ -1,0 +1,230 @@
+"""The model that stages 8 and 10 train: a student, its teacher, and all parts of the loss.
+
+Both see the same features: extracted and augmented once. The teacher is set aside of the module's
+state, so checkpoints hold the student, its gates and the distillation's linear map alone; a resumed
+training builds the teacher anew.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.legacy.nets.pytorch_backend.nets_utils import th_accuracy
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import Tensor, nn
+
+from espnet_prune.distill import DistillConfig, LayerwiseDistillation, kl_loss, length_mask
+from espnet_prune.errors import ConfigError, ModelError
+from espnet_prune.methods.base import LearningMethod
+from espnet_prune.methods.options import StudentConfig
+from espnet_prune.models.conformer.fast_training import speed_up_training
+from espnet_prune.surgery import GatedModel, plan_of
+from espnet_prune.train.model_outputs import Outputs, features, outputs
+from espnet_prune.train.teacher_outputs import KeptOutputs
+
+
+class DistilledModel(AbsESPnetModel):
+    """A student with the losses of pruning (gated) or of finetuning (cut).
+
+    Args:
+        student: the gated model of the pruning stage, or a plain ESPnetASRModel.
+        teacher: the uncompressed ESPnetASRModel.
+        distillation: weights of the parts.
+        options: how the student is trained.
+        method: gives the size term of a gated student.
+        kept: the teacher's outputs, read instead of computed.
+
+    Raises:
+        ModelError: a part of the model that this loss doesn't know.
+        ConfigError: the teacher's outputs were kept, but SpecAugment alters what it hears.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: ESPnetASRModel,
+        distillation: DistillConfig,
+        options: StudentConfig,
+        method: LearningMethod | None = None,
+        kept: KeptOutputs | None = None,
+    ) -> None:
+        super().__init__()
+        self.gated = student if isinstance(student, GatedModel) else None
+        self.plain = None if self.gated is not None else student
+        self.distillation = distillation
+        self.options = options
+        self.method = method
+        self.kept = kept
+        _check(self.student)
+        self.augments = options.spec_augment and self.student.specaug is not None
+        if kept is not None and self.augments:
+            raise ConfigError(
+                "distillation: keep_teacher_outputs: SpecAugment masks what the teacher hears, so "
+                "that its outputs can't be kept; set student: {spec_augment: false}, or leave "
+                "keep_teacher_outputs out"
+            )
+        if options.dropout is not None:
+            set_dropout(self.student, options.dropout)
+        for model in (self.student, teacher):
+            speed_up_training(model.encoder)
+        teacher.requires_grad_(False)
+        object.__setattr__(self, "teacher", teacher.eval())
+        blocks = self.teacher_blocks = len(teacher.encoder.encoders)
+        plan = plan_of(self.student)
+        kept = range(blocks) if plan is None else plan.kept_blocks()
+        self.blocks = [block for block in kept if block < blocks]  # of the encoder alone
+        self.attending = None if plan is None else plan.attending_blocks()
+        self.layerwise = None
+        if distillation.layer_weight > 0:
+            size = teacher.encoder.output_size()
+            self.layerwise = LayerwiseDistillation(distillation, blocks, size)
+
+    def train(self, mode: bool = True) -> "DistilledModel":
+        """As torch's, but for batch norms whose statistics are frozen."""
+        super().train(mode)
+        if self.options.norm_statistics == "frozen":
+            for module in self.student.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    @property
+    def student(self) -> ESPnetASRModel:
+        """The ESPnet model that learns, without its gates."""
+        return self.plain if self.gated is None else self.gated.model
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        utt_id: Sequence[str] = (),
+        **unused,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of a batch.
+
+        Args:
+            speech: (B, samples).
+            speech_lengths: (B,).
+            text: (B, tokens), padded by -1; left as it is.
+            text_lengths: (B,).
+            utt_id: names of the utterances, by which kept outputs are found.
+
+        Returns:
+            The loss, its parts and the sizes, the batch size.
+        """
+        text = text[:, : text_lengths.max()].clone()
+        text[text == -1] = self.student.ignore_id
+        augment = self.augments and self.training
+        feats, lengths = features(self.student, speech, speech_lengths, augment)
+        ours = outputs(self.student, feats, lengths, text, text_lengths)
+        loss, stats = self._label_loss(ours, text, text_lengths)
+        loss = loss * self.distillation.label_weight
+        if self.distillation.needs_teacher:
+            theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
+            for name, weight, value in self._distillation_losses(ours, theirs):
+                stats[name] = value.detach()
+                loss = loss + weight * value
+        if self.gated is not None:
+            size_loss = self.method.loss(self.gated)
+            stats.update(self._size_stats(size_loss))
+            loss = loss + size_loss.to(loss.dtype)
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def collect_feats(
+        self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **unused
+    ) -> dict[str, Tensor]:
+        """Features for statistics, as the student extracts them."""
+        return self.student.collect_feats(speech, speech_lengths, text, text_lengths)
+
+    @torch.no_grad()
+    def _theirs(
+        self,
+        feats: Tensor,
+        lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        utterances: Sequence[str],
+    ) -> Outputs:
+        if self.kept is not None:
+            return self.kept.batch(utterances).to(feats.device)
+        self.teacher.to(feats.device)
+        return outputs(self.teacher, feats, lengths, text, text_lengths)
+
+    def _label_loss(
+        self, ours: Outputs, text: Tensor, text_lengths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The task's own loss: CTC and attention, weighted as in the teacher's training."""
+        student, stats = self.student, {}
+        loss = ours.encoded.new_zeros(())
+        if student.ctc is not None:
+            ctc = student.ctc(ours.encoded, ours.lengths, text, text_lengths)
+            stats["loss_ctc"] = ctc.detach()
+            loss = loss + student.ctc_weight * ctc
+        if ours.decoded is not None:
+            attention = student.criterion_att(ours.decoded, ours.targets)
+            stats["loss_att"] = attention.detach()
+            accuracy = th_accuracy(
+                ours.decoded.view(-1, student.vocab_size), ours.targets, student.ignore_id
+            )
+            stats["acc"] = torch.as_tensor(accuracy)
+            loss = loss + (1 - student.ctc_weight) * attention
+        stats["loss_label"] = loss.detach()
+        return loss, stats
+
+    def _distillation_losses(
+        self, ours: Outputs, theirs: Outputs
+    ) -> list[tuple[str, float, Tensor]]:
+        """Each part's name, its weight times what an utterance has of it, and its mean of one."""
+        config = self.distillation
+        frames = length_mask(ours.lengths, ours.encoded.shape[1])
+        frames_an_utterance = float(frames.sum()) / len(frames)
+        losses = []
+        if self.layerwise is not None:
+            eligible = self.attending if self.gated is None else self.gated.open_attention
+            if eligible is not None:
+                eligible = [block for block in eligible if block < self.teacher_blocks]
+            value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
+            losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
+        if config.ctc_weight > 0 and ours.ctc_logits is not None:
+            value = kl_loss(ours.ctc_logits, theirs.ctc_logits, frames, config.temperature)
+            losses.append(("loss_ctc_kl", config.ctc_weight * frames_an_utterance, value))
+        if config.attention_weight > 0 and ours.decoded is not None:
+            tokens = ours.targets != self.student.ignore_id
+            tokens_an_utterance = float(tokens.sum()) / len(tokens)
+            value = kl_loss(ours.decoded, theirs.decoded, tokens, config.temperature)
+            losses.append(("loss_att_kl", config.attention_weight * tokens_an_utterance, value))
+        return losses
+
+    @torch.no_grad()
+    def _size_stats(self, size_loss: Tensor) -> dict[str, Tensor]:
+        gated = self.gated
+        stats = {
+            "loss_sparsity": size_loss,
+            "target_sparsity": torch.tensor(self.method.target_now(gated)),
+            "expected_sparsity": gated.expected_sparsity(),
+            "hard_sparsity": torch.tensor(gated.hard_sparsity()),
+            **gated.controller.values(),
+        }
+        return {name: value.detach().float() for name, value in stats.items()}
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Sets every rate of dropout in a model, of modules and of attributes that have its name."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, rate)
+
+
+def _check(model: ESPnetASRModel) -> None:
+    for name in ("preencoder", "postencoder"):
+        if getattr(model, name, None) is not None:
+            raise ModelError(f"{name}: can't be joined with distillation yet; leave it out")
+    if model.use_transducer_decoder or model.use_linear_decoder:
+        raise ModelError("decoder: only CTC and attention models can be pruned yet")

@@ -1,0 +1,104 @@
+"""Reads a row of systems.yaml: a method with its target, or one size of another row's run."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from espnet_prune.budget.schedule import check_rising
+from espnet_prune.config import check_mapping, load_yaml, merge, nearest, to_dataclass
+from espnet_prune.errors import ConfigError
+from espnet_prune.methods import METHODS, MethodConfig
+from espnet_prune.train.prune_task import SystemConfig
+
+TAKEN_FROM = "taken_from"
+OWN_KEYS = {TAKEN_FROM, "target", "training"}  # of a system that is a rung of another's ladder
+
+
+def read_system(path: Path, name: str) -> SystemConfig:
+    """One system of systems.yaml.
+
+    A system that is taken from another's ladder has that one's method, seed, options and training
+    keys; training keys of its own win.
+
+    Raises:
+        ConfigError: no such system; an unknown key or method in it; a ladder that doesn't rise to
+            the target, or of a method that gives one size; a rung that there isn't.
+    """
+    systems = check_mapping(f"{path}: systems", load_yaml(path).get("systems") or {})
+    if name not in systems:
+        raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
+    row, where = systems[name], f"{path}: {name}"
+    check_mapping(where, row)
+    if TAKEN_FROM in row:
+        return _rung(path, where, row, systems)
+    system = to_dataclass(SystemConfig, row, where)
+    if system.method not in METHODS:
+        near = nearest(system.method, METHODS)
+        raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
+    _check_read(system, where)
+    if system.ladder is not None:
+        _check_ladder(system, where)
+    return system
+
+
+def _check_read(system: SystemConfig, where: str) -> None:
+    """ConfigError for an option that the system's method doesn't read."""
+    options = {field.name for field in fields(MethodConfig)}
+    reads = METHODS[system.method].reads
+    for key in sorted(options & set(system.options) - reads):
+        raise ConfigError(
+            f"{where}: options: {key}: the method {system.method} doesn't read it; leave it out, "
+            f"it reads {', '.join(sorted(reads))}"
+        )
+
+
+def _check_ladder(system: SystemConfig, where: str) -> None:
+    method = METHODS[system.method]
+    if not method.emits_ladder:
+        why = "gives one size a run" if method.learns_masks else "learns no masks"
+        able = " or ".join(name for name, each in METHODS.items() if each.emits_ladder)
+        raise ConfigError(
+            f"{where}: ladder: the method {system.method} {why}; leave the ladder out, with a "
+            f"system for each size, or choose the method {able}"
+        )
+    if not system.ladder:
+        raise ConfigError(f"{where}: ladder: it is empty; name smaller targets, or leave it out")
+    if system.ladder[0] <= 0:
+        raise ConfigError(f"{where}: ladder: {system.ladder[0]:g} is no sparsity above 0")
+    if system.ladder[-1] >= system.target:
+        raise ConfigError(
+            f"{where}: ladder: {system.ladder[-1]:g} is not below the target {system.target:g}, "
+            "with which the run ends; make that the target, or leave the rung out"
+        )
+    check_rising(f"{where}: ladder", system.ladder)
+
+
+def _rung(path: Path, where: str, row: dict, systems: dict) -> SystemConfig:
+    source = row[TAKEN_FROM]
+    if not isinstance(source, str) or source not in systems:
+        raise ConfigError(
+            f"{where}: {TAKEN_FROM}: there is no system '{source}'{nearest(source, systems)}"
+        )
+    for key in sorted(set(row) - OWN_KEYS):
+        raise ConfigError(
+            f"{where}: {key}: a system that is taken from another has that one's; leave the key "
+            f"out or set it for '{source}'; keys of its own are {sorted(OWN_KEYS)}"
+        )
+    whole = None if TAKEN_FROM in (systems[source] or {}) else read_system(path, source)
+    if whole is None or whole.ladder is None:
+        raise ConfigError(
+            f"{where}: {TAKEN_FROM}: '{source}' has no ladder; give that system one, such as "
+            f"`ladder: [{row.get('target', 0.3)}]`, or name the one that has it"
+        )
+    own = {"method": whole.method, **row}
+    own["training"] = merge(whole.training, row.get("training") or {})
+    own |= {"seed": whole.seed, "options": whole.options}
+    system = to_dataclass(SystemConfig, own, where)
+    if "target" not in row or system.target not in whole.ladder:
+        wrong = (
+            f"{system.target:g} is no rung of '{source}'" if "target" in row else "it is missing"
+        )
+        raise ConfigError(
+            f"{where}: target: {wrong}; choose one of {list(whole.ladder)}, or add it to that "
+            "ladder"
+        )
+    return system

@@ -1,0 +1,61 @@
+"""The utterances that a method looks at, read from a training set."""
+
+from pathlib import Path
+
+import mini_recipe
+import pytest
+import soundfile
+import torch
+
+from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.models.tokens import make_any_tokens
+from espnet_prune.models.whisper.get_whisper import get_whisper
+from espnet_prune.models.whisper.tokens import WhisperText
+from espnet_prune.train.calibration import _utterances
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, repository) -> Path:
+    folder = tmp_path_factory.mktemp("calibration")
+    mini_recipe.write_recipe(folder, repository)
+    return folder
+
+
+def drawn(recipe: Path, number: int, seed: int) -> list[dict[str, torch.Tensor]]:
+    return _utterances({}, recipe / "dump/train", recipe / "data/tokens", number, seed, "cpu")
+
+
+def samples(batches: list) -> list[int]:
+    return [int(batch["speech_lengths"]) for batch in batches]
+
+
+def test_an_utterance_is_its_recording_and_its_transcript(recipe):
+    recordings = read_map(recipe / "dump/train/wav.scp")
+    texts = read_map(recipe / "dump/train/text")
+    length_of = {soundfile.info(path).frames: key for key, path in recordings.items()}
+    batches = drawn(recipe, 5, seed=0)
+    assert len(batches) == 5
+    for batch in batches:
+        key = length_of[int(batch["speech_lengths"])]
+        expected, _ = soundfile.read(recordings[key], dtype="float32")
+        assert torch.equal(batch["speech"], torch.from_numpy(expected)[None])
+        assert int(batch["text_lengths"]) == len(texts[key])  # tokens are characters
+
+
+def test_the_seed_draws_them_and_their_order(recipe):
+    assert samples(drawn(recipe, 8, 1)) == samples(drawn(recipe, 8, 1))
+    assert samples(drawn(recipe, 8, 1)) != samples(drawn(recipe, 8, 2))
+    everything = samples(drawn(recipe, 100, 1))
+    assert len(set(everything)) == 16
+    assert everything != sorted(everything)
+
+
+def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
+    get_whisper("random", tmp_path / "whisper")
+    make_any_tokens(
+        recipe / "dump/train/text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper")
+    )
+    batches = _utterances({}, recipe / "dump/train", tmp_path, 2, 0, "cpu")
+    words = WhisperText(tmp_path / "tokenizer.json", multilingual=False)
+    expected = [words.ids(text) for text in read_map(recipe / "dump/train/text").values()]
+    assert all(batch["text"][0].tolist() in expected for batch in batches)

@@ -1,0 +1,251 @@
+"""A system's own training keys, epochs and schedule, and what its cut tells."""
+
+import json
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from espnet_prune.budget import Budget, resolve
+from espnet_prune.config import to_dataclass
+from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.methods import MethodConfig
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.sites import UNIT_KINDS
+from espnet_prune.surgery import load, sites_of
+from espnet_prune.train.criterion import check_decoder_for
+from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
+from espnet_prune.train.recipe import (
+    continued_schedule,
+    finetuning_epochs,
+    for_system,
+    read_recipe,
+)
+from espnet_prune.train.stages import Folders, cut_system, prune
+from espnet_prune.train.system import best_average, update_record, write_model
+
+from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the stubs)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    path = tmp_path / "finetune.yaml"
+    path.write_text(
+        "optim: adam\noptim_conf: {lr: 0.001, weight_decay: 0.1}\n"
+        "num_iters_per_epoch: 3\nmax_epoch: 2\n"
+    )
+    return read_recipe(path, FinetuneTask)
+
+
+def adapted(recipe, **training: object):
+    return for_system(recipe, SystemConfig("magnitude", training=training), FinetuneTask)
+
+
+def test_a_system_overrides_single_training_keys(recipe):
+    training = adapted(recipe, optim_conf={"lr": 0.01}).training
+    assert training["optim_conf"] == {"lr": 0.01, "weight_decay": 0.1}
+    assert recipe.training["optim_conf"]["lr"] == 0.001
+
+
+def test_without_keys_nothing_changes(recipe):
+    assert adapted(recipe) == recipe
+
+
+@pytest.mark.parametrize("key", ["max_epoch", "num_iters_per_epoch", "accum_grad"])
+def test_the_number_of_updates_is_the_same_for_all(recipe, key):
+    with pytest.raises(ConfigError, match=f"training: {key}.*finetune.yaml"):
+        adapted(recipe, **{key: 5})
+
+
+@pytest.mark.parametrize(
+    "training, named",
+    [
+        ({"patience": 2}, "patience: it isn't read here, every system gets the same number"),
+        ({"model_conf": {"ctc_weight": 0.9}}, "model_conf: it isn't read here, .* the teacher's"),
+        ({"specaug_conf": {"num_freq_mask": 1}}, "specaug_conf: it isn't read here"),
+        ({"exclude_weight_decay": True}, "exclude_weight_decay: it isn't read here"),
+        ({"optim2_conf": {"lr": 0.1}}, "optim2_conf: lr: it isn't read here, .*gate_learning_rate"),
+    ],
+)
+def test_what_these_stages_do_not_read_is_refused(recipe, tmp_path, training, named):
+    with pytest.raises(ConfigError, match=named):
+        adapted(recipe, **training)
+    path = tmp_path / "prune.yaml"
+    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **training}))
+    with pytest.raises(ConfigError, match=named):
+        read_recipe(path, PruneTask)
+
+
+def test_keys_of_the_gates_optimiser_are_for_stage_8_alone(recipe):
+    own = {"optim2": "adamw", "optim2_conf": {"eps": 1e-7}, "optim_conf": {"lr": 0.01}}
+    assert "optim2" not in adapted(recipe, **own).training
+    assert adapted(recipe, **own) == adapted(recipe, optim_conf={"lr": 0.01})
+    of_pruning = for_system(recipe, SystemConfig("l0", training=own), PruneTask).training
+    assert of_pruning["optim2"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_iters_per_epoch": 10.5}, {"max_epoch": None}, {"max_epoch": -3}, {"accum_grad": 0}],
+)
+def test_updates_are_counted_by_whole_numbers(tmp_path, change):
+    path = tmp_path / "prune.yaml"
+    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **change}))
+    with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*expected a whole number of at"):
+        read_recipe(path, PruneTask)
+
+
+def test_masks_are_not_learned_in_no_epoch(recipe, tmp_path):
+    none = replace(recipe, training={**recipe.training, "max_epoch": 0})
+    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
+    system = SystemConfig("l0_distill")
+    with pytest.raises(ConfigError, match="max_epoch: 0: l0_distill learns its masks"):
+        prune(none, system, tmp_path / "teacher", folders, tmp_path / "system", ngpu=0)
+
+
+def test_a_model_without_a_decoder_is_not_chosen_by_one(cut_by_scores):
+    ctc_alone = cut_by_scores("head")
+    by = Namespace(best_model_criterion=[("valid", "acc", "max")])
+    with pytest.raises(ConfigError, match=r"best_model_criterion: \[valid, acc, max\]: .*no att"):
+        check_decoder_for(by, ctc_alone)
+    check_decoder_for(Namespace(best_model_criterion=[("valid", "loss", "min")]), ctc_alone)
+
+
+def test_an_experiment_that_was_moved_between_the_stages_is_cut(recipe, cut_by_scores, tmp_path):
+    cut_by_scores("head")
+    exp, moved = tmp_path / "exp", tmp_path / "moved"
+    (exp / "teacher").mkdir(parents=True)
+    (tmp_path / "teacher").rename(exp / "teacher/model")
+    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
+    prune(recipe, SystemConfig("magnitude"), exp / "teacher", folders, exp / "system", ngpu=0)
+    exp.rename(moved)
+    cut_system(moved / "system")
+    assert (moved / "system/cut/model.safetensors").is_file()
+
+
+def test_an_unknown_key_is_named_with_its_nearest(recipe):
+    with pytest.raises(ConfigError, match="'optim_con'.*optim_conf"):
+        adapted(recipe, optim_con={"lr": 0.01})
+
+
+def test_the_average_of_the_last_run_counts(tmp_path):
+    for name in ("valid.acc.ave_4best.pth", "valid.acc.ave_10best.pth"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_10best.pth")
+    config = {"best_model_criterion": [["valid", "acc", "max"]]}
+    assert best_average(tmp_path, config).name == "valid.acc.ave_10best.pth"
+
+
+def test_an_unfinished_training_has_no_average(tmp_path):
+    (tmp_path / "valid.acc.ave.pth").symlink_to("valid.acc.ave_1best.pth")
+    with pytest.raises(DataError, match=r"valid\.acc\.ave\.pth.*the same command again"):
+        best_average(tmp_path, {"decoder": "transformer"})
+
+
+def test_without_a_decoder_the_loss_chooses_by_default(tmp_path):
+    (tmp_path / "valid.loss.ave.pth").touch()
+    assert best_average(tmp_path, {"decoder": None}).name == "valid.loss.ave.pth"
+
+
+@pytest.mark.parametrize("saved, epochs", [(0, 2), (6, 4), (-3, 1), (-6, 0)])
+def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
+    assert finetuning_epochs(recipe, saved) == epochs
+
+
+@pytest.mark.parametrize(
+    "saved, message", [(-9, "max_epoch 2 is less than the 3 epochs"), (4, "doesn't divide the 4")]
+)
+def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
+    with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
+        finetuning_epochs(recipe, saved)
+
+
+@pytest.fixture
+def cut_by_scores(tmp_path):
+    """Cuts a tiny model's units of score 0, all of the kinds given; returns what is left."""
+
+    def call(*kinds: str) -> torch.nn.Module:
+        encoder = dict(output_size=16, attention_heads=2, linear_units=24, num_blocks=2)
+        encoder |= dict(macaron_style=True, rel_pos_type="latest", cnn_module_kernel=5)
+        model = build_asr_model(
+            dict(
+                token_list=["<blank>", "<unk>", "A", "<sos/eos>"],
+                token_type="char",
+                frontend_conf=dict(n_mels=20),
+                encoder="conformer",
+                encoder_conf=encoder,
+                model_conf=dict(ctc_weight=1.0),
+            )
+        )
+        write_model(model, tmp_path / "teacher")
+        site_map = sites_of(model.encoder, 10.0)
+        units = {site.name: site for site in site_map.of_kinds(UNIT_KINDS)}
+        scores = {n: torch.full((s.units,), float(s.kind not in kinds)) for n, s in units.items()}
+        save_file(scores, tmp_path / "scores.safetensors")
+        budget = Budget(site_map, list(units), "parameters")
+        kept = resolve(site_map, scores)
+        conf = PruneConf(
+            teacher=str(tmp_path / "teacher"),
+            system=SystemConfig("importance", target=float(budget.sparsity(budget.hard(kept)))),
+            method=to_dataclass(
+                MethodConfig,
+                {
+                    "sites": list(UNIT_KINDS),
+                    "importance": {"file": str(tmp_path / "scores.safetensors")},
+                },
+                "test",
+            ),
+        )
+        update_record(tmp_path / "system", prune_conf=json.loads(json.dumps(asdict(conf))))
+        cut_system(tmp_path / "system")
+        return load(tmp_path / "system/cut")
+
+    return call
+
+
+def test_a_model_that_hears_nothing_is_named_before_it_is_finetuned(cut_by_scores, caplog):
+    deaf = cut_by_scores("front_end_channel")
+    texts = [deaf.encoder(torch.randn(1, 50, 20), torch.tensor([50]))[0] for _ in range(2)]
+    assert texts[0].equal(texts[1])
+    assert "system: no channel of the front-end is left" in caplog.text
+    assert "sites: [head, feed_forward_unit, convolution_channel]" in caplog.text
+
+
+def test_a_model_with_a_front_end_is_not(cut_by_scores, caplog):
+    cut_by_scores("head")
+    assert "front-end" not in caplog.text
+
+
+def rates(options: dict, updates: int) -> list[float]:
+    """Learning rates of the first updates by ESPnet's own schedule."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = FinetuneTask.weights_optimizer(
+        Namespace(optim="adam", optim_conf={"lr": 0.001}), [weight], clip=1.0
+    )
+    scheduler, found = WarmupLR(optimizer, **options), []
+    for _ in range(updates):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_a_continued_schedule_has_the_rates_of_one_training(recipe):
+    warm = adapted(recipe, scheduler="warmuplr", scheduler_conf={"warmup_steps": 4})
+    whole = rates(warm.training["scheduler_conf"], 9)
+    later = rates(continued_schedule(warm, 6)["scheduler_conf"], 3)
+    assert later == pytest.approx(whole[6:])
+    assert later[0] < max(whole) and continued_schedule(warm, 0) == {}
+
+
+def test_a_constant_rate_goes_on_by_itself(recipe):
+    assert continued_schedule(recipe, 6) == {}
+
+
+def test_a_schedule_that_cannot_begin_later_is_named(recipe):
+    stepped = adapted(recipe, scheduler="steplr", scheduler_conf={"step_size": 1})
+    with pytest.raises(ConfigError, match="finetune.yaml.*continue_schedule.*'steplr'.*warmuplr"):
+        continued_schedule(stepped, 6)
