@@ -6,9 +6,8 @@ import pytest
 import torch
 from tiny_models import encoder, features, passes_of
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, TrainingError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.methods.fisher import mask_gradients, rearranged, unit_costs
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
@@ -19,7 +18,7 @@ UNITS = "block.0.feed_forward.units"
 
 def method_of(target: float = 0.5, measure: str = "parameters", **fisher):
     options = {"fisher": fisher, "budget": {"measure": measure}}
-    return make_method("fisher", target=target, config=to_dataclass(MethodConfig, options, "test"))
+    return make_method("fisher", options, target=target)
 
 
 def gated_of(method=None, model=None):
@@ -186,4 +185,4 @@ def test_without_data_it_says_what_it_needs():
 )
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
-        to_dataclass(MethodConfig, options, "test")
+        make_method("fisher", options)
