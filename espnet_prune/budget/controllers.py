@@ -20,7 +20,8 @@ PRICE_GAIN = 0.1  # how much the logarithm of the price changes in an update, at
 TOLERANCE = 1e-4  # of the amount; the sparsity changes by a quarter of it, at most
 SMALLEST_REACH, MOST_MOVED = 0.01, 100.0  # log_alpha has limits well within
 MULTIPLIERS_RATE = 0.05
-BAND_WIDTH = 0.02  # code of Xu et al. 2025 (hanyxu/SASPG-pruning)
+# code of Xu et al. 2025 (hanyxu/SASPG-pruning): the width for targets up to a half, and above
+BAND_WIDTHS, BAND_LIMIT = (0.02, 0.002), 0.5
 BAND_STRENGTH_WEIGHTS = 2e-5  # same code: lambda a weight, single weights pruned
 BAND_STRENGTH_UNITS = 4e-5  # same code: lambda a weight, units pruned
 
@@ -186,19 +187,19 @@ class Band(Controller):
     """+ lambda size above the band, - lambda size below it, nothing within: three branches.
 
     Source: the public code of Xu et al., Interspeech 2025 (arXiv 2505.22608). The size is the
-    number of kept parameters, so lambda is a loss for each of them; nothing is learned. Where the
-    task's loss pushes outwards, the sparsity stays at the band's edge, half the width off; where it
-    pushes harder than lambda, the sparsity stays further off.
+    number of kept parameters, so lambda is a loss for each of them; nothing is learned. The band
+    lies below the target. Where the task's loss pushes outwards, the sparsity stays at its lower
+    edge, the width off; where it pushes harder than lambda, the sparsity stays further off.
 
     Args:
         strength: lambda, for each parameter.
-        width: of the band, in sparsity; the target is its middle.
+        width: of the band, in sparsity; None for the published ones, by the target.
         growth: factor on lambda for every update that finds the model too large, for a task that
             pushes harder (ours; the source's lambda is constant: 1). Back to a larger model the
             push is always the first one.
     """
 
-    def __init__(self, strength: float, width: float = BAND_WIDTH, growth: float = 1.0) -> None:
+    def __init__(self, strength: float, width: float | None = None, growth: float = 1.0) -> None:
         super().__init__()
         self.strength = strength
         self.width = width
@@ -226,7 +227,8 @@ class Band(Controller):
 
     def direction(self, sparsity: float, target: float) -> int:
         """1 where the model is too large, -1 where it is too small, 0 within the band."""
-        if abs(sparsity - target) <= self.width / 2:
+        width = BAND_WIDTHS[target > BAND_LIMIT] if self.width is None else self.width
+        if target - width <= sparsity <= target:
             return 0
         return 1 if sparsity < target else -1
 
@@ -255,7 +257,8 @@ class ControllerConfig:
         restart: of ``constraint``, which alone may be without.
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
-        band_width: of ``band``.
+        band_width: of ``band``, below the target; None for the published ones, 0.02 for targets up
+            to 0.5 and 0.002 above.
         band_growth: of ``band``, factor on lambda for every update that finds the model too large
             (ours; published: constant, 1).
     """
@@ -264,12 +267,13 @@ class ControllerConfig:
     learning_rate: float | None = None
     restart: bool = True
     band_strength: float | None = None
-    band_width: float = BAND_WIDTH
+    band_width: float | None = None
     band_growth: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("controller: kind", self.kind, CONTROLLERS)
-        check_range("controller: band_width", self.band_width, 0, 1)
+        if self.band_width is not None:
+            check_range("controller: band_width", self.band_width, 0, 1)
         check_range("controller: band_growth", self.band_growth, 1, 10)
         if self.learning_rate is not None:
             check_range("controller: learning_rate", self.learning_rate, 1e-8, 1e4)

@@ -29,7 +29,9 @@ class DistillConfig:
         attention_weight: of the KL divergence on the attention decoder's outputs.
         temperature: of both KL divergences.
         layer_loss: ``mse`` or ``l1_cosine``.
-        mapping: ``fixed``, ``argmin`` or ``monotone``.
+        mapping: ``fixed``, ``argmin``, ``monotone`` or ``roomy``.
+        sum_layers: whether the losses of the pairs of layers are added, as CoFi's code does, and
+            not averaged.
         teacher_layers: teacher blocks, from 0; empty for a quarter, half, three quarters, last.
         keep_teacher_outputs: whether what the teacher says of each utterance is computed once for
             all systems of an experiment and read from its folder at every update. It saves the
@@ -43,7 +45,8 @@ class DistillConfig:
     attention_weight: float = 1.0
     temperature: float = 2.0
     layer_loss: str = "mse"
-    mapping: str = "monotone"
+    mapping: str = "fixed"
+    sum_layers: bool = False
     teacher_layers: tuple[int, ...] = ()
     keep_teacher_outputs: bool = False
 
@@ -102,14 +105,14 @@ class LayerwiseDistillation(nn.Module):
         student_blocks: Sequence[int],
         eligible: Sequence[int] | None = None,
     ) -> Tensor:
-        """The mean loss over the chosen pairs, ().
+        """The mean loss over the chosen pairs, or their sum, ().
 
         Args:
             student: hidden states (B, T, D) of the student's blocks.
             teacher: hidden states (B, T, D) of the teacher's blocks, by index; of ``layers``.
             valid: (B, T), True on real frames.
             student_blocks: original indices of the student's blocks.
-            eligible: blocks that ``monotone`` may choose.
+            eligible: blocks that ``monotone`` and ``roomy`` may choose.
         """
         if not student:
             return teacher[self.layers[0]].new_zeros(())
@@ -130,4 +133,5 @@ class LayerwiseDistillation(nn.Module):
             layer_loss(kind, self.map(student[column]), target, valid)
             for column, target in zip(columns, targets, strict=True)
         ]
-        return torch.stack(losses).mean()
+        together = torch.stack(losses)
+        return together.sum() if self.config.sum_layers else together.mean()

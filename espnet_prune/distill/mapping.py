@@ -3,7 +3,7 @@
 A mapping takes the distances between teacher layers (rows) and student blocks (columns) and
 returns one student column a teacher row. ``argmin`` and ``monotone`` are CoFi's versions 3 and 4
 (arXiv 2204.00408, public code): the first takes the nearest block, the second goes from the top
-down and keeps the order, among blocks that still have attention.
+down and keeps the order, among blocks that still have attention. ``fixed`` and ``roomy`` are ours.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from espnet_prune.config import check_choice
 
-MAPPINGS = ("fixed", "argmin", "monotone")
+MAPPINGS = ("fixed", "argmin", "monotone", "roomy")
 
 
 def default_teacher_layers(blocks: int) -> tuple[int, ...]:
@@ -46,8 +46,23 @@ def argmin(distances: Tensor) -> list[int]:
 def monotone(distances: Tensor) -> list[int]:
     """From the last teacher layer down, the nearest block strictly below the one before.
 
-    Enough blocks are left for the layers still to come; with fewer blocks than teacher layers,
-    the lowest layers share the lowest block.
+    No block is kept back for the layers still to come, so an early choice may leave them none;
+    then they share the lowest block, which is ours.
+
+    Args:
+        distances: (teacher layers, blocks).
+    """
+    columns, limit = [0] * len(distances), distances.shape[1]
+    for layer in range(len(distances) - 1, -1, -1):
+        columns[layer] = int(distances[layer, : max(limit, 1)].argmin())
+        limit = columns[layer]
+    return columns
+
+
+def roomy(distances: Tensor) -> list[int]:
+    """The same, but enough blocks are left for the layers still to come (ours).
+
+    With fewer blocks than teacher layers, the lowest layers share the lowest block.
 
     Args:
         distances: (teacher layers, blocks).
@@ -76,7 +91,8 @@ def choose(
         distances: (teacher layers, student blocks), no gradient.
         teacher_layers: indices of teacher blocks.
         student_blocks: original indices of the student's blocks.
-        eligible: original indices of blocks that may be chosen by ``monotone``; all by default.
+        eligible: original indices of blocks that may be chosen by ``monotone`` and ``roomy``; all
+            by default.
     """
     check_choice("distillation: mapping", kind, MAPPINGS)
     if kind == "fixed":
@@ -87,4 +103,5 @@ def choose(
     if not allowed:
         allowed = list(range(len(student_blocks)))
     columns = torch.tensor(allowed)
-    return [allowed[c] for c in monotone(distances[:, columns])]
+    chosen = (monotone if kind == "monotone" else roomy)(distances[:, columns])
+    return [allowed[column] for column in chosen]

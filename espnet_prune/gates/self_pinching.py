@@ -2,15 +2,17 @@
 
 Source: Xu et al., Interspeech 2025 (arXiv 2505.22608): M = sigmoid((W^2 - t^2) / (2 tau)); the
 forward pass uses round(M), that is W^2 >= t^2, the backward pass goes through M, to t and to W:
-what the loss doesn't need is pinched. Their public code (hanyxu/SASPG-pruning) divides by tau;
-``doubled`` chooses. The structured variant puts the score of a unit in W's place.
+what the loss doesn't need is pinched. Their public code (hanyxu/SASPG-pruning) divides by tau for
+single weights; ``temperature_factor`` chooses. Its structured variant puts a unit's score in the
+place of W^2: the sum of squares of its weights, brought to the range from 0 to 1 by the least and
+the greatest of its site, plus 1e-5; it divides by 10 tau, and tau falls in the first tenth of the
+updates and rises again in the others.
 
 Scale: M's gradient is 2 |t| / tau * M (1 - M), so it is 0 at t = 0, and it vanishes for all but the
 nearest weights where tau is far below the spread of W^2; where tau is far above it, M is one half
 everywhere and all weights are treated alike. W^2 (and t^2) scaled by c behave as before only
-if tau is scaled by c too. ``normalize_scores`` divides W^2 by its mean, so that one tau suits every
-matrix, and the gate then doesn't change when the whole matrix is scaled; the published code does
-not, so it is off by default.
+if tau is scaled by c too. ``score_scaling: mean`` divides W^2 by its mean, so that one tau suits
+every matrix, and the gate then doesn't change when the whole matrix is scaled; ours.
 
 Steps: t has one rate for every matrix and to the last update (code). In a short training that is
 too much where the scores lie close together, as those of a site's few heads do, and at the end,
@@ -25,13 +27,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.config import check_range
+from espnet_prune.config import check_choice, check_range
 from espnet_prune.errors import ModelError
 from espnet_prune.gates.base import Gate
 
 TEMPERATURE_START = 0.5  # code
 TEMPERATURE_END = 0.01  # code
 # ours: t starts just below a score, so that rounding can't close that unit; 1 itself in bfloat16
+SCALINGS = ("none", "mean", "range")
+RANGE_GUARD, RANGE_FLOOR = 1e-8, 1e-5  # code, of the structured variant
 JUST_BELOW = 1 - 1e-5
 LEAST_THRESHOLD = 1e-6  # ours: the gradient is 0 at t = 0, which would be left never again
 PRECISE = (torch.float32, torch.float64)
@@ -43,9 +47,14 @@ class SelfPinchingConfig:
 
     Attributes:
         temperature_start: tau at the first update (code: 0.5).
-        temperature_end: tau after the last, reached along a cosine (code: 0.01).
-        doubled: whether M divides by 2 tau (paper) or by tau (code).
-        normalize_scores: whether squared scores are divided by their mean (ours; the code doesn't).
+        temperature_end: the least tau (code: 0.01).
+        falling_fraction: share of the updates after which tau is at its least, along a cosine; it
+            then rises again to the first one, along another. Code: 1 for single weights, 0.1 for
+            units.
+        temperature_factor: what M divides by, in units of tau. Paper: 2; code: 1 for single
+            weights, 10 for units.
+        score_scaling: ``none`` (code, single weights), ``range`` of the site (code, units), or
+            ``mean``: squared scores are divided by their mean (ours).
         initial_drop_rate: t starts at this quantile of the scores, rounded down to whole units, so
             0 or few units closes none (ours, see above; the code's t: the root of the least score).
         steps_in_spreads: whether t's learning rate is in units of the standard deviation of its
@@ -56,8 +65,9 @@ class SelfPinchingConfig:
 
     temperature_start: float = TEMPERATURE_START
     temperature_end: float = TEMPERATURE_END
-    doubled: bool = False
-    normalize_scores: bool = False
+    falling_fraction: float = 1.0
+    temperature_factor: float = 1.0
+    score_scaling: str = "none"
     initial_drop_rate: float = 0.01
     steps_in_spreads: bool = False
     settle_fraction: float = 0.0
@@ -65,14 +75,18 @@ class SelfPinchingConfig:
     def __post_init__(self) -> None:
         check_range("gate: temperature_start", self.temperature_start, 1e-8, 1e4)
         check_range("gate: temperature_end", self.temperature_end, 1e-8, self.temperature_start)
+        check_range("gate: falling_fraction", self.falling_fraction, 1e-6, 1)
+        check_range("gate: temperature_factor", self.temperature_factor, 1e-3, 1e3)
+        check_choice("gate: score_scaling", self.score_scaling, SCALINGS)
         check_range("gate: initial_drop_rate", self.initial_drop_rate, 0, 0.99)
         check_range("gate: settle_fraction", self.settle_fraction, 0, 1)
 
     def temperature_at(self, updates: int, total: int) -> float:
-        """tau after ``updates`` of ``total`` updates: half a cosine from start to end."""
-        share = min(1.0, updates / max(1, total))
-        falling = (1 + math.cos(math.pi * share)) / 2
-        return self.temperature_end + (self.temperature_start - self.temperature_end) * falling
+        """tau after ``updates`` of ``total`` updates: half a cosine down, and another one up."""
+        share, least = min(1.0, updates / max(1, total)), self.falling_fraction
+        phase = share / least if share <= least else 1 + (share - least) / (1 - least)
+        above = (1 + math.cos(math.pi * phase)) / 2
+        return self.temperature_end + (self.temperature_start - self.temperature_end) * above
 
     def step_at(self, updates: int, total: int) -> float:
         """Share of a step that is made after ``updates`` of ``total`` updates."""
@@ -131,13 +145,16 @@ class SelfPinchingGate(Gate):
         squares = self._squares()
         if squares.dtype == torch.bfloat16:
             squares = squares.float()
-        if self.config.normalize_scores:
-            squares = squares / squares.detach().mean().clamp_min(LEAST_THRESHOLD**2)
+        if self.config.score_scaling == "mean":
+            return squares / squares.detach().mean().clamp_min(LEAST_THRESHOLD**2)
+        if self.config.score_scaling == "range":
+            least, most = squares.min(), squares.max()
+            return (squares - least) / (most - least + RANGE_GUARD) + RANGE_FLOOR
         return squares
 
     def soft(self) -> Tensor:
         """M (units,): what the backward pass goes through."""
-        scale = self.temperature * (2 if self.config.doubled else 1)
+        scale = self.temperature * self.config.temperature_factor
         return torch.sigmoid((self.squares() - self.threshold**2) / scale)
 
     def probabilities(self) -> Tensor:

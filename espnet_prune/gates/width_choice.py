@@ -3,8 +3,9 @@
 Source: the Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144) as architecture search takes it,
 such as Hu et al. 2021 (arXiv 2007.08818) for the widths of an acoustic model: candidates share one
 set of weights, each is the first so many units, and a relaxed one-hot sample weighs them. Xu et al.
-2025 name such a search as a baseline and publish no details, so candidates, temperatures and the
-units' order are this project's choice.
+2025 (arXiv 2505.22608) name such a search as their baseline; their public code
+(hanyxu/SASPG-pruning) has the seven widths that are the default here, and orders units by their
+sums of squares. Temperatures and the start are this project's choice.
 """
 
 import math
@@ -20,7 +21,7 @@ from espnet_prune.gates.base import Gate
 
 EPSILON = 1e-6  # keeps the uniform noise away from 0 and 1
 LOGIT_LIMIT = 5.0  # so that a width that was given up can come back, as hard-concrete gates can
-EIGHTHS = tuple(step / 8 for step in range(1, 9))
+PUBLISHED = (0.075, 0.1, 0.125, 0.25, 0.5, 0.75, 1.0)  # code of Xu et al. 2025
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class WidthChoiceConfig:
     """Options of a width choice gate.
 
     Attributes:
-        fractions: of a site's units that may be kept, ascending; the last is 1.
+        fractions: of a site's units that may be kept, ascending; the last is 1. The default is of
+            the code of Xu et al. 2025.
         temperature_start: of the relaxed samples at the first update.
         temperature_end: after the last one, reached exponentially.
         initial_full: probability of the whole width at the start.
     """
 
-    fractions: tuple[float, ...] = EIGHTHS
+    fractions: tuple[float, ...] = PUBLISHED
     temperature_start: float = 1.0
     temperature_end: float = 0.1
     initial_full: float = 0.9

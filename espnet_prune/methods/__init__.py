@@ -19,7 +19,7 @@ from espnet_prune.methods.magnitude import (
 from espnet_prune.methods.module_error import ModuleError
 from espnet_prune.methods.options import MethodConfig
 from espnet_prune.methods.random_units import RandomUnits
-from espnet_prune.methods.self_pinching import SelfPinching
+from espnet_prune.methods.self_pinching import SelfPinching, SelfPinchingPublished
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
 from espnet_prune.methods.small_from_scratch import SmallFromScratch
 from espnet_prune.methods.unpruned import Unpruned
@@ -39,6 +39,7 @@ METHODS: Mapping[str, type[Method]] = {
     "module_error": ModuleError,
     "random": RandomUnits,
     "self_pinching": SelfPinching,
+    "self_pinching_published": SelfPinchingPublished,
     "self_pinching_weights": SelfPinchingWeights,
     "small_from_scratch": SmallFromScratch,
     "unpruned": Unpruned,
@@ -107,6 +108,7 @@ __all__ = [
     "ModuleError",
     "RandomUnits",
     "SelfPinching",
+    "SelfPinchingPublished",
     "SelfPinchingWeights",
     "SmallFromScratch",
     "UniformMagnitude",

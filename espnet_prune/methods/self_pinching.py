@@ -7,15 +7,17 @@ soft in the backward pass, joined with the training on labels in one stage. From
 public code: tau instead of 2 tau, its cosine from 0.5 to 0.01, the band of the size term, and the
 structured variant, which gates a unit by its score.
 
-Ours, because not published or of other models: the score (mean square of all the unit's weights, so
-that heads, feed-forward units and convolution channels of a Conformer can be compared), where t
-starts, one threshold a site, and what is done at the end: where the thresholds missed the target,
-all of them are scaled by one factor; single weights go by the same share of every matrix instead.
+``SelfPinchingPublished`` is that variant as the code has it (see ``gates.self_pinching``). Ours,
+because not published or of other models: ``SelfPinching``'s score (mean square of all the unit's
+weights, so that heads, feed-forward units and convolution channels of a Conformer can be compared),
+where its t starts, one threshold a site, and, in both, what is done at the end: where the
+thresholds missed the target, all of them are scaled by one factor; single weights go by the same
+share of every matrix instead.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -197,3 +199,27 @@ class SelfPinching(LearningMethod):
             "(branches and blocks go when all of their units are gone); add at least one of "
             f"{list(UNIT_KINDS)}"
         )
+
+
+# The structured variant of the public code: what of a gate isn't as for single weights.
+PUBLISHED_UNITS = {
+    "score_scaling": "range",
+    "temperature_factor": 10.0,
+    "falling_fraction": 0.1,
+    "initial_drop_rate": 0.0,
+}
+
+
+class SelfPinchingPublished(SelfPinching):
+    """The structured variant of the authors' code: gates as there, whatever else the config says.
+
+    Its ladder of keep ratios (1, 0.75, 0.5, 0.25, 0.125), from which the code takes the final
+    sizes, is left out: the target is met as by ``SelfPinching``.
+    """
+
+    def make_gate(self, site: Site) -> Gate:
+        """A threshold for a site of units, started at the least score."""
+        if site.kind not in UNIT_KINDS:
+            return FixedGate(site.units)
+        gate = replace(self.options.gate, **PUBLISHED_UNITS)
+        return SelfPinchingGate(site.units, site.mean_squares, gate, self.updates)

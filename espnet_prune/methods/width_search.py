@@ -1,12 +1,11 @@
 """Channel-width search: how wide each site is gets learned, by a Gumbel-softmax over candidates.
 
 The baseline "NAS-based channel pruning with Gumbel-softmax" that Xu et al. 2025 (arXiv 2505.22608)
-compare with; they publish no details. A site's units are ordered by the teacher's magnitudes, once;
-what is learned, together with the weights, is a distribution over a few widths of each site, under
-the same controlled size as the other learned masks; at the end each site takes its most probable
-width, and one shift of all distributions, in favour of wider or narrower ones, brings the sum to
-the target. Ours: all of this but the Gumbel-softmax itself (``gates.width_choice``), and the
-teacher, which is that of the other systems.
+compare with. From their public code: a site's units are ordered by their sums of squares, once, and
+a distribution over seven widths of each site is learned together with the weights. Ours: the
+controlled size, the teacher, both those of the other learned masks, and the end: each site takes
+its most probable width, and one shift of all distributions, in favour of wider or narrower ones,
+brings the sum to the target.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The exact controller: never past the target, with few updates and losses of any scale."""
+"""The exact controller: never past its target, in few updates or many, at any scale of the loss."""
 
 import math
 

@@ -27,7 +27,7 @@ class Toy:
         self.weights = [torch.randn(WEIGHTS, generator=self.generator) for _ in range(MATRICES)]
         worth = torch.randn(MATRICES, generator=self.generator).exp()
         self.worth = worth / worth.mean()
-        config = SelfPinchingConfig(normalize_scores=True, **options)
+        config = SelfPinchingConfig(score_scaling="mean", **options)
         self.gates = [SelfPinchingGate(WEIGHTS, w.square, config, updates) for w in self.weights]
         self.updates = updates
         self.multipliers_rate = 1.0
@@ -73,14 +73,14 @@ class Toy:
 @pytest.mark.parametrize("target", [0.3, 0.5, 0.65])
 def test_the_published_push_reaches_a_narrow_band_in_48_updates(target):
     toy = Toy(48, settle_fraction=0.4)
-    reached = toy.train(Band(BAND_STRENGTH_WEIGHTS, 0.008), target, 0.04, 0.5, 0.0)
+    reached = toy.train(Band(BAND_STRENGTH_WEIGHTS, 0.004), target, 0.04, 0.5, 0.0)
     assert abs(reached - target) <= HALF_A_POINT, f"{100 * (reached - target):+.2f} points"
 
 
 def test_where_the_task_pushes_harder_a_growing_push_still_arrives():
     weak = BAND_STRENGTH_WEIGHTS / 5
     reached = [
-        Toy(48, settle_fraction=0.4).train(Band(weak, 0.008, growth), 0.65, 0.04, 0.5, 0.0)
+        Toy(48, settle_fraction=0.4).train(Band(weak, 0.004, growth), 0.65, 0.04, 0.5, 0.0)
         for growth in (1.0, 1.1)
     ]
     assert reached[0] < 0.62

@@ -12,7 +12,7 @@ from espnet_prune.distill import (
     layer_loss,
     length_mask,
 )
-from espnet_prune.distill.mapping import fixed, monotone
+from espnet_prune.distill.mapping import fixed, monotone, roomy
 from espnet_prune.errors import ConfigError
 
 
@@ -39,20 +39,22 @@ def test_monotone_keeps_the_order_where_argmin_does_not():
     assert columns[0] < columns[1] == 1
 
 
-def test_monotone_leaves_room_for_lower_layers():
+def test_roomy_leaves_room_for_lower_layers_and_monotone_does_not():
     distances = torch.tensor([[5.0, 1.0, 1.0], [5.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
-    assert monotone(distances) == [0, 1, 2]
+    assert roomy(distances) == [0, 1, 2]
+    assert monotone(distances) == [0, 0, 0]
 
 
-def test_monotone_with_fewer_blocks_than_layers_shares_the_lowest():
-    assert monotone(torch.rand(4, 2))[-1] == 1
-    assert set(monotone(torch.rand(4, 2))) <= {0, 1}
+def test_roomy_with_fewer_blocks_than_layers_shares_the_lowest():
+    assert roomy(torch.rand(4, 2))[-1] == 1
+    assert set(roomy(torch.rand(4, 2))) <= {0, 1}
 
 
 def test_monotone_chooses_only_among_eligible_blocks():
     distances = torch.zeros(2, 4)
-    columns = choose("monotone", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2])
-    assert columns == [1, 2]
+    distances[:, 0] = -1.0
+    assert choose("monotone", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2]) == [1, 1]
+    assert choose("roomy", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2]) == [1, 2]
 
 
 def test_equal_states_cost_nothing():
@@ -70,10 +72,46 @@ def test_padding_does_not_matter():
     assert torch.equal(layer_loss("mse", student, teacher, valid), before)
 
 
-def test_mse_is_the_mean_square():
-    student, teacher = torch.zeros(1, 2, 3), torch.full((1, 2, 3), 2.0)
+def test_mse_is_the_mean_square_over_the_variance():
+    student, teacher = torch.zeros(1, 3, 2), torch.tensor([[[1.0, 5.0], [3.0, 1.0], [9.0, 9.0]]])
+    valid = torch.tensor([[True, True, False]])
+    mean_square, variance = (1 + 25 + 9 + 1) / 4, (1 + 4 + 1 + 4) / 4
+    found = float(layer_loss("mse", student, teacher, valid))
+    assert found == pytest.approx(mean_square / variance)
+    scaled = layer_loss("mse", student, 7 * teacher, valid)
+    assert float(scaled) == pytest.approx(found), "whatever the teacher's scale"
+    means = teacher[:, :2].mean(dim=1, keepdim=True).expand(1, 3, 2)
+    assert float(layer_loss("mse", means, teacher, valid)) == pytest.approx(1.0)
+
+
+def test_l1_cosine_is_over_the_mean_absolute_deviation():
+    student, teacher = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]), torch.tensor([[[3.0, 4.0]] * 2])
+    teacher = teacher * torch.tensor(
+        [[[1.0], [3.0]]]
+    )  # (3, 4), (9, 12), of which the mean is (6, 8)
     valid = torch.ones(1, 2, dtype=torch.bool)
-    assert float(layer_loss("mse", student, teacher, valid)) == pytest.approx(4.0)
+    absolute = (0 + 4 + 9 + 8) / 4 / ((3 + 4 + 3 + 4) / 4)
+    cosine = (3 / 5 + 4 / 5) / 2
+    found = layer_loss("l1_cosine", student, teacher, valid)
+    assert float(found) == pytest.approx(absolute + 1 - cosine)
+
+
+def test_layers_are_averaged_or_added():
+    states = [torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    teacher = [
+        torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(9 + i)) for i in range(4)
+    ]
+    valid = torch.ones(1, 6, dtype=torch.bool)
+    mean, total = (
+        LayerwiseDistillation(DistillConfig(sum_layers=s), 4, 4)(states, teacher, valid, range(4))
+        for s in (False, True)
+    )
+    assert float(total.detach()) == pytest.approx(4 * float(mean.detach()))
+    assert float(mean.detach()) == pytest.approx(
+        sum(float(layer_loss("mse", s, t, valid)) for s, t in zip(states, teacher, strict=True))
+        / 4,
+        rel=1e-5,
+    )
 
 
 def test_kl_has_the_closed_form_value():

@@ -54,29 +54,30 @@ def test_a_weight_that_equals_the_threshold_stays():
     assert gate.deterministic().tolist() == [1.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("doubled", [False, True], ids=["code", "paper"])
+@pytest.mark.parametrize("factor", [1.0, 2.0, 10.0], ids=["code", "paper", "code of units"])
 @pytest.mark.parametrize("temperature", [0.5, 0.05])
-def test_gradients_are_those_of_the_formula(doubled, temperature):
+def test_gradients_are_those_of_the_formula(factor, temperature):
     owner = matrix(50)
-    gate = gate_on(owner, 0.7, doubled=doubled, temperature_start=temperature, temperature_end=0.01)
+    temperatures = {"temperature_start": temperature, "temperature_end": 0.01}
+    gate = gate_on(owner, 0.7, temperature_factor=factor, **temperatures)
     upstream = torch.linspace(-1, 2, 50, dtype=torch.float64)
     (gate.sample(torch.empty(0)) * upstream).sum().backward()
-    weight, scale = owner.weight.detach(), temperature * (2 if doubled else 1)
+    weight, scale = owner.weight.detach(), temperature * factor
     soft = torch.sigmoid((weight**2 - 0.7**2) / scale)
     slope = upstream * soft * (1 - soft) / scale
     assert torch.allclose(owner.weight.grad, 2 * weight * slope, atol=1e-6)
     assert float(gate.threshold.grad) == pytest.approx(float(-2 * 0.7 * slope.sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_gradient_of_the_threshold_is_the_soft_gate_s_difference_quotient(normalize):
+@pytest.mark.parametrize("scaling", ["none", "mean"])
+def test_gradient_of_the_threshold_is_the_soft_gate_s_difference_quotient(scaling):
     owner = matrix(50)
-    gate = gate_on(owner, 0.6, normalize_scores=normalize)
+    gate = gate_on(owner, 0.6, score_scaling=scaling)
     gate.sample(torch.empty(0)).sum().backward()
     step = 1e-5
 
     def soft_sum(threshold: float) -> float:
-        return float(gate_on(owner, threshold, normalize_scores=normalize).soft().sum())
+        return float(gate_on(owner, threshold, score_scaling=scaling).soft().sum())
 
     quotient = (soft_sum(0.6 + step) - soft_sum(0.6 - step)) / (2 * step)
     assert float(gate.threshold.grad) == pytest.approx(quotient, rel=1e-5)
@@ -131,7 +132,7 @@ def test_few_units_are_all_open_at_the_start(rate):
 
 def test_weights_that_are_all_zero_give_a_threshold_above_zero_and_no_nan():
     owner = Matrix(torch.zeros(8))
-    gate = gate_on(owner, normalize_scores=True)
+    gate = gate_on(owner, score_scaling="mean")
     assert float(gate.threshold.detach()) > 0
     gate.sample(torch.empty(0)).sum().backward()
     assert torch.isfinite(owner.weight.grad).all() and torch.isfinite(gate.threshold.grad)
@@ -164,8 +165,8 @@ def test_scaled_weights_need_a_scaled_temperature():
 
 
 def test_normalised_scores_make_the_gate_independent_of_the_matrix_s_scale():
-    one = gate_on(matrix(), 0.6, normalize_scores=True)
-    other = gate_on(matrix(scale=1e-3), 0.6, normalize_scores=True)
+    one = gate_on(matrix(), 0.6, score_scaling="mean")
+    other = gate_on(matrix(scale=1e-3), 0.6, score_scaling="mean")
     assert torch.allclose(one.soft(), other.soft())
     assert torch.equal(one.deterministic(), other.deterministic())
 
@@ -225,10 +226,10 @@ def test_half_precision_weights_are_refused_with_the_remedy():
         gate_on(Matrix(torch.rand(4, dtype=torch.float16)))
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_bfloat16_weights_are_compared_in_float32_and_all_open_at_the_start(normalize):
+@pytest.mark.parametrize("scaling", ["none", "mean"])
+def test_bfloat16_weights_are_compared_in_float32_and_all_open_at_the_start(scaling):
     owner = Matrix(matrix(4000).weight.detach().bfloat16())
-    gate = gate_on(owner, initial_drop_rate=0.0, normalize_scores=normalize)
+    gate = gate_on(owner, initial_drop_rate=0.0, score_scaling=scaling)
     assert gate.threshold.dtype == gate().dtype == torch.float32
     assert int((gate.deterministic() == 0).sum()) == 0
     gate.sample(torch.empty(0)).sum().backward()
@@ -290,3 +291,20 @@ def test_a_resumed_gate_goes_on_settling():
 def test_shares_out_of_range_are_named():
     with pytest.raises(ConfigError, match="settle_fraction"):
         SelfPinchingConfig(settle_fraction=1.5)
+
+
+def test_the_published_scores_of_units_are_scaled_by_their_range():
+    owner = Matrix(torch.tensor([1.0, 2.0, 3.0]))
+    gate = gate_on(owner, score_scaling="range", initial_drop_rate=0.0)
+    scaled = torch.tensor([0.0, 3 / 8, 1.0]) + 1e-5  # squares 1, 4, 9
+    assert torch.allclose(gate.squares(), scaled.to(gate.squares()), atol=1e-7)
+    assert float(gate.threshold.detach()) ** 2 == pytest.approx(1e-5, rel=1e-3)
+    assert gate.deterministic().tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "updates, temperature", [(0, 0.5), (5, 0.255), (10, 0.01), (55, 0.255), (100, 0.5)]
+)
+def test_the_published_temperature_of_units_falls_in_a_tenth_and_rises_again(updates, temperature):
+    config = SelfPinchingConfig(falling_fraction=0.1)
+    assert config.temperature_at(updates, 100) == pytest.approx(temperature)

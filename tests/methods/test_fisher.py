@@ -186,3 +186,31 @@ def test_without_data_it_says_what_it_needs():
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
         make_method("fisher", options)
+
+
+def test_gates_may_begin_in_the_order_of_the_fisher_information():
+    options = {"gate": {"order": "fisher", "spread": 20.0}}
+    method = make_method("l0_distill", options, target=0.5, updates=10)
+    gated = inject(encoder(), method).eval()
+    assert method.order_utterances == method.config.calibration.utterances
+    scores = method.order_scores(gated, passes_of(gated))
+    method.begin(gated, scores)
+    values = torch.cat([gated.gate(name).log_alpha.detach() for name in scores])
+    order = torch.argsort(torch.cat(list(scores.values())))
+    assert (values[order].diff() >= 0).all(), "who matters more begins nearer to staying"
+    assert float(values.max() - values.min()) == pytest.approx(20.0, abs=1.0)
+    assert float(gated.start_sparsity) < 0.01
+    half = gated.sparsity_moved(-10.0 - float(values.min()))
+    assert half == pytest.approx(0.5, abs=0.15), "a place is a share of the size"
+    with pytest.raises(ConfigError, match="order: fisher.*order_scores"):
+        method.begin(gated)
+
+
+def test_the_order_by_magnitude_needs_no_data():
+    method = make_method("l0_distill", {"gate": {"order": "magnitude"}}, target=0.5, updates=10)
+    gated = inject(encoder(), method)
+    method.begin(gated)
+    site = gated.site_map.sites["block.0.feed_forward.units"]
+    order = torch.argsort(site.magnitudes())
+    assert (gated.gate(site.name).log_alpha.detach()[order].diff() >= 0).all()
+    assert method.order_utterances == 0

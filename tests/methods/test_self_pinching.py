@@ -17,7 +17,7 @@ from espnet_prune.surgery import cut, inject, load, plan_of, save
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
 UPDATES = 60
 QUICK = {
-    "gate": {"normalize_scores": True},
+    "gate": {"score_scaling": "mean"},
     "learning_rate": 0.02,
     "controller": {"kind": "band", "band_strength": 1e-3},
 }
@@ -225,7 +225,7 @@ def test_the_band_refuses_macs_and_the_lagrangian_takes_them():
     "options, named",
     [
         ({"temperature": 1.0}, "temperature"),
-        ({"gate": {"normalise_scores": True}}, "normalize_scores"),
+        ({"gate": {"scoring": "mean"}}, "score_scaling"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"epochs_from_finetuning": -1}, "epochs_from_finetuning"),
         ({"controller": {"kind": "bands"}}, "did you mean 'band'"),

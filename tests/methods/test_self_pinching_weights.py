@@ -70,7 +70,7 @@ def test_the_expected_size_is_the_hard_size():
 
 
 def test_one_pass_reaches_the_target_and_trains_what_is_kept():
-    pinching = {"learning_rate": 0.02, "gate": {"normalize_scores": True}}
+    pinching = {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}}
     pinching["controller"] = {"kind": "band", "band_strength": 1e-2}
     method = method_of(0.6, **{"pinching": pinching})
     gated = inject(encoder(), method).train()

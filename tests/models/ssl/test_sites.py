@@ -78,7 +78,7 @@ def test_one_pass_with_the_model_s_own_ctc_loss(name, model, tmp_path):
     options = {
         "sites": KINDS,
         "budget": {"reference_seconds": 0.5, "tolerance": 0.02},
-        "pinching": {"learning_rate": 0.02, "gate": {"normalize_scores": True}},
+        "pinching": {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}},
     }
     method = make_method(name, options_of(name, options), target=0.5, updates=20)
     gated = inject(ssl_model(model), method)

@@ -228,7 +228,7 @@ def test_one_pass_with_the_model_s_own_loss(name, tmp_path):
     options = {
         "sites": KINDS,
         "budget": {"reference_seconds": SECONDS, "tolerance": 0.01},
-        "pinching": {"learning_rate": 0.02, "gate": {"normalize_scores": True}},
+        "pinching": {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}},
     }
     method = make_method(name, options_of(name, options), target=0.5, updates=20)
     gated = inject(whisper(), method)
