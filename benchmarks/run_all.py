@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, writes."""
     import torch
 
-    from espnet_prune.provenance import git_commit
+    from espnet_prune.record import git_commit
     from espnet_prune.score.profile import machine
 
     args = get_parser().parse_args(argv)

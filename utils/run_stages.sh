@@ -134,7 +134,6 @@ run_stages() {
         fi
         await_jobs
     fi
-    forget_configs
     if runs 13 && ((last > 13 || ${#stage_before[@]})); then print_report; fi
     echo "Done in $((SECONDS - started)) s; the experiment is $PWD/$exp"
 }

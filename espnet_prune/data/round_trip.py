@@ -48,8 +48,8 @@ def check_round_trip(
         shown = "; ".join(f"'{utterances[t]}': {t[:60]!r} as {b[:60]!r}" for t, b in samples)
         raise DataError(
             f"{origin}: the tokens of {folder} can't write {len(changed)} of {len(utterances)} "
-            f"different texts: {shown}{_culprits(changed)}. Replace such characters in the texts, "
-            "of training and test sets alike, or choose another --token_type"
+            f"different texts: {shown}{_culprits(changed)}. "
+            f"{_remedy(changed, rewrite)}"
         )
     _warn_of_double_spellings(utterances, origin)
 
@@ -96,6 +96,16 @@ def _character(character: str) -> str:
 
 def _join_characters(characters: Iterable[str]) -> str:
     return "".join(" " if c == "<space>" else c for c in characters)
+
+
+def _remedy(changed: Iterable[str], rewrite: Rewrite) -> str:
+    for name, case in (("lower", str.lower), ("upper", str.upper)):
+        if all(rewrite(case(text)).split() == case(text).split() for text in changed):
+            return f"--text_case {name} writes them as these tokens do"
+    return (
+        "Replace such characters in the texts, of training and test sets alike, or choose another "
+        "--token_type"
+    )
 
 
 def _culprits(changed: Mapping[str, str]) -> str:

@@ -61,7 +61,7 @@ def prepare_librispeech(args: argparse.Namespace) -> None:
     """Prepares LibriSpeech, unless it is done already."""
     from espnet_prune.data import librispeech, librispeech_download
     from espnet_prune.data.librispeech_layout import find_root
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     corpus = librispeech.read_corpus(args.sets)
     if args.librispeech is None:
@@ -107,7 +107,7 @@ def prepare_lhotse(args: argparse.Namespace) -> None:
     """Prepares, unless it is done already."""
     from espnet_prune.data.collection import sizes_of
     from espnet_prune.data.lhotse_cuts import collect_cuts
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     config = {"cuts": str(args.cuts), "sizes": sizes_of(args.cuts) if args.cuts.exists() else None}
     if not finished(args.out, config, OTHER_WORK_DIR):
@@ -128,7 +128,7 @@ def prepare_hugging_face(args: argparse.Namespace) -> None:
     """Prepares, unless it is done already."""
     from espnet_prune.data.collection import sizes_of
     from espnet_prune.data.hugging_face_set import collect_hugging_face
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     columns = {name: getattr(args, name) for name in ("audio", "text", "speaker", "id")}
     config = {
@@ -219,7 +219,7 @@ def perturb_speed(args: argparse.Namespace) -> None:
     """Perturbs, unless it is done already."""
     from espnet_prune.data.perturbed import perturb_data
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     config = {
         "source": str(args.source),
@@ -248,7 +248,7 @@ def format_audio(args: argparse.Namespace) -> None:
     """Formats, unless it is done already."""
     from espnet_prune.data.format import KEEP, Formatting, format_data
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, with_later
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     names = ("sample_rate", "format", "min_seconds", "max_seconds")
     config = {
@@ -258,7 +258,8 @@ def format_audio(args: argparse.Namespace) -> None:
     }
     if args.text_case != KEEP:
         config["text_case"] = args.text_case
-    config = with_later(config, {"channel": args.channel}, args.out)
+    if args.channel is not None:
+        config["channel"] = args.channel
     if finished(args.out, config, OTHER_WORK_DIR):
         return
     lengths = (args.min_seconds, args.max_seconds)
