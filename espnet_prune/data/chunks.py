@@ -40,6 +40,7 @@ class Layout:
         size_counts_head: whether a size counts name and size, too.
         align: chunks begin at multiples of it.
         samples: how the name of the samples' chunk begins.
+        reads_on: whether libsndfile reads what follows that chunk as samples.
     """
 
     head_bytes: int
@@ -50,6 +51,7 @@ class Layout:
     size_counts_head: bool
     align: int
     samples: bytes
+    reads_on: bool = False
 
 
 RIFF = Layout(12, 4, 8, 4, "<I", False, 2, b"data")
@@ -59,7 +61,7 @@ LAYOUTS = {
     b"BW64": RIFF,
     b"RIFX": Layout(12, 4, 8, 4, ">I", False, 2, b"data"),
     b"FORM": Layout(12, 4, 8, 4, ">I", False, 2, b"SSND"),
-    b"riff": Layout(40, 16, 0, 16, "<Q", True, 8, b"data"),  # Wave64
+    b"riff": Layout(40, 16, 0, 16, "<Q", True, 8, b"data", reads_on=True),  # Wave64
     b"caff": Layout(8, None, 0, 4, ">q", False, 1, b"data"),
 }
 
@@ -84,7 +86,7 @@ class Chunk:
 
 
 def with_true_sizes(file: BinaryIO, size: int, layout: Layout) -> BinaryIO:
-    """The file, or a view of it in which the sizes of a stream are those of what is there.
+    """The file, or a view of it with the true sizes of a stream, or that ends with the samples.
 
     Args:
         file: the container.
@@ -100,10 +102,10 @@ def with_true_sizes(file: BinaryIO, size: int, layout: Layout) -> BinaryIO:
         raise ValueError(f"it has {len(samples)} chunks of samples, of which one would be read")
     if not samples:
         raise ValueError(f"it has no chunk '{layout.samples.decode()}', which would hold samples")
-    if not samples[0].placeholder:
-        _check_total(file, size, layout)
-        return file
     chunk = samples[0]
+    if not chunk.placeholder:
+        _check_total(file, size, layout)
+        return Overlay(file, {}, chunk.end) if layout.reads_on else file
     head = chunk.first - chunk.at if layout.size_counts_head else 0
     patches = {chunk.at + layout.name_bytes: _packed(layout, size - chunk.first + head)}
     if layout.total_at is not None:

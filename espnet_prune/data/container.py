@@ -46,7 +46,7 @@ def readable(file: BinaryIO, size: int) -> tuple[BinaryIO, int | None]:
     if head.startswith(OGG):
         check_pages(file, size)
     elif head.startswith(flat_headers.SPHERE):
-        flat_headers.check_sphere(file, size)
+        return flat_headers.sphere_as_told(file, size), None
     elif head.startswith(flat_headers.AU):
         return flat_headers.au_with_true_size(file, size), None
     return file, None

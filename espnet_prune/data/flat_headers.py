@@ -19,12 +19,15 @@ AU_UNKNOWN = 0xFFFFFFFF
 AU_SIZE_AT = 8
 
 
-def check_sphere(file: BinaryIO, size: int) -> None:
-    """ValueError where the header's samples aren't those of the file.
+def sphere_as_told(file: BinaryIO, size: int) -> BinaryIO:
+    """The file, or a view of it that ends with the samples that its header tells of.
 
     Args:
         file: the file.
         size: of it in bytes.
+
+    Raises:
+        ValueError: the header's samples aren't those of the file.
     """
     file.seek(0)
     match = SPHERE_HEAD.match(file.read(32))
@@ -39,8 +42,11 @@ def check_sphere(file: BinaryIO, size: int) -> None:
     if any(name not in told for name in SPHERE_NEEDS):
         raise ValueError(f"its header lacks one of {b', '.join(SPHERE_NEEDS).decode()}")
     count, width, channels = (told[name] for name in SPHERE_NEEDS)
-    if count:  # written into a pipe, it may be left at 0
-        _check_end(file, size, first + count * width * channels)
+    if not count:  # written into a pipe, it may be left so
+        return file
+    end = first + count * width * channels
+    _check_end(file, size, end)
+    return Overlay(file, {}, end)
 
 
 def au_with_true_size(file: BinaryIO, size: int) -> BinaryIO:

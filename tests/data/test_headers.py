@@ -166,9 +166,22 @@ def test_streamed_files_that_another_follows_are_refused_or_read(make):
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 700, b"TAG" + bytes(125)], ids=["padding", "tag"])
-@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "W64"])
 def test_what_holds_no_sound_may_follow(kind, tail):
     assert len(read(encode(kind, "PCM_16") + tail)) == 48000
+
+
+@pytest.mark.parametrize("kind", ["NIST", "AU"])
+def test_zeros_behind_what_a_header_tells_of_are_no_samples(kind):
+    assert len(read(encode(kind, "PCM_16") + b"\0" * 700)) == 48000
+
+
+def test_a_chunk_behind_the_samples_of_wave64_is_no_sound():
+    """libsndfile reads on to the file's end."""
+    content = encode("W64", "PCM_16")
+    name = b"list" + content[4:16]
+    size = struct.pack("<Q", len(name) + 8 + 100)
+    assert len(read(content + name + size + b"x" * 100)) == 48000
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
