@@ -1,15 +1,19 @@
 # shellcheck shell=bash
 # Sourced by prune.sh: exp/TAG/conf and exp/TAG/SYSTEM/config.yaml say what the tag was made with. A run here writes its
 # configurations into them before its stages read them; what no stage took, because one refused it or none ran, becomes again
-# what it was.
+# what it was. What a killed run left behind, the next one puts back.
 # shellcheck disable=SC2154  # systems is prune.sh's
 
 remember_configs() { # FOLDER: an experiment, before its files are written
+    local file left
     configs_folder=$1
     [[ -d $1 ]] || return 0
-    configs_before=$(mktemp -d "$1/.before.XXXX")
-    trap restore_configs EXIT
-    local file
+    for left in "$1/.before.$HOSTNAME".*; do
+        [[ ! -d $left ]] || kill -0 "${left##*.}" 2>/dev/null || put_back "$left"
+    done
+    configs_before=$1/.before.$HOSTNAME.$$
+    mkdir "$configs_before"
+    trap 'put_back "$configs_before"' EXIT
     for file in "$1"/conf/*.yaml "$1"/*/config.yaml; do
         [[ ! -f $file ]] || keep_config "${file#"$1"/}"
     done
@@ -17,7 +21,16 @@ remember_configs() { # FOLDER: an experiment, before its files are written
 
 keep_config() { # FILE, in the experiment
     mkdir -p "$configs_before/${1%/*}"
-    cp -p "$configs_folder/$1" "$configs_before/$1"
+    cp -p "$configs_folder/$1" "$configs_before/new"
+    mv -f "$configs_before/new" "$configs_before/$1"
+}
+
+put_back() { # FOLDER of what was remembered
+    local file
+    while IFS= read -r -d '' file; do
+        [[ ! -d $configs_folder/${file%/*} ]] || mv -f "$1/$file" "$configs_folder/$file" # removed since, to be made anew
+    done < <(find "$1" -name '*.yaml' -printf '%P\0')
+    rm -rf "$1"
 }
 
 files_of_stage() { # NAME
@@ -39,9 +52,4 @@ keep_configs() { # NAME: of a stage that came to its end
     while read -r file; do
         [[ ! -f $configs_folder/$file ]] || keep_config "$file"
     done < <(files_of_stage "$1")
-}
-
-restore_configs() { # when the run ends
-    cp -pr "$configs_before"/. "$configs_folder"/
-    rm -rf "$configs_before"
 }

@@ -249,7 +249,7 @@ def test_channels_are_averaged_and_that_is_said_once(exported, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--onnx none", "none: there is no such folder; give a folder that `python"),
+        ("--onnx none", "none: there is no such folder; give a folder that `espnet-prune"),
         ("--onnx system", r"no model.json in it; .*did you mean --model \S*system/model\?"),
         ("--onnx system/model", r"no model.onnx in it; .*mean --model \S*system/model\?"),
         ("--onnx onnx/model.onnx", r"no such folder; .*mean --onnx \S*onnx\?"),

@@ -1,6 +1,8 @@
 """The staged driver: its options, its messages, and the commands that its stages give."""
 
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -287,6 +289,21 @@ def test_configurations_that_no_stage_took_are_as_they_were(driver, places, tmp_
     assert made.read_text() == before
     assert driver(*words, "--stage", "7", "--stop_stage", "7")[0].returncode == 0
     assert load_yaml(made)["beam_size"] == 3
+
+
+def test_what_a_killed_run_left_is_put_back(driver, places, tmp_path):
+    words = [*places, "--stage", "9", "--stop_stage", "9", "--systems", "l0_50"]
+    assert driver(*words)[0].returncode == 0
+    experiment = tmp_path / "work/exp/base"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = experiment / f".before.{socket.gethostname()}.{ended.pid}"
+    for name in ("conf/decode", "removed/config"):
+        (left / name).parent.mkdir(parents=True)
+        (left / f"{name}.yaml").write_text("beam_size: 7\n")
+    assert driver(*words)[0].returncode == 0
+    assert load_yaml(experiment / "conf/decode.yaml") == {"beam_size": 7}
+    assert sorted(path.name for path in experiment.iterdir()) == ["conf", "l0_50", "log"]
 
 
 def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
