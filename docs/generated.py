@@ -22,6 +22,7 @@ HEADLINE_REPORT = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1/report.jso
 HEADLINE_KEY = "test_clean/greedy"
 HEADLINE_SYSTEMS = ("teacher", "l0_50", "fisher_50", "uniform_50")
 NO_HEADLINE = "The runs that this table is made from are under way."
+PICTURE = re.compile(r"(!\[[^]]*\]\()(?=[^)/]+\))")  # one beside the text
 BEGIN, END = "<!-- begin {}: docs/generated.py writes this -->", "<!-- end {} -->"
 
 
@@ -52,13 +53,18 @@ def command_line() -> str:
     os.environ["COLUMNS"] = HELP_COLUMNS
     from espnet_prune import cli
 
-    parts = ["# The command line", "`espnet-prune VERB [OPTION...]`; without arguments it lists the verbs."]
+    parts = [
+        "# The command line",
+        "`espnet-prune VERB [OPTION...]`; without arguments it lists the verbs.",
+    ]
     for title, verbs in cli.VERBS.items():
         parts.append(f"## {title}")
         for name, verb in verbs.items():
             parts.append(f"### {name}")
             if verb.passes_on:
-                parts.append(f"{verb.help[0].upper()}{verb.help[1:]}. Its options are that program's.")
+                parts.append(
+                    f"{verb.help[0].upper()}{verb.help[1:]}. Its options are that program's."
+                )
             else:
                 parts.append(f"```text\n{cli.get_parser(name).format_help().rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
@@ -99,7 +105,7 @@ def support_matrix() -> str:
 
 
 def methods_table() -> str:
-    """The methods by name: what each does, when it chooses, how many sizes a run gives, its paper."""
+    """The methods by name: what each does, when it chooses, sizes a run, its paper."""
     from espnet_prune.methods import METHODS
 
     modules = Counter(method.__module__ for method in METHODS.values())
@@ -145,7 +151,9 @@ def results() -> Iterator[tuple[str, str]]:
             text = path.read_text(encoding="utf-8")
             heading, _, rest = text.partition("\n")
             name = "results/" + "-".join(place.parts) + ".md"
-            yield name, f"{heading} ({place})\n{rest}"
+            up = "../" * (len(Path(name).parts) + len(Path(FOLDER).parts))
+            pictures = PICTURE.sub(rf"\1{up}{place.as_posix()}/", rest)
+            yield name, f"{heading} ({place})\n{pictures}"
 
 
 def results_index(names: list[str]) -> str:
@@ -153,8 +161,8 @@ def results_index(names: list[str]) -> str:
     tree = "\n".join(name.removesuffix(".md") for name in names)
     return (
         "# Results\n\n"
-        "Each page is a `RESULTS.md` that the report command wrote, with the command, the commit and "
-        "the machine beside every row.\n\n"
+        "Each page is a `RESULTS.md` that the report command wrote, with the command, the commit "
+        "and the machine beside every row.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n"
     )
 

@@ -11,7 +11,7 @@ Four verbs::
 
 import importlib
 import importlib.metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espnet_prune.methods import L0Distill, make_method
@@ -31,7 +31,7 @@ _LAZY = {
 __all__ = ["L0Distill", "__version__", "cut", "inject", "load", "make_method", "save"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Imports torch only when a verb is used, so that the data stages start at once."""
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,4 +1,4 @@
-"""The README: what it prints works, what is generated in it is current, its links lead somewhere."""
+"""The README: what it prints works, its tables are current, its links lead somewhere."""
 
 import importlib.util
 import re
@@ -27,7 +27,8 @@ def blocks(path: Path, section: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "section"), [("README.md", "From Python"), ("docs/how-to/python.md", "Prune in Python")]
+    ("page", "section"),
+    [("README.md", "From Python"), ("docs/how-to/python.md", "Prune in Python")],
 )
 def test_quick_start_runs_as_printed(page, section, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
