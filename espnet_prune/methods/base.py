@@ -16,7 +16,13 @@ from espnet_prune.config import check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate
-from espnet_prune.methods.options import DataConfig, MethodConfig, StudentConfig, UnitsConfig
+from espnet_prune.methods.options import (
+    DataConfig,
+    MethodConfig,
+    RefitConfig,
+    StudentConfig,
+    UnitsConfig,
+)
 from espnet_prune.sites import UNIT_KINDS, WEIGHT, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
@@ -77,6 +83,10 @@ class Method(ABC):
                 f"{type(self).__name__}, {list(self.site_kinds)}, has a width to align; add one of "
                 f"{ALIGNED_KINDS} to `sites`, or leave align at 1 for it"
             )
+        if self.from_scratch and self.refit is not None:
+            raise ConfigError(
+                f"refit: {type(self).__name__} draws its weights anew after the cut; leave it out"
+            )
         self.check()
 
     def _no_units(self) -> str:
@@ -98,6 +108,11 @@ class Method(ABC):
     def decoder(self) -> DecoderConfig | None:
         """What the attention decoder is counted for; None where the encoder alone is pruned."""
         return self.config.decoder
+
+    @property
+    def refit(self) -> RefitConfig | None:
+        """How weights are solved anew at the cut, if they are."""
+        return getattr(self.config, "refit", None)
 
     @property
     def measure(self) -> str:
