@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -68,7 +68,7 @@ class Method(ABC):
         check_range("seed", seed, 0, MAX_SEED)
         self.target = target
         self.seed = seed
-        self.config = self.Config() if config is None else config
+        self.config: Any = self.Config() if config is None else config  # of the class's own type
         if not isinstance(self.config, self.Config):
             raise ConfigError(
                 f"config: {type(self.config).__name__}: {type(self).__name__} reads a "
@@ -228,7 +228,8 @@ Pass = Callable[[], Tensor]
 class DataMethod(Method):
     """A method that learns nothing, but looks at data when it chooses its masks.
 
-    Example:
+    Example::
+
         passes = [lambda batch=batch: loss_of(gated(**batch)) for batch in batches]
         small = espnet_prune.cut(gated, method.masks(gated, passes))
     """
@@ -334,9 +335,10 @@ def learned_groups(gated: GatedModel, gates_rate: float, multipliers_rate: float
 
     Nothing decays, multipliers ascend.
     """
+    controller = gated.controller
     gates = {"params": list(gated.gates.parameters()), "lr": gates_rate}
     multipliers = {
-        "params": list(gated.controller.parameters()),
+        "params": [] if controller is None else list(controller.parameters()),
         "lr": multipliers_rate,
         "maximize": True,
     }
@@ -350,7 +352,7 @@ def labels_only(distillation: DistillConfig) -> DistillConfig:
     )
 
 
-def unit_scores(gated: GatedModel, score) -> dict[str, Tensor]:
+def unit_scores(gated: GatedModel, score: Callable[[Site], Tensor]) -> dict[str, Tensor]:
     """``score(site)`` for every gated site of units; branches and blocks follow from them."""
     sites = gated.site_map.sites
     names = [name for name in gated.gate_names() if sites[name].kind in UNIT_KINDS]
