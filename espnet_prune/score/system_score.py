@@ -22,6 +22,7 @@ def score_system(
     teacher: Path | None = None,
     others: Sequence[Path] = (),
     normalise: str = "none",
+    tool: str | None = None,
 ) -> Iterator[str]:
     """Writes ``score.json`` of every decoded mode.
 
@@ -32,6 +33,7 @@ def score_system(
         teacher: the teacher's folder, for the p-value.
         others: folders of systems that it is compared with besides.
         normalise: ``none`` or ``english``, what is done to texts before they count.
+        tool: what counts the errors; None for sclite where it is installed.
 
     Yields:
         A line a mode, for the user.
@@ -46,41 +48,29 @@ def score_system(
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
-    with only_writer(folder, "decodes or scores"):
-        yield from _scored(system, hypotheses, data, teacher, others, normalise)
-
-
-def _scored(
-    system: Path,
-    hypotheses: Sequence[Path],
-    data: Path,
-    teacher: Path | None,
-    others: Sequence[Path],
-    normalise: str,
-) -> Iterator[str]:
     reference = _normalised(read_map(data / "text"), normalise)
-    set_name = hypotheses[0].parent.parent.name
-    for path in hypotheses:
-        theirs = {}
-        for other in [*([teacher] if teacher else []), *others]:
-            found = other / "decode" / set_name / base_mode(path.parent.name) / "hyp"
-            if not found.exists() or not found.samefile(path):  # of itself p says nothing
-                theirs[other] = _hypotheses(found, reference, normalise)
-        own = _hypotheses(path, reference, normalise)
-        result = score(reference, own, theirs.get(teacher))
-        record = {**result.to_json(), "normalisation": _normalisation(normalise)}
-        found = [f"95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}"]
-        if teacher in theirs:
-            found.append(f"p {result.p_vs_teacher:.3g} against the teacher")
-        for other in (other for other in others if other in theirs):
-            p_value = score(reference, own, theirs[other]).p_vs_teacher
-            record.setdefault("p_vs", {})[_folder_name(other)] = p_value
-            found.append(f"p {p_value:.3g} against {_folder_name(other)}")
-        write_json(path.parent / "score.json", record)
-        yield (
-            f"{_folder_name(system)} {set_name}/{path.parent.name}: {result.wer:.2f}% WER "
-            f"({result.errors} of {result.words} words, {', '.join(found)})"
-        )
+    with only_writer(folder, "decodes or scores"):
+        for path in hypotheses:
+            theirs = {}
+            for other in [*([teacher] if teacher else []), *others]:
+                found = other / "decode" / set_name / base_mode(path.parent.name) / "hyp"
+                if not found.exists() or not found.samefile(path):  # of itself p says nothing
+                    theirs[other] = _hypotheses(found, reference, normalise)
+            own = _hypotheses(path, reference, normalise)
+            result = score(reference, own, theirs.get(teacher), tool)
+            record = {**result.to_json(), "normalisation": _normalisation(normalise)}
+            found = [f"95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}"]
+            if teacher in theirs:
+                found.append(f"p {result.p_vs_teacher:.3g} against the teacher")
+            for other in (other for other in others if other in theirs):
+                p_value = score(reference, own, theirs[other], tool).p_vs_teacher
+                record.setdefault("p_vs", {})[_folder_name(other)] = p_value
+                found.append(f"p {p_value:.3g} against {_folder_name(other)}")
+            write_json(path.parent / "score.json", record)
+            yield (
+                f"{_folder_name(system)} {set_name}/{path.parent.name}: {result.wer:.2f}% WER "
+                f"({result.errors} of {result.words} words, {', '.join(found)})"
+            )
 
 
 def _hypotheses(path: Path, reference: Mapping[str, str], normalise: str) -> dict[str, str]:
