@@ -60,6 +60,9 @@ VERBS = {
         "format_audio": Verb(
             "data.verbs", "stage 3: one format and rate; utterances of odd length left out"
         ),
+        "add_noise": Verb(
+            "data.verbs", "a data set in white noise or in others' babble, to be decoded"
+        ),
         "make_tokens": Verb(
             "models.verbs", "stage 4: the token list, of BPE, characters, or a pretrained model"
         ),

@@ -6,8 +6,14 @@ from dataclasses import fields
 from espnet_prune.config import check_choice, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods.base import Method
+from espnet_prune.methods.comp import Comp
+from espnet_prune.methods.cpd import Cpd
+from espnet_prune.methods.kcm import Kcm
+from espnet_prune.methods.ld_pruner import LdPruner
+from espnet_prune.methods.numerical import Numerical
+from espnet_prune.methods.prunenet import PruneNet
 from espnet_prune.methods.fisher import FisherMask
-from espnet_prune.methods.folding import Folding
+from espnet_prune.methods.folding import Folding, FoldingRepaired
 from espnet_prune.methods.importance import Importance
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.layer_drop import LayerDrop
@@ -42,6 +48,13 @@ METHODS: Mapping[str, type[Method]] = {
     "self_pinching_published": SelfPinchingPublished,
     "self_pinching_weights": SelfPinchingWeights,
     "small_from_scratch": SmallFromScratch,
+    "comp": Comp,
+    "cpd": Cpd,
+    "folding_repaired": FoldingRepaired,
+    "kcm": Kcm,
+    "ld_pruner": LdPruner,
+    "numerical": Numerical,
+    "prunenet": PruneNet,
     "unpruned": Unpruned,
 }
 
@@ -95,6 +108,13 @@ def check_shared(shared: Mapping, where: str) -> None:
 
 
 __all__ = [
+    "PruneNet",
+    "Numerical",
+    "LdPruner",
+    "Kcm",
+    "FoldingRepaired",
+    "Cpd",
+    "Comp",
     "L0",
     "METHODS",
     "FisherMask",

@@ -237,6 +237,18 @@ class DataMethod(Method):
             ConfigError: no passes, though it needs them.
         """
 
+    def compensate(
+        self, gated: GatedModel, masks: Mapping[str, Tensor], passes: Sequence[Pass]
+    ) -> None:
+        """Changes weights in place by data, once the masks are chosen; by default nothing.
+
+        Args:
+            gated: the gated model, in evaluation mode.
+            masks: what ``masks`` gave, aligned.
+            passes: those that it got.
+        """
+        return
+
     def check_passes(self, passes: Sequence[Pass]) -> None:
         """ConfigError where a method that needs data got none."""
         if self.calibration_utterances and not passes:
@@ -340,3 +352,9 @@ def unit_scores(gated: GatedModel, score) -> dict[str, Tensor]:
     sites = gated.site_map.sites
     names = [name for name in gated.gate_names() if sites[name].kind in UNIT_KINDS]
     return {name: score(sites[name]) for name in names}
+
+
+def unit_sites(gated: GatedModel) -> list[Site]:
+    """The gated sites of units."""
+    sites = gated.site_map.sites
+    return [sites[name] for name in unit_scores(gated, lambda site: site.units)]

@@ -53,6 +53,32 @@ class ClipConfig:
             check_range(f"clip: {name}", getattr(self, name), 1e-6, 1e9)
 
 
+SHARPNESS = ("none", "sam", "cram")
+
+
+@dataclass(frozen=True)
+class SharpnessConfig:
+    """Whether updates look for flat minima (``train.sharpness``), which takes a second pass each.
+
+    Attributes:
+        kind: ``none``, ``sam`` or ``cram``.
+        rho: how far the weights are disturbed (both codes: 0.05).
+        sparsities: of ``cram``, one of which is drawn at each update (their code: 0.5, 0.7, 0.9).
+    """
+
+    kind: str = "none"
+    rho: float = 0.05
+    sparsities: tuple[float, ...] = (0.5, 0.7, 0.9)
+
+    def __post_init__(self) -> None:
+        check_choice("student: sharpness: kind", self.kind, SHARPNESS)
+        check_range("student: sharpness: rho", self.rho, 0, 1e3)
+        for sparsity in self.sparsities:
+            check_range("student: sharpness: sparsities", sparsity, 0, 0.999)
+        if not self.sparsities:
+            raise ConfigError("student: sharpness: sparsities: at least one was expected")
+
+
 NORM_STATISTICS = ("frozen", "updated")
 
 
@@ -67,11 +93,13 @@ class StudentConfig:
         dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
             by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
         spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.
+        sharpness: whether updates look for flat minima.
     """
 
     norm_statistics: str = "frozen"
     dropout: float | None = 0.0
     spec_augment: bool = True
+    sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
 
     def __post_init__(self) -> None:
         check_choice("student: norm_statistics", self.norm_statistics, NORM_STATISTICS)

@@ -6,6 +6,7 @@ training builds the teacher anew.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
@@ -14,13 +15,20 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
-from espnet_prune.distill import DistillConfig, LayerwiseDistillation, kl_loss, length_mask
+from espnet_prune.distill import (
+    ClassBalance,
+    DistillConfig,
+    LayerwiseDistillation,
+    kl_loss,
+    length_mask,
+)
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import LearningMethod
 from espnet_prune.methods.options import StudentConfig
 from espnet_prune.models.conformer.fast_training import speed_up_training
 from espnet_prune.surgery import GatedModel, plan_of
 from espnet_prune.train.model_outputs import Outputs, features, outputs
+from espnet_prune.train.sharpness import SharpnessAware
 from espnet_prune.train.teacher_outputs import KeptOutputs
 
 
@@ -33,6 +41,7 @@ class DistilledModel(AbsESPnetModel):
         distillation: weights of the parts.
         options: how the student is trained.
         method: gives the size term of a gated student.
+        seed: of what is drawn where updates look for flat minima.
         kept: the teacher's outputs, read instead of computed.
 
     Raises:
@@ -48,6 +57,7 @@ class DistilledModel(AbsESPnetModel):
         options: StudentConfig,
         method: LearningMethod | None = None,
         kept: KeptOutputs | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.gated = student if isinstance(student, GatedModel) else None
@@ -79,6 +89,18 @@ class DistilledModel(AbsESPnetModel):
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
             self.layerwise = LayerwiseDistillation(distillation, blocks, size)
+        self.sharpness = None
+        if options.sharpness.kind != "none":
+            weights = [p for p in self.student.parameters() if p.requires_grad]
+            self.sharpness = SharpnessAware(weights, options.sharpness, seed)
+        self.balances = nn.ModuleDict()  # of the frames' classes and of the tokens'
+        if distillation.balance > 0:
+            self.balances["attention"] = ClassBalance(
+                self.student.vocab_size, distillation.balance
+            )
+            if self.student.ctc is not None:
+                classes = self.student.ctc.ctc_lo.out_features
+                self.balances["ctc"] = ClassBalance(classes, distillation.balance)
 
     def train(self, mode: bool = True) -> "DistilledModel":
         """As torch's, but for batch norms whose statistics are frozen."""
@@ -119,11 +141,27 @@ class DistilledModel(AbsESPnetModel):
         text[text == -1] = self.student.ignore_id
         augment = self.augments and self.training
         feats, lengths = features(self.student, speech, speech_lengths, augment)
+        theirs = None
+        if self.distillation.needs_teacher:
+            theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
+        run = partial(self._loss, feats, lengths, text, text_lengths, theirs)
+        disturbed = self.sharpness is not None and self.training and torch.is_grad_enabled()
+        loss, stats = self.sharpness(run) if disturbed else run()
+        return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def _loss(
+        self,
+        feats: Tensor,
+        lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        theirs: Outputs | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of all parts, (), and each of them; ``theirs`` where the teacher teaches."""
         ours = outputs(self.student, feats, lengths, text, text_lengths)
         loss, stats = self._label_loss(ours, text, text_lengths)
         loss = loss * self.distillation.label_weight
-        if self.distillation.needs_teacher:
-            theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
+        if theirs is not None:
             for name, weight, value in self._distillation_losses(ours, theirs):
                 stats[name] = value.detach()
                 loss = loss + weight * value
@@ -132,7 +170,7 @@ class DistilledModel(AbsESPnetModel):
             stats.update(self._size_stats(size_loss))
             loss = loss + size_loss.to(loss.dtype)
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, len(speech)), loss.device)
+        return loss, stats
 
     def collect_feats(
         self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **unused
@@ -190,14 +228,18 @@ class DistilledModel(AbsESPnetModel):
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
         if config.ctc_weight > 0 and ours.ctc_logits is not None:
-            value = kl_loss(ours.ctc_logits, theirs.ctc_logits, frames, config.temperature)
+            value = self._kl("ctc", ours.ctc_logits, theirs.ctc_logits, frames)
             losses.append(("loss_ctc_kl", config.ctc_weight * frames_an_utterance, value))
         if config.attention_weight > 0 and ours.decoded is not None:
             tokens = ours.targets != self.student.ignore_id
             tokens_an_utterance = float(tokens.sum()) / len(tokens)
-            value = kl_loss(ours.decoded, theirs.decoded, tokens, config.temperature)
+            value = self._kl("attention", ours.decoded, theirs.decoded, tokens)
             losses.append(("loss_att_kl", config.attention_weight * tokens_an_utterance, value))
         return losses
+
+    def _kl(self, part: str, ours: Tensor, theirs: Tensor, valid: Tensor) -> Tensor:
+        weights = self.balances[part](theirs, valid) if part in self.balances else None
+        return kl_loss(ours, theirs, valid, self.distillation.temperature, weights)
 
     @torch.no_grad()
     def _size_stats(self, size_loss: Tensor) -> dict[str, Tensor]:
