@@ -108,7 +108,7 @@ def _others(
     words: tuple[int, int],
     source: Path,
 ) -> Sequence[str]:
-    """Utterances of other speakers, as many as there are talkers; each once, if there are enough."""
+    """Utterances of other speakers, one a talker; each once, if there are enough."""
     if noise.kind != BABBLE:
         return ()
     others = [other for other, name in speakers.items() if name != speakers[utterance]]

@@ -17,7 +17,7 @@ from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate
 from espnet_prune.methods.options import DataConfig, MethodConfig, StudentConfig, UnitsConfig
-from espnet_prune.sites import UNIT_KINDS, WEIGHT, DecoderConfig, Site
+from espnet_prune.sites import RANK, UNIT_KINDS, WEIGHT, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 
@@ -286,6 +286,35 @@ class WeightMethod(Method):
             )
 
 
+class RankMethod(Method):
+    """A method that makes a matrix two of low rank, and chooses among directions.
+
+    Raises:
+        ConfigError: a budget in MACs, which aren't counted there.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    needs_units: ClassVar[bool] = False
+
+    @property
+    def site_kinds(self) -> Sequence[str]:
+        """Every matrix's directions."""
+        return (RANK,)
+
+    @property
+    def decoder(self) -> DecoderConfig | None:
+        """The encoder alone is pruned."""
+        return None
+
+    def check(self) -> None:
+        """ConfigError for MACs."""
+        if self.measure != "parameters":
+            raise ConfigError(
+                f"budget: measure: {self.measure} of low-rank layers aren't counted; measure "
+                "parameters"
+            )
+
+
 class LearningMethod(Method):
     """A method that learns its masks together with the weights."""
 
@@ -350,7 +379,7 @@ def labels_only(distillation: DistillConfig) -> DistillConfig:
 def unit_scores(gated: GatedModel, score) -> dict[str, Tensor]:
     """``score(site)`` for every gated site of units; branches and blocks follow from them."""
     sites = gated.site_map.sites
-    names = [name for name in gated.gate_names() if sites[name].kind in UNIT_KINDS]
+    names = [name for name in gated.gate_names() if sites[name].kind in (*UNIT_KINDS, RANK)]
     return {name: score(sites[name]) for name in names}
 
 

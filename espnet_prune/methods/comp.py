@@ -114,8 +114,7 @@ def condition_scores(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Ten
     loud = loudness(gated, sites, passes)
     costs = unit_costs(gated.budget, list(loud))
     return {
-        site.name: condition(weight_of(site)) * loud[site.name] / costs[site.name]
-        for site in sites
+        site.name: condition(weight_of(site)) * loud[site.name] / costs[site.name] for site in sites
     }
 
 

@@ -11,7 +11,7 @@ equal ``rounds``, after each of which the scores are measured anew on what is le
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch

@@ -5,7 +5,7 @@ too much is not taken out but thinned: it loses its units of smallest magnitude.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def drop_in_order(
 def thinned(
     gated: GatedModel, gone: Sequence[str], last: str | None, target: float, tolerance: float
 ) -> dict[str, Tensor]:
-    """Masks without the branches or blocks ``gone``, ``last`` thinned by magnitude up to the target.
+    """Masks without the branches or blocks ``gone``, ``last`` thinned by magnitude to the target.
 
     Where there is no last one, all units are ranked.
     """

@@ -22,12 +22,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import BLOCK, resolve
+from espnet_prune.budget import BLOCK
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError, TrainingError
-from espnet_prune.methods.base import DataMethod, Pass, unit_scores
+from espnet_prune.methods.base import DataMethod, Pass
+from espnet_prune.methods.dropping import closed, sparsity_without, thinned
 from espnet_prune.methods.options import DataConfig, MethodConfig
-from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget import BRANCH, resolve
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import DataMethod, Pass
 from espnet_prune.methods.dropping import closed, drop_in_order
 from espnet_prune.surgery import GatedModel
@@ -25,7 +25,19 @@ Statistics = tuple[Tensor, Tensor]  # mean and standard deviation of each featur
 
 
 class LdPruner(DataMethod):
-    """Whole branches by the shift of the encoder's output; the last one in part."""
+    """Whole branches by the shift of the encoder's output; the last one in part.
+
+    Raises:
+        ConfigError: the decoder is to be pruned, too.
+    """
+
+    def check(self) -> None:
+        """ConfigError for a decoder, which the latent doesn't depend on."""
+        if self.decoder is not None:
+            raise ConfigError(
+                "decoder: LD-Pruner looks at what the encoder gives, which no part of a decoder "
+                "changes; leave decoder out, or choose another method"
+            )
 
     @property
     def site_kinds(self) -> Sequence[str]:
@@ -49,8 +61,7 @@ class LdPruner(DataMethod):
             saved = gated.budget.prunable - gated.budget.hard(without)
             scores[name] = shift(dense, latents(gated, without, passes)) / max(saved, 1)
         order = sorted(branches, key=scores.__getitem__)
-        masks = drop_in_order(gated, order, self.target, self.config.budget.tolerance)
-        return self.aligned(gated, masks)
+        return drop_in_order(gated, order, self.target, self.config.budget.tolerance)
 
 
 def shift(before: Sequence[Statistics], after: Sequence[Statistics]) -> float:

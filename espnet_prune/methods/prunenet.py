@@ -8,10 +8,10 @@ replacement, as many as shall stay. The reward is 1 / d, with d the Kolmogorov-S
 between the singular values of W and of the rows drawn, discounted by 0.99 from layer to layer;
 REINFORCE with AdamW, 0.001, 20 episodes.
 
-Ours: at the end each layer keeps its most probable rows, which the code draws once more; one network
-for each shape of matrix, where there are several; the noise of an update is that of the draw.
-Feed-forward units alone go, the same share of each, and the sparsity still counts all sites of the
-configuration, so large targets are out of reach. The policy transfers: trained at one share
+Ours: at the end each layer keeps its most probable rows, which the code draws once more; one
+network for each shape of matrix, where there are several; the noise of an update is that of the
+draw. Feed-forward units alone go, the same share of each, and the sparsity still counts all sites
+of the configuration, so large targets are out of reach. The policy transfers: trained at one share
 (``trained_at``), it may choose for another.
 """
 
@@ -106,8 +106,7 @@ class PruneNet(Method):
             policy = learned_policy(weights, 1 - min(gone, 1.0), options, self.seed)
             with torch.no_grad():
                 scores |= {
-                    site.name: policy(weight)
-                    for site, weight in zip(members, weights, strict=True)
+                    site.name: policy(weight) for site, weight in zip(members, weights, strict=True)
                 }
         return {site.name: scores[site.name] for site in sites}
 
@@ -183,4 +182,6 @@ def reward_of(spectrum: Tensor, rows: Tensor) -> float:
 def _relaxed(probabilities: Tensor) -> Tensor:
     """The same with logistic noise on their logits."""
     noise = torch.rand_like(probabilities).clamp(TINY, 1 - TINY)
-    return torch.sigmoid(noise.logit() + probabilities.clamp(TINY, 1 - TINY).logit()).clamp_min(TINY)
+    return torch.sigmoid(noise.logit() + probabilities.clamp(TINY, 1 - TINY).logit()).clamp_min(
+        TINY
+    )

@@ -27,7 +27,9 @@ from espnet_prune.methods.base import LearningMethod
 from espnet_prune.methods.options import StudentConfig
 from espnet_prune.models.conformer.fast_training import speed_up_training
 from espnet_prune.surgery import GatedModel, plan_of
+from espnet_prune.train.disturbed import Disturbed
 from espnet_prune.train.model_outputs import Outputs, features, outputs
+from espnet_prune.train.quant_noise import QuantNoise
 from espnet_prune.train.sharpness import SharpnessAware
 from espnet_prune.train.teacher_outputs import KeptOutputs
 
@@ -41,7 +43,7 @@ class DistilledModel(AbsESPnetModel):
         distillation: weights of the parts.
         options: how the student is trained.
         method: gives the size term of a gated student.
-        seed: of what is drawn where updates look for flat minima.
+        seed: of what is drawn where updates see changed weights.
         kept: the teacher's outputs, read instead of computed.
 
     Raises:
@@ -76,6 +78,9 @@ class DistilledModel(AbsESPnetModel):
             )
         if options.dropout is not None:
             set_dropout(self.student, options.dropout)
+        if options.stochastic_depth is not None:
+            for block in self.student.encoder.encoders:
+                block.stochastic_depth_rate = options.stochastic_depth
         for model in (self.student, teacher):
             speed_up_training(model.encoder)
         teacher.requires_grad_(False)
@@ -89,21 +94,27 @@ class DistilledModel(AbsESPnetModel):
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
             self.layerwise = LayerwiseDistillation(distillation, blocks, size)
-        self.sharpness = None
-        if options.sharpness.kind != "none":
-            weights = [p for p in self.student.parameters() if p.requires_grad]
-            self.sharpness = SharpnessAware(weights, options.sharpness, seed)
+        norm = getattr(self.student.encoder, "after_norm", None)
+        if options.intermediate_ctc.blocks and (self.student.ctc is None or norm is None):
+            raise ConfigError(
+                f"student: intermediate_ctc: {type(self.student.encoder).__name__} has no CTC, or "
+                "no norm behind its blocks; leave it out"
+            )
+        self.disturbed = _disturbed(self.student, options, seed)
         self.balances = nn.ModuleDict()  # of the frames' classes and of the tokens'
         if distillation.balance > 0:
-            self.balances["attention"] = ClassBalance(
-                self.student.vocab_size, distillation.balance
-            )
+            self.balances["attention"] = ClassBalance(self.student.vocab_size, distillation.balance)
             if self.student.ctc is not None:
                 classes = self.student.ctc.ctc_lo.out_features
                 self.balances["ctc"] = ClassBalance(classes, distillation.balance)
 
     def train(self, mode: bool = True) -> "DistilledModel":
-        """As torch's, but for batch norms whose statistics are frozen."""
+        """As torch's, but for batch norms whose statistics are frozen.
+
+        Weights that are still disturbed, because their update was skipped, are put back.
+        """
+        if self.disturbed is not None:
+            self.disturbed.restore()
         super().train(mode)
         if self.options.norm_statistics == "frozen":
             for module in self.student.modules():
@@ -145,8 +156,8 @@ class DistilledModel(AbsESPnetModel):
         if self.distillation.needs_teacher:
             theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
         run = partial(self._loss, feats, lengths, text, text_lengths, theirs)
-        disturbed = self.sharpness is not None and self.training and torch.is_grad_enabled()
-        loss, stats = self.sharpness(run) if disturbed else run()
+        changes = self.disturbed is not None and self.training and torch.is_grad_enabled()
+        loss, stats = self.disturbed(run) if changes else run()
         return force_gatherable((loss, stats, len(speech)), loss.device)
 
     def _loss(
@@ -201,6 +212,11 @@ class DistilledModel(AbsESPnetModel):
         if student.ctc is not None:
             ctc = student.ctc(ours.encoded, ours.lengths, text, text_lengths)
             stats["loss_ctc"] = ctc.detach()
+            weight = self.options.intermediate_ctc.weight
+            losses = self._intermediate_losses(ours, text, text_lengths)
+            if losses:
+                stats["loss_intermediate_ctc"] = torch.stack(losses).mean().detach()
+                ctc = (1 - weight) * ctc + weight * torch.stack(losses).mean()
             loss = loss + student.ctc_weight * ctc
         if ours.decoded is not None:
             attention = student.criterion_att(ours.decoded, ours.targets)
@@ -212,6 +228,20 @@ class DistilledModel(AbsESPnetModel):
             loss = loss + (1 - student.ctc_weight) * attention
         stats["loss_label"] = loss.detach()
         return loss, stats
+
+    def _intermediate_losses(
+        self, ours: Outputs, text: Tensor, text_lengths: Tensor
+    ) -> list[Tensor]:
+        """CTC of some blocks' outputs, behind the encoder's last norm; of evenly many each."""
+        number, depth = self.options.intermediate_ctc.blocks, len(ours.hidden)
+        if not number:
+            return []
+        places = {depth * (i + 1) // (number + 1) for i in range(number)} - {0, depth}
+        norm = self.student.encoder.after_norm
+        return [
+            self.student.ctc(norm(ours.hidden[place - 1]), ours.lengths, text, text_lengths)
+            for place in sorted(places)
+        ]
 
     def _distillation_losses(
         self, ours: Outputs, theirs: Outputs
@@ -252,6 +282,16 @@ class DistilledModel(AbsESPnetModel):
             **gated.controller.values(),
         }
         return {name: value.detach().float() for name, value in stats.items()}
+
+
+def _disturbed(student: nn.Module, options: StudentConfig, seed: int) -> Disturbed | None:
+    """What changes the student's weights for the pass that gradients come from, if anything."""
+    weights = [p for p in student.parameters() if p.requires_grad]
+    if options.sharpness.kind != "none":
+        return SharpnessAware(weights, options.sharpness, seed)
+    if options.quant_noise.bits:
+        return QuantNoise(weights, options.quant_noise, seed)
+    return None
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -8,26 +8,23 @@
   sparsity drawn anew at each update, where it is kept only for what TopK left; the plain gradient
   is added (their CrAM+). rho g isn't divided by |g|, as their code has it by default.
 
-The second gradient costs a second pass, so an update takes twice as long. Weights are back at w
-before the optimiser's step. Batch norms see both passes; ours leaves that, since students keep the
-teacher's statistics.
+The second gradient costs a second pass, so an update takes twice as long. Batch norms see both
+passes; ours leaves that, since students keep the teacher's statistics.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
-import numpy
 import torch
 from torch import Tensor, nn
 
 from espnet_prune.methods.options import SharpnessConfig
+from espnet_prune.train.disturbed import Disturbed
 
 TINY = 1e-12
-R = TypeVar("R", bound=tuple)
 
 
-class SharpnessAware(nn.Module):
-    """Disturbs some weights for the pass that gradients come from.
+class SharpnessAware(Disturbed):
+    """Moves the weights up the slope, and for ``cram`` prunes them there.
 
     Args:
         weights: those that learn.
@@ -38,48 +35,19 @@ class SharpnessAware(nn.Module):
     def __init__(
         self, weights: Sequence[nn.Parameter], config: SharpnessConfig, seed: int = 0
     ) -> None:
-        super().__init__()
-        object.__setattr__(self, "weights", list(weights))  # the model has them already
+        super().__init__(weights, seed)
         self.config = config
-        self.seed = seed
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self._before: list[Tensor] | None = None
         self._plain: list[Tensor] = []
         self._kept: list[Tensor | None] = []
 
-    def forward(self, run: Callable[[], R]) -> R:
-        """What ``run`` gives where the weights are disturbed; its first value is the loss ().
+    def gradients(self, run: Callable[[], tuple]) -> list[Tensor]:
+        found = torch.autograd.grad(run()[0], self.weights, allow_unused=True)
+        return [
+            torch.zeros_like(weight) if gradient is None else gradient
+            for gradient, weight in zip(found, self.weights, strict=True)
+        ]
 
-        Until ``restore`` they stay so, for the backward pass. Of several passes of one update the
-        first decides where to.
-        """
-        if self._before is None:
-            found = torch.autograd.grad(run()[0], self.weights, allow_unused=True)
-            self._disturb([_or_zeros(g, w) for g, w in zip(found, self.weights, strict=True)])
-            torch.clear_autocast_cache()  # it has the weights as they were
-        return run()
-
-    @torch.no_grad()
-    def restore(self, *unused) -> None:
-        """Puts the weights back, and makes their gradients what the step needs: before the step."""
-        if self._before is None:
-            return
-        for weight, before in zip(self.weights, self._before, strict=True):
-            weight.copy_(before)
-        if self.config.kind == "cram":
-            for weight, kept, plain in zip(self.weights, self._kept, self._plain, strict=True):
-                if weight.grad is None:
-                    continue
-                if kept is not None:
-                    weight.grad.mul_(kept)
-                weight.grad.add_(plain)
-        self._before, self._plain, self._kept = None, [], []
-        self.updates += 1
-        torch.clear_autocast_cache()
-
-    @torch.no_grad()
-    def _disturb(self, gradients: Sequence[Tensor]) -> None:
-        self._before = [weight.detach().clone() for weight in self.weights]
+    def disturb(self, gradients: Sequence[Tensor]) -> None:
         rho = self.config.rho
         if self.config.kind == "sam":
             norm = torch.stack([g.norm() for g in gradients]).norm()
@@ -88,15 +56,25 @@ class SharpnessAware(nn.Module):
             weight.add_(gradient, alpha=rho)
         if self.config.kind == "cram":
             self._plain = list(gradients)
-            self._kept = largest(self.weights, self._drawn())
+            self._kept = largest(self.weights, self.drawn())
             for weight, kept in zip(self.weights, self._kept, strict=True):
                 if kept is not None:
                     weight.mul_(kept)
 
-    def _drawn(self) -> float:
-        """This update's sparsity, which depends on the seed and the update alone."""
-        state = numpy.random.SeedSequence((self.seed, int(self.updates)))
-        return float(numpy.random.default_rng(state).choice(self.config.sparsities))
+    def mend(self) -> None:
+        if self.config.kind != "cram":
+            return
+        for weight, kept, plain in zip(self.weights, self._kept, self._plain, strict=True):
+            if weight.grad is None:
+                continue
+            if kept is not None:
+                weight.grad.mul_(kept)
+            weight.grad.add_(_averaged(plain))
+        self._plain, self._kept = [], []
+
+    def drawn(self) -> float:
+        """This update's sparsity."""
+        return float(self.generator().choice(self.config.sparsities))
 
 
 def largest(weights: Sequence[Tensor], sparsity: float) -> list[Tensor | None]:
@@ -115,5 +93,9 @@ def largest(weights: Sequence[Tensor], sparsity: float) -> list[Tensor | None]:
     return [(w.abs() > threshold).to(w.dtype) if w.dim() > 1 else None for w in weights]
 
 
-def _or_zeros(gradient: Tensor | None, weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight) if gradient is None else gradient
+def _averaged(gradient: Tensor) -> Tensor:
+    """The mean over all processes of a training, as the second pass's gradients are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(gradient)
+        gradient /= torch.distributed.get_world_size()
+    return gradient

@@ -81,7 +81,9 @@ def test_one_speaker_can_t_babble(tmp_path):
         noisy(write_set(tmp_path / "clean", 1), tmp_path / "out", "--kind", "babble", "--snr", "0")
 
 
-@pytest.mark.parametrize("options, named", [({"kind": "pink"}, "--kind"), ({"talkers": 0}, "--talkers")])
+@pytest.mark.parametrize(
+    "options, named", [({"kind": "pink"}, "--kind"), ({"talkers": 0}, "--talkers")]
+)
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
         Noise(**{"kind": "white", "snr_db": 0.0, **options})

@@ -18,6 +18,16 @@ def gated_of(**options):
     return inject(encoder(output_size=32, linear_units=96), make_method("cpd", options)).eval()
 
 
+def by_unit(parameter: torch.Tensor, units: int) -> torch.Tensor:
+    """Sums of gradient times weight over what belongs to each unit, along the first dimension."""
+    return (parameter * parameter.grad).reshape(-1, units, parameter[0].numel()).sum(dim=(0, 2))
+
+
+def read_by_unit(weight: torch.Tensor) -> torch.Tensor:
+    """The same along the second dimension, the columns that read a unit."""
+    return (weight * weight.grad).transpose(0, 1).flatten(1).sum(dim=1)
+
+
 def test_a_score_is_the_squared_sum_over_all_that_belongs_to_a_unit():
     gated = gated_of()
     passes = passes_of(gated, 2)
@@ -27,18 +37,16 @@ def test_a_score_is_the_squared_sum_over_all_that_belongs_to_a_unit():
         gated.zero_grad()
         run().backward()
         part = gated.model.encoders[0].feed_forward
-        first = (part.w_1.weight * part.w_1.weight.grad).sum(dim=1) + part.w_1.bias * part.w_1.bias.grad
-        units += (first + (part.w_2.weight * part.w_2.weight.grad).sum(dim=0)).square()
+        made = by_unit(part.w_1.weight, 96) + by_unit(part.w_1.bias, 96)
+        units += (made + read_by_unit(part.w_2.weight)).square()
         part = gated.model.encoders[1].conv_module
-        total = (part.pointwise_conv2.weight * part.pointwise_conv2.weight.grad).sum(dim=(0, 2))
-        for p in (part.pointwise_conv1.weight, part.pointwise_conv1.bias):
-            total = total + (p * p.grad).flatten(start_dim=1 if p.dim() > 1 else 0).view(64, -1).sum(1).view(2, 32).sum(0)
-        for p in (part.depthwise_conv.weight, part.depthwise_conv.bias, part.norm.weight, part.norm.bias):
-            total = total + (p * p.grad).view(32, -1).sum(dim=1)
-        channels += total.square()
+        gated_pair = (part.pointwise_conv1.weight, part.pointwise_conv1.bias)  # 64 rows, c and c+32
+        single = (*part.depthwise_conv.parameters(), *part.norm.parameters())
+        made = sum(by_unit(parameter, 32) for parameter in (*gated_pair, *single))
+        channels += (made + read_by_unit(part.pointwise_conv2.weight)).square()
     costs = unit_costs(gated.budget, [UNITS, CHANNELS])
-    assert torch.allclose(found[UNITS].float(), units / costs[UNITS], rtol=1e-3, atol=1e-12)
-    assert torch.allclose(found[CHANNELS].float(), channels / costs[CHANNELS], rtol=1e-3, atol=1e-12)
+    for name, expected in ((UNITS, units), (CHANNELS, channels)):
+        assert torch.allclose(found[name].float(), expected / costs[name], rtol=1e-3, atol=1e-12)
 
 
 def test_units_that_are_gone_stay_gone_and_the_others_are_measured_without_them():

@@ -78,7 +78,10 @@ def test_compensating_weights_are_least_squares_on_what_is_left():
     compensate(gated, [site], {UNITS: mask}, passes, damping=1e-9)
     expected = torch.linalg.lstsq(rows[:, kept], target).solution
     found = weight_of(site)[kept]
-    best, error = (rows[:, kept] @ expected - target).norm(), (rows[:, kept] @ found - target).norm()
+    best, error = (
+        (rows[:, kept] @ expected - target).norm(),
+        (rows[:, kept] @ found - target).norm(),
+    )
     assert float(error) == pytest.approx(float(best), rel=1e-3)
     stock = encoder().state_dict()
     changed = {k for k, v in gated.model.state_dict().items() if not torch.equal(v, stock[k])}

@@ -62,7 +62,7 @@ def test_the_drawn_sparsity_depends_on_seed_and_update_alone():
     def drawn(updates: int) -> float:
         aware = SharpnessAware([], SharpnessConfig("cram", sparsities=(0.3, 0.5, 0.7)), seed=1)
         aware.updates += updates
-        return aware._drawn()
+        return aware.drawn()
 
     assert [drawn(n) for n in range(20)] == [drawn(n) for n in range(20)]
     assert {drawn(n) for n in range(20)} == {0.3, 0.5, 0.7}
