@@ -12,7 +12,6 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.sites import Site
 from espnet_prune.sites.base import ConsumedSite
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
@@ -42,8 +41,12 @@ def rescale(
     """
     device = next(gated.model.parameters()).device
     scaled = {name: mask.to(device) for name, mask in masks.items()}
-    sites = [s for n, s in gated.site_map.sites.items() if _wants_factors(s, masks[n])]
-    for block in sorted({site.block for site in sites}):
+    sites = [
+        site
+        for name, site in gated.site_map.sites.items()
+        if isinstance(site, ConsumedSite) and _is_partly_kept(masks[name])
+    ]
+    for block in sorted({site.block for site in sites if site.block is not None}):
         members = [site for site in sites if site.block == block]
         for site, system in zip(members, _systems(gated, members, scaled, passes), strict=True):
             factors = _solve(*system, damping)
@@ -56,9 +59,8 @@ def rescale(
     return scaled
 
 
-def _wants_factors(site: Site, mask: Tensor) -> bool:
-    partly = bool((mask == 0).any() and (mask != 0).any())
-    return isinstance(site, ConsumedSite) and site.block is not None and partly
+def _is_partly_kept(mask: Tensor) -> bool:
+    return bool((mask == 0).any() and (mask != 0).any())
 
 
 def _systems(
