@@ -32,8 +32,8 @@ class RetentionConfig:
     temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        check_range("gate: start", self.start, 0.01, 0.999)
-        check_range("gate: temperature", self.temperature, 0.01, 100)
+        check_range("retention: start", self.start, 0.01, 0.999)
+        check_range("retention: temperature", self.temperature, 0.01, 100)
 
 
 class RetentionGate(Gate):

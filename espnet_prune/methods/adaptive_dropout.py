@@ -21,10 +21,10 @@ class AdaptiveDropoutConfig(ControlledConfig):
     """Of learned retention.
 
     Attributes:
-        gate: of each unit.
+        retention: of each unit.
     """
 
-    gate: RetentionConfig = field(default_factory=RetentionConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     sites: tuple[str, ...] = UNIT_KINDS
 
 
@@ -35,4 +35,4 @@ class AdaptiveDropout(ControlledMethod):
 
     def make_gate(self, site: Site) -> Gate:
         """A retention for each unit."""
-        return RetentionGate(site.units, self.config.gate)
+        return RetentionGate(site.units, self.config.retention)

@@ -48,5 +48,5 @@ def test_the_fixed_mask_and_its_shift():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ConfigError, match="gate: start"):
+    with pytest.raises(ConfigError, match="retention: start"):
         RetentionConfig(start=1.0)
