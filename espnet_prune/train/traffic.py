@@ -53,7 +53,7 @@ class Traffic:
                 None, matrix_approximation_rank=config.rank, start_powerSGD_iter=POWERSGD_STARTS
             )
 
-    def __call__(self, state: None, bucket: distributed.GradBucket) -> Future[Tensor]:
+    def send(self, state: None, bucket: distributed.GradBucket) -> Future[Tensor]:
         """Sends one bucket of gradients; gives their mean over all processes."""
         buffer = bucket.buffer()
         self.whole += buffer.numel() * buffer.element_size()
@@ -106,7 +106,7 @@ def compress_traffic(model: nn.Module) -> None:
     assert isinstance(model, DistributedDataParallel)
     traffic = Traffic(config)
     setattr(model, ATTRIBUTE, traffic)
-    model.register_comm_hook(None, traffic)
+    model.register_comm_hook(None, traffic.send)
 
 
 def record_traffic(model: nn.Module, folder: Path) -> None:
