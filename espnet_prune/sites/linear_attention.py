@@ -22,7 +22,7 @@ from espnet_prune.sites.base import Site, SiteMap, count_parameters
 SOFTMAX = "softmax_attention"
 ATTRIBUTE = "self_attn"
 FEATURES_A_DIMENSION = 4  # ours; the authors' are about log d_k times d_k
-GUARD = 1e-6
+GUARD = 1e-6  # added to the features, so that no query is left without a key
 HIDDEN = -1e9
 Attention = tuple[str, int, nn.Module]  # name of its site, index of its block, the block
 
@@ -73,11 +73,12 @@ def by_features(q: Tensor, k: Tensor, v: Tensor, features: Tensor, hidden: Tenso
     if hidden is not None:
         of_keys = of_keys.masked_fill(hidden, HIDDEN)
     # factors that queries, or all keys of a head, have in common cancel
-    of_queries = (of_queries - of_queries.amax(dim=-1, keepdim=True)).exp()
-    of_keys = (of_keys - of_keys.amax(dim=(-1, -2), keepdim=True)).exp()
+    of_queries = (of_queries - of_queries.amax(dim=-1, keepdim=True)).exp() + GUARD
+    of_keys = (of_keys - of_keys.amax(dim=(-1, -2), keepdim=True)).exp() + GUARD
+    if hidden is not None:
+        of_keys = of_keys.masked_fill(hidden, 0.0)
     seen = of_queries @ (of_keys.transpose(-1, -2) @ v.float())
-    whole = of_queries @ of_keys.sum(dim=-2)[..., None]
-    return (seen / (whole + GUARD)).to(v.dtype)
+    return (seen / (of_queries @ of_keys.sum(dim=-2)[..., None])).to(v.dtype)
 
 
 def orthogonal_features(number: int, size: int, seed: int) -> Tensor:

@@ -53,7 +53,7 @@ class Plan:
                 site.block,
                 site.units,
                 tuple(masks[name].nonzero()[:, 0].tolist()),
-                getattr(getattr(site, "lender", None), "name", None),
+                None if site.lender is None else site.lender.name,
             )
             for name, site in site_map.sites.items()
         }

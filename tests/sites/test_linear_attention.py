@@ -21,13 +21,13 @@ def drawn(seed: int, *shape: int) -> torch.Tensor:
 
 
 def test_many_features_come_near_to_softmax_attention():
-    q, k, v = (drawn(seed, 2, 3, 20, 8) for seed in (1, 2, 3))
+    q, k, v = (0.5 * drawn(seed, 2, 3, 20, 8) for seed in (1, 2, 3))
     exact = F.scaled_dot_product_attention(q, k, v)
     errors = [
         float((by_features(q, k, v, orthogonal_features(number, 8, 0), None) - exact).abs().mean())
         for number in (16, 8192)
     ]
-    assert errors[1] < 0.03 and errors[1] < 0.3 * errors[0]
+    assert errors[1] < 0.01 and errors[1] < 0.4 * errors[0]
 
 
 def test_features_of_a_group_are_orthogonal_and_the_seed_decides():

@@ -17,7 +17,7 @@ systems:
   plain: {method: unpruned, target: 0.0}
   mine: {of: plain, method: magnitude, as_cut: true}
   wrong: {of: mine, method: magnitude}
-  near: {of: plian, method: magnitude}
+  near: {of: plai, method: magnitude}
 """
 
 
@@ -28,7 +28,7 @@ def test_a_row_names_the_system_that_it_is_made_of(tmp_path):
     assert (row.of, row.as_cut) == ("plain", True)
     with pytest.raises(ConfigError, match="wrong: of: 'mine' is no system that is made of the tea"):
         read_system(path, "wrong")
-    with pytest.raises(ConfigError, match="near: of: 'plian' .*did you mean 'plain'"):
+    with pytest.raises(ConfigError, match="near: of: 'plai' .*did you mean 'plain'"):
         read_system(path, "near")
 
 
