@@ -284,7 +284,7 @@ class _Equations:
         """Writes the solution into the layer; its other columns stay."""
         layer = self.site.consumer
         weight = layer.weight.detach()
-        by_input = weight.transpose(0, 1).reshape(-1, *weight.shape[2:], len(weight)).flatten(0, -2)
+        by_input = weight.movedim(0, -1).reshape(-1, len(weight))
         scales = self._spread(self.values).to(weight.device).double()[:, None]
         before = self._kept(by_input).double() * scales
         ridge = torch.zeros_like(self.own.diagonal())
