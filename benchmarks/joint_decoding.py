@@ -38,7 +38,8 @@ def write_models(args: argparse.Namespace, folder: Path) -> None:
     import torch
 
     import espnet_prune
-    from espnet_prune.methods import MethodConfig, make_method
+    from espnet_prune.methods import make_method
+    from espnet_prune.methods.options import UnitsConfig
     from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.sites import DecoderConfig
     from espnet_prune.train.system import write_model
@@ -71,7 +72,7 @@ def write_models(args: argparse.Namespace, folder: Path) -> None:
     ).eval()
     write_model(dense, folder / "dense")
     for name, decoder in ((CUT, None), (BOTH_CUT, DecoderConfig())):
-        config = MethodConfig(decoder=decoder)
+        config = UnitsConfig(decoder=decoder)
         method = make_method("uniform_magnitude", target=0.5, seed=0, config=config)
         gated = espnet_prune.inject(copy.deepcopy(dense), method)
         write_model(espnet_prune.cut(gated.eval(), method.masks(gated)), folder / name)

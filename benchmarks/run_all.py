@@ -32,7 +32,7 @@ class Sizes:
         length_size: width of the model for the growth with length.
         lengths: of audio, in seconds.
         joint: options of joint_decoding.py.
-        step: options of masked_step.py.
+        step: options of training_step.py.
     """
 
     size: int = 512
@@ -61,7 +61,7 @@ QUICK = Sizes(
         *("--repeats", "1", "--blocks", "2", "--size", "64", "--seconds", "2"),
         *("--tokens", "3", "--beam", "2", "--vocabulary", "20"),
     ),
-    step=("--repeats", "1", "--blocks", "2", "--size", "16", "--batch", "2", "--frames", "60"),
+    step=("--repeats", "1", "--blocks", "2", "--size", "16", "--utterances", "2"),
 )
 
 
@@ -124,9 +124,9 @@ def joint(sizes: Sizes) -> dict:
 
 def step(sizes: Sizes) -> dict:
     """A training step with gates."""
-    import masked_step
+    import training_step
 
-    return masked_step.measure(masked_step.get_parser().parse_args(sizes.step))
+    return training_step.measure(training_step.get_parser().parse_args(sizes.step))
 
 
 def _model(sizes: Sizes) -> str:
@@ -182,9 +182,9 @@ def _joint_lines(record: dict) -> list[str]:
 
 
 def _step_lines(record: dict) -> list[str]:
-    import masked_step
+    import training_step
 
-    return masked_step.lines(record)
+    return training_step.lines(record)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ PARTS = {
     "grid": Part(grid, _grid_lines),
     "aligned_grid": Part(grid, _grid_lines),
     "joint": Part(joint, _joint_lines),
-    "masked_step": Part(step, _step_lines),
+    "training_step": Part(step, _step_lines),
     "size": Part(size, _size_lines),
     "length": Part(length, _length_lines),
     "int8": Part(int8, _int8_lines),
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, writes."""
     import torch
 
-    from espnet_prune.provenance import git_commit
+    from espnet_prune.record import git_commit
     from espnet_prune.score.profile import machine
 
     args = get_parser().parse_args(argv)

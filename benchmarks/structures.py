@@ -112,11 +112,10 @@ def whole_front_end(dense: nn.Module, seconds: float, target: float = 0.5) -> St
 
 
 def _config(measure: str, seconds: float, align: int = 1, front_end: bool = True):
-    from espnet_prune.methods import MethodConfig
-    from espnet_prune.methods.options import BudgetConfig
+    from espnet_prune.methods.options import BudgetConfig, UnitsConfig
 
     budget = BudgetConfig(measure=measure, reference_seconds=seconds, align=align)
-    config = MethodConfig(budget=budget)
+    config = UnitsConfig(budget=budget)
     if front_end:
         return config
     return replace(config, sites=tuple(k for k in config.sites if k != "front_end_channel"))

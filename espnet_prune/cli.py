@@ -71,8 +71,9 @@ VERBS = {
         ),
     },
     "Training and pruning, stages 5 to 10": {
-        "merge_conf": Verb("train.verbs", "a recipe's configurations with others merged over them"),
-        "list_systems": Verb("train.verbs", "print the names of the systems of a systems.yaml"),
+        "configure": Verb(
+            "train.verbs", "a recipe's YAML files resolved: a configuration for each system"
+        ),
         "collect_stats": Verb(
             "train.verbs", "stage 5: shapes of all utterances, mean and variance of the features"
         ),

@@ -127,7 +127,9 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> str:
 def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return to_dataclass(kind, value, where)
+        return value if isinstance(value, kind) else to_dataclass(kind, value, where)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None

@@ -11,7 +11,7 @@ TEXTS = ("YES NO", "IT'S A GO", "STOP", "NO NO YES", "GO A STOP")
 def write_cut_system(folder: Path) -> Path:
     """Makes the folder of a cut system with random weights, BPE tokens and global_mvn."""
     from espnet_prune.data.tokens import make_tokens
-    from espnet_prune.methods import MethodConfig, make_method
+    from espnet_prune.methods import make_method
     from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.surgery import cut, inject
     from espnet_prune.train.system import update_record, write_cut
@@ -36,7 +36,7 @@ def write_cut_system(folder: Path) -> Path:
     torch.nn.init.normal_(model.ctc.ctc_lo.weight, 0.0, 3.0)
     model.normalize.mean.uniform_(-3, 3)
     model.normalize.std.uniform_(0.5, 2)
-    method = make_method("uniform_magnitude", target=0.5, config=MethodConfig(), updates=4)
+    method = make_method("uniform_magnitude", target=0.5, updates=4)
     gated = inject(model, method).eval()
     write_cut(folder, cut(gated, method.masks(gated)), "model")
     update_record(folder, method="uniform_magnitude", target=0.5, seed=0)

@@ -3,6 +3,7 @@
 Its trainings ask for mixed precision, as a full-size recipe does that is tried on a CPU.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -151,14 +152,17 @@ def driver_command(folder: Path, repository: Path, jobs: int = 1) -> list[str]:
 
 DATA = ["--train", "dump/train", "--valid", "dump/dev", "--tokens", "data/tokens"]
 STATS = ["--stats", "exp/stats"]
-SYSTEM = ["--systems", "conf/systems.yaml", "--teacher", "exp/teacher", *DATA, *STATS]
+FILES = ["systems", "prune", "finetune"]
+CONFIGS = [w for name in FILES for w in ("--config", name, f"conf/{name}.yaml")]
 COMMANDS = {
     "collect_stats": ["--config", "conf/teacher.yaml", *DATA, "--out", "exp/stats"],
     "train_teacher": ["--config", "conf/teacher.yaml", *DATA, *STATS, "--out", "exp/teacher"],
-    "prune": ["--config", "conf/prune.yaml", *SYSTEM, "--system", "{s}", "--out", "exp/{s}"],
+    "configure": ["--out", "exp", *CONFIGS, "--systems", *DATA, *STATS],
+    "prune": ["--system", "exp/{s}"],
     "cut": ["--system", "exp/{s}"],
-    "finetune": ["--config", "conf/finetune.yaml", *SYSTEM, "--system", "{s}", "--out", "exp/{s}"],
+    "finetune": ["--system", "exp/{s}"],
 }
+FIRST = {"prune": ("configure", "prune"), "finetune": ("configure", "finetune")}
 
 
 def command(main: str, system: str = "l0") -> list[str]:
@@ -175,11 +179,21 @@ def environment() -> dict[str, str]:
 
 def run(folder: Path, main: str, system: str = "l0", warm: WarmPython | None = None) -> None:
     """Runs a stage to its end, by the Python that has imported if one is given."""
-    words = command(main, system)
-    if warm is not None:
-        words[0] = str(warm.folder / "python")
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for verb in FIRST.get(main, (main,)):
+        words = command(verb, system)
+        if warm is not None:
+            words[0] = str(warm.folder / "python")
+        done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_here(folder: Path, main: str, system: str = "l0") -> None:
+    """The same in this process: ESPnet's import takes longer than a stage."""
+    from espnet_prune import cli
+
+    with contextlib.chdir(folder):
+        for verb in FIRST.get(main, (main,)):
+            assert not cli.run(command(verb, system)[3:])
 
 
 def run_and_kill(folder: Path, main: str, when: Callable[[], bool], system: str = "l0") -> None:
@@ -202,9 +216,13 @@ def run_and_kill(folder: Path, main: str, when: Callable[[], bool], system: str 
 
 
 def copy_without(source: Path, target: Path, unwanted: Sequence[str]) -> Path:
-    """Copies an experiment without what some stages made."""
+    """Copies an experiment without what some stages made; systems stay configured."""
     shutil.copytree(source, target, symlinks=True)
     for name in unwanted:
         path = target / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in source.glob("exp/*/config.yaml"):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
     return target

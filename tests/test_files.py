@@ -10,7 +10,7 @@ from espnet_prune import cli
 from espnet_prune.cli import BROKEN_PIPE_EXIT
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
-from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, with_later
+from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -52,14 +52,6 @@ def test_a_stage_is_finished_only_with_its_own_configuration(tmp_path):
         finished(tmp_path, {})
     with pytest.raises(ConfigError, match="Use another --work_dir, or remove .* every exp/TAG"):
         finished(tmp_path, {}, OTHER_WORK_DIR)
-
-
-def test_keys_that_an_older_record_lacks_are_no_change(tmp_path):
-    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1, "b": 2}
-    mark_finished(tmp_path, {"a": 1})
-    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1}
-    mark_finished(tmp_path, {"a": 1, "b": 1})
-    assert with_later({"a": 1}, {"b": 2}, tmp_path) == {"a": 1, "b": 2}
 
 
 def test_a_user_error_is_one_line_and_status_2(monkeypatch, capsys):

@@ -2,11 +2,17 @@
 
 import pytest
 
-from espnet_prune.cli import run
+from espnet_prune.cli import get_parser, run
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
-from espnet_prune.identity import MODEL_FILES, TOKENIZER_FILES, contents_digest, with_contents
-from espnet_prune.stage import finished, mark_finished
+from espnet_prune.record import (
+    MODEL_FILES,
+    TOKENIZER_FILES,
+    contents_digest,
+    contents_of,
+    mark_finished,
+)
+from espnet_prune.train import teacher
 
 
 @pytest.fixture
@@ -35,18 +41,19 @@ def test_contents_are_those_of_the_files_that_count(whisper, changed, model, tok
     assert [a != b for a, b in zip(after, before, strict=True)] == [model, tokenizer]
 
 
-def test_names_on_the_hub_add_nothing(tmp_path):
+def test_names_on_the_hub_add_nothing():
     for name in ("openai/whisper-tiny.en", None, {"d_model": 4}):
-        assert with_contents({"a": 1}, name, MODEL_FILES, tmp_path) == {"a": 1}
+        assert contents_of(name, MODEL_FILES) == {}
 
 
 def test_a_teacher_of_a_replaced_model_is_refused_by_its_name(whisper, tmp_path):
     config, out = tmp_path / "teacher.yaml", tmp_path / "teacher"
     config.write_text(f"encoder: whisper_hf\nencoder_conf: {{model: {whisper}}}\nmax_epoch: 0\n")
     out.mkdir()
-    mark_finished(out, with_contents(load_yaml(config), str(whisper), MODEL_FILES, out))
     folders = ("train", "valid", "tokens", "stats")
     command = [f"--config={config}", f"--out={out}", *(f"--{f}={tmp_path}" for f in folders)]
+    args = get_parser("train_teacher").parse_args(command)
+    mark_finished(out, teacher._made_by(args, load_yaml(config)))
     assert run(["train_teacher", *command]) == 0
     (whisper / "model.safetensors").write_text("another model")
     with pytest.raises(ConfigError, match=f"contents of {whisper}.*remove this folder"):
@@ -66,8 +73,3 @@ def test_tokens_of_a_replaced_tokenizer_are_refused(whisper, tmp_path, monkeypat
     (whisper / "tokenizer.json").write_text("another")
     with pytest.raises(ConfigError, match=f"contents of {whisper}"):
         run(["make_tokens", *command])
-
-
-def test_what_was_finished_before_contents_were_recorded_is_taken_as_it_is(whisper, tmp_path):
-    mark_finished(tmp_path, {"a": 1})
-    assert finished(tmp_path, with_contents({"a": 1}, str(whisper), MODEL_FILES, tmp_path))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from espnet_prune.provenance import command_line, provenance
+from espnet_prune.record import command_line, provenance
 
 
 def test_command_holds_on_other_machines(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from espnet_prune.cluster.submit import engine_of, last_lines, unfinished
 from espnet_prune.cluster.wait import Unreachable
 from espnet_prune.errors import DataError, EnvironmentProblem
 from espnet_prune.io_atomic import read_json
-from espnet_prune.stage import BEGUN, MARK
+from espnet_prune.record import BEGUN, MARK
 
 HEADER = re.compile(r"# (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+) process (\d+): ")
 FOOTER = re.compile(r"# ended after ([\d.]+) s, peak memory (\d+) MiB, status (\d+)")

@@ -12,7 +12,7 @@ from espnet_prune.data import synth
 from espnet_prune.data.librispeech_layout import SPEAKERS_FILE, TRANSCRIPT
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.io_atomic import write_text
-from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
 CORPUS = "LibriSpeech"
 FIRST_READER = 100_001

@@ -24,7 +24,7 @@ from espnet_prune.data.audio_io import write_audio
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.errors import ConfigError, EnvironmentProblem
-from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
 logger = logging.getLogger(__name__)
 

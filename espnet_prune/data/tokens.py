@@ -12,7 +12,7 @@ from espnet_prune.config import check_choice
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
-from espnet_prune.provenance import file_digest
+from espnet_prune.record import file_digest
 
 TYPES = ("bpe", "char")
 BLANK, UNKNOWN, SPACE, END = "<blank>", "<unk>", "<space>", "<sos/eos>"

@@ -54,7 +54,7 @@ def prepare_librispeech(args: argparse.Namespace) -> None:
     """Prepares LibriSpeech, unless it is done already."""
     from espnet_prune.data import librispeech, librispeech_download
     from espnet_prune.data.librispeech_layout import find_root
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     corpus = librispeech.read_corpus(args.sets)
     if args.librispeech is None:
@@ -132,7 +132,7 @@ def perturb_speed(args: argparse.Namespace) -> None:
     """Perturbs, unless it is done already."""
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.data.speed import perturb_data
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     config = {
         "source": str(args.source),
@@ -164,7 +164,7 @@ def format_audio(args: argparse.Namespace) -> None:
     """Formats, unless it is done already."""
     from espnet_prune.data.format import KEEP, format_data
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     names = ("sample_rate", "format", "min_seconds", "max_seconds")
     options = {name: getattr(args, name) for name in names}

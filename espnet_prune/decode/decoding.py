@@ -20,8 +20,7 @@ from espnet_prune.errors import EnvironmentProblem
 from espnet_prune.export.int8 import base_mode, by_onnx
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.models.family import Transcriber
-from espnet_prune.provenance import file_digest
-from espnet_prune.stage import finished, mark_finished
+from espnet_prune.record import file_digest, finished, mark_finished
 
 PART_UTTERANCES = 8  # decoded between two writes
 PARTS, BEGUN = "parts", ".begun.json"

@@ -1,9 +1,11 @@
 """Methods: one file a published recipe, by name."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
-from espnet_prune.config import check_choice
-from espnet_prune.methods.base import Method, MethodConfig
+from espnet_prune.config import check_choice, nearest, to_dataclass
+from espnet_prune.errors import ConfigError
+from espnet_prune.methods.base import Method
 from espnet_prune.methods.fisher import FisherMask
 from espnet_prune.methods.folding import Folding
 from espnet_prune.methods.importance import Importance
@@ -15,6 +17,7 @@ from espnet_prune.methods.magnitude import (
     UniformMagnitudeWeights,
 )
 from espnet_prune.methods.module_error import ModuleError
+from espnet_prune.methods.options import MethodConfig
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching, SelfPinchingPublished
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
@@ -43,14 +46,52 @@ METHODS: Mapping[str, type[Method]] = {
 }
 
 
-def make_method(name: str, **options) -> Method:
+def make_method(name: str, options: Mapping | None = None, **arguments) -> Method:
     """A method by its name.
 
+    Args:
+        name: a key of ``METHODS``.
+        options: what its ``Config`` is read from; or give ``config`` itself.
+        arguments: of its class, such as ``target``.
+
     Raises:
-        ConfigError: no such method; names the nearest.
+        ConfigError: no such method, names the nearest; options that it doesn't read.
     """
     check_choice("method", name, METHODS)
-    return METHODS[name](**options)
+    if options is not None:
+        arguments["config"] = method_config(name, options, name)
+    return METHODS[name](**arguments)
+
+
+def method_config(name: str, options: Mapping, where: str) -> MethodConfig:
+    """A method's options.
+
+    Args:
+        name: of the method.
+        options: by key.
+        where: the file or key that errors name.
+
+    Raises:
+        ConfigError: no such method; a key that it doesn't read, or a wrong value.
+    """
+    check_choice(f"{where}: method", name, METHODS)
+    return to_dataclass(METHODS[name].Config, options, where)
+
+
+def options_of(name: str, shared: Mapping) -> dict:
+    """What a method reads of options that a recipe gives for all methods."""
+    own = {field.name for field in fields(METHODS[name].Config)}
+    return {key: value for key, value in shared.items() if key in own}
+
+
+def check_shared(shared: Mapping, where: str) -> None:
+    """ConfigError for options, given for all methods, which none reads or one reads in vain."""
+    known = {field.name for method in METHODS.values() for field in fields(method.Config)}
+    for key in shared:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+    for name in METHODS:
+        method_config(name, options_of(name, shared), where)
 
 
 __all__ = [
@@ -74,5 +115,8 @@ __all__ = [
     "UniformMagnitudeWeights",
     "Unpruned",
     "WidthSearch",
+    "check_shared",
     "make_method",
+    "method_config",
+    "options_of",
 ]

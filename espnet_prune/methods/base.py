@@ -2,109 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from espnet_prune.budget import (
     Controller,
-    ControllerConfig,
     align_widths,
     keep_highest,
 )
-from espnet_prune.config import check_choice, check_range
+from espnet_prune.config import check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import (
-    FixedGate,
-    Gate,
-    HardConcreteConfig,
-    WidthChoiceConfig,
-)
-from espnet_prune.methods.options import (
-    BudgetConfig,
-    CalibrationConfig,
-    ClipConfig,
-    FisherConfig,
-    ImportanceConfig,
-    LayerDropConfig,
-    ModuleErrorConfig,
-    PinchingConfig,
-    StudentConfig,
-)
-from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
+from espnet_prune.gates import FixedGate, Gate
+from espnet_prune.methods.options import DataConfig, MethodConfig, StudentConfig, UnitsConfig
+from espnet_prune.sites import UNIT_KINDS, WEIGHT, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
 ALIGNED_KINDS = (FEED_FORWARD_UNIT, CONVOLUTION_CHANNEL, FRONT_END_CHANNEL)
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """Options of every method; ``Method.reads`` names those that one reads.
-
-    Attributes:
-        sites: kinds of sites that get a gate; their units are the sparsity's denominator.
-        decoder: given (``{}`` is enough), these kinds get gates in the attention decoder too; left
-            out, the encoder alone is pruned.
-        gate: of learned gates.
-        budget: measure and tolerance.
-        controller: of the learned size.
-        warmup_fraction: share of the updates over which the target rises.
-        gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
-        clip: gradient norms.
-        distillation: of the pruning stage and of finetuning.
-        student: how the student is trained there.
-        continue_schedule: whether finetuning's learning rates go on where those of the pruning
-            stage would be, instead of warming up anew; so systems that learn masks and those that
-            don't, whose updates are all finetuning, see the same rates (ours).
-        pinching: of the self-pinching methods.
-        nas: of the channel-width search.
-        calibration: of the methods that look at data.
-        fisher: of the Fisher mask search.
-        layer_drop: of layer dropping.
-        importance: of scores from a file, which alone need it.
-        module_error: of the module-wise pruning error, which alone needs it.
-    """
-
-    sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
-    decoder: DecoderConfig | None = None
-    gate: HardConcreteConfig = field(default_factory=HardConcreteConfig)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
-    warmup_fraction: float = 0.25
-    gate_learning_rate: float = 0.05
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    distillation: DistillConfig = field(default_factory=DistillConfig)
-    student: StudentConfig = field(default_factory=StudentConfig)
-    continue_schedule: bool = False
-    pinching: PinchingConfig = field(default_factory=PinchingConfig)
-    nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
-    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    fisher: FisherConfig = field(default_factory=FisherConfig)
-    layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)
-    importance: ImportanceConfig | None = None
-    module_error: ModuleErrorConfig | None = None
-
-    def __post_init__(self) -> None:
-        for kind in self.sites:
-            check_choice("sites", kind, KINDS)
-        check_range("warmup_fraction", self.warmup_fraction, 0, 1)
-        check_range("gate_learning_rate", self.gate_learning_rate, 1e-8, 10)
-        if self.warmup_fraction + self.gate.settle_fraction > 1:
-            raise ConfigError(
-                f"warmup_fraction: {self.warmup_fraction}: the target would still rise when the "
-                f"gates have settled (gate: settle_fraction: {self.gate.settle_fraction}); lower "
-                "one of them until their sum is at most 1"
-            )
-
-
-# What every method reads: its sites and their size, and what its finetuning takes from it.
-COMMON = frozenset(
-    ("sites", "decoder", "budget", "clip", "distillation", "student", "continue_schedule")
-)
 
 
 class Method(ABC):
@@ -122,7 +40,7 @@ class Method(ABC):
         from_scratch: whether the weights are drawn anew after the cut.
         emits_ladder: whether one run can give several sizes.
         needs_units: whether it can't do without sites of units.
-        reads: names of the options (fields of ``MethodConfig``) that it reads.
+        Config: the dataclass of its options.
         target_range: least and largest target that it takes.
     """
 
@@ -131,7 +49,7 @@ class Method(ABC):
     from_scratch: ClassVar[bool] = False
     emits_ladder: ClassVar[bool] = False
     needs_units: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = COMMON
+    Config: ClassVar[type[MethodConfig]] = UnitsConfig
 
     def __init__(
         self,
@@ -144,7 +62,12 @@ class Method(ABC):
         check_range("seed", seed, 0, MAX_SEED)
         self.target = target
         self.seed = seed
-        self.config = config or MethodConfig()
+        self.config = self.Config() if config is None else config
+        if not isinstance(self.config, self.Config):
+            raise ConfigError(
+                f"config: {type(self.config).__name__}: {type(self).__name__} reads a "
+                f"{self.Config.__name__}"
+            )
         self.updates = updates
         if self.needs_units and not set(self.site_kinds) & set(UNIT_KINDS):
             raise ConfigError(self._no_units())
@@ -295,6 +218,8 @@ class DataMethod(Method):
         small = espnet_prune.cut(gated, method.masks(gated, passes))
     """
 
+    Config: ClassVar[type[MethodConfig]] = DataConfig
+
     @property
     def calibration_utterances(self) -> int:
         """By config."""
@@ -321,11 +246,38 @@ class DataMethod(Method):
             )
 
 
+class WeightMethod(Method):
+    """A method that chooses among single weights, which keep their tensors' shapes.
+
+    Raises:
+        ConfigError: a budget in MACs, of which single weights save none.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    needs_units: ClassVar[bool] = False
+
+    @property
+    def site_kinds(self) -> Sequence[str]:
+        """Every weight by itself."""
+        return (WEIGHT,)
+
+    @property
+    def decoder(self) -> DecoderConfig | None:
+        """The encoder alone is pruned."""
+        return None
+
+    def check(self) -> None:
+        """ConfigError for MACs."""
+        if self.measure != "parameters":
+            raise ConfigError(
+                f"budget: measure: single weights save no {self.measure}; measure parameters"
+            )
+
+
 class LearningMethod(Method):
     """A method that learns its masks together with the weights."""
 
     learns_masks: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = COMMON | {"warmup_fraction"}
 
     @abstractmethod
     def target_now(self, gated: GatedModel) -> float:

@@ -19,24 +19,61 @@ Retraining-free there; here finetuned with as many updates as every other system
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import Budget
+from espnet_prune.config import check_range
 from espnet_prune.errors import TrainingError
 from espnet_prune.methods.base import DataMethod, Pass
+from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.rescale import rescale
 
 
+@dataclass(frozen=True)
+class FisherConfig:
+    """What follows the search.
+
+    Attributes:
+        rearrange: whether units of a site change places, once their number is fixed.
+        rescale: whether the kept units are rescaled by least squares.
+        rescale_utterances: of the calibration set, for the rescaling, which runs the model twice
+            for every block: ours.
+        damping: pulls the factors to 1, relative to the mean of the normal equations' diagonal
+            (their code damps its solver by 1, not scaled: ours).
+    """
+
+    rearrange: bool = True
+    rescale: bool = True
+    rescale_utterances: int = 32
+    damping: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("fisher: rescale_utterances", self.rescale_utterances, 1, 1e6)
+        check_range("fisher: damping", self.damping, 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
+class FisherMaskConfig(DataConfig):
+    """Of the Fisher mask search.
+
+    Attributes:
+        fisher: what follows the search.
+    """
+
+    fisher: FisherConfig = field(default_factory=FisherConfig)
+
+
 class FisherMask(DataMethod):
     """Search, rearrangement and rescaling on calibration utterances."""
 
-    reads: ClassVar[frozenset[str]] = DataMethod.reads | {"calibration", "fisher"}
+    Config: ClassVar[type[MethodConfig]] = FisherMaskConfig
 
     def masks(self, gated: GatedModel, passes: Sequence[Pass] = ()) -> Mapping[str, Tensor]:
         """The resolved masks (units,) of all sites; kept units have their factors as values."""

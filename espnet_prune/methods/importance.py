@@ -5,6 +5,7 @@ how `benchmarks/torch_pruning_scores.py` sets Torch-Pruning beside the methods h
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,13 +17,37 @@ from torch import Tensor
 from espnet_prune.budget import resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.methods.options import MethodConfig, UnitsConfig
 from espnet_prune.surgery import GatedModel
+
+
+@dataclass(frozen=True)
+class ImportanceConfig:
+    """Where the scores are.
+
+    Attributes:
+        file: .safetensors with a tensor (units,) by name of site, as seen from where the stages
+            run, the folder that holds ``exp``.
+    """
+
+    file: str
+
+
+@dataclass(frozen=True)
+class ImportanceMethodConfig(UnitsConfig):
+    """Of scores from a file.
+
+    Attributes:
+        importance: where they are; without it, the method has nothing to go by.
+    """
+
+    importance: ImportanceConfig | None = None
 
 
 class Importance(Method):
     """The units of lowest score go, over all scored sites together; other sites stay whole."""
 
-    reads: ClassVar[frozenset[str]] = Method.reads | {"importance"}
+    Config: ClassVar[type[MethodConfig]] = ImportanceMethodConfig
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved masks of all sites.

@@ -8,29 +8,47 @@ masks, the hard-concrete constants, the Lagrangian, the schedule, the losses' we
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import Controller, LadderSchedule, Rung, fill_to_target
+from espnet_prune.budget import Rung
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import Gate, HardConcreteGate
-from espnet_prune.methods.base import (
-    LearningMethod,
-    MethodConfig,
-    Pass,
-    labels_only,
-    learned_groups,
-    unit_scores,
-)
+from espnet_prune.gates import Gate, HardConcreteConfig, HardConcreteGate
+from espnet_prune.methods.base import Pass, labels_only, unit_scores
+from espnet_prune.methods.controlled import ControlledConfig, ControlledMethod
 from espnet_prune.methods.fisher import fisher_scores, mask_gradients, unit_costs
-from espnet_prune.sites import UNIT_KINDS, Site
+from espnet_prune.methods.options import CalibrationConfig, MethodConfig
+from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
 
-class L0Distill(LearningMethod):
+@dataclass(frozen=True)
+class L0Config(ControlledConfig):
+    """Of hard-concrete gates.
+
+    Attributes:
+        gate: its constants, and where gates begin.
+        calibration: what is seen where they begin in an order that comes of data.
+    """
+
+    gate: HardConcreteConfig = field(default_factory=HardConcreteConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_fraction + self.gate.settle_fraction > 1:
+            raise ConfigError(
+                f"warmup_fraction: {self.warmup_fraction}: the target would still rise when the "
+                f"gates have settled (gate: settle_fraction: {self.gate.settle_fraction}); lower "
+                "one of them until their sum is at most 1"
+            )
+
+
+class L0Distill(ControlledMethod):
     """Hard-concrete gates, a controlled size, layerwise and output distillation.
 
     Args:
@@ -54,12 +72,7 @@ class L0Distill(LearningMethod):
 
     emits_ladder: ClassVar[bool] = True
     needs_units: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = LearningMethod.reads | {
-        "gate",
-        "gate_learning_rate",
-        "controller",
-        "calibration",
-    }
+    Config: ClassVar[type[MethodConfig]] = L0Config
 
     def __init__(
         self,
@@ -69,23 +82,12 @@ class L0Distill(LearningMethod):
         updates: int = 1000,
         ladder: Sequence[Rung] = (),
     ) -> None:
-        super().__init__(target, seed, config, updates)
-        if ladder and not self.emits_ladder:
-            raise ConfigError(
-                f"ladder: a run of {type(self).__name__} gives one size; leave it out"
-            )
+        super().__init__(target, seed, config, updates, ladder)
         if ladder and self.config.gate.settle_fraction:
             raise ConfigError(
                 f"gate: settle_fraction: {self.config.gate.settle_fraction}: gates that settle "
                 "stay as they are, a ladder's go on; set it to 0, or leave the ladder out"
             )
-        rungs = (*ladder, Rung(target, updates))
-        self.ladder = tuple(ladder)
-        self.schedule = LadderSchedule(rungs, self.config.warmup_fraction)
-
-    def check(self) -> None:
-        """ConfigError where the controller doesn't go with the budget's measure."""
-        self.config.controller.check_measure("controller", self.measure)
 
     def make_gate(self, site: Site) -> Gate:
         """One learnable log_alpha a unit; a whole block can't be kept by half."""
@@ -125,46 +127,6 @@ class L0Distill(LearningMethod):
             gate.begin(places.get(name, torch.ones(gate.units)))
         with torch.no_grad():
             gated.start_sparsity.copy_(gated.expected_sparsity())
-
-    def make_controller(self) -> Controller:
-        """The Lagrangian, or the projected constraint, by config."""
-        return self.config.controller.build()
-
-    def target_now(self, gated: GatedModel) -> float:
-        """The target of this update, from the sparsity measured when the gates were injected."""
-        return self.schedule.at(int(gated.updates), float(gated.start_sparsity))
-
-    def loss(self, gated: GatedModel) -> Tensor:
-        """The size term of this update, (): add it to the task's loss.
-
-        The expected sparsity is 1 - E[kept] / prunable, with P(z != 0) for each gate.
-        """
-        return gated.controller(gated.expected_sparsity(), self.target_now(gated))
-
-    def parameter_groups(self, gated: GatedModel) -> list[dict]:
-        """Optimiser groups of gates and multipliers; the latter ascend."""
-        config = self.config
-        return learned_groups(gated, config.gate_learning_rate, config.controller.multipliers_rate)
-
-    def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
-        """FLOP's deterministic masks, shifted all alike where they are off the target."""
-        return self.masks_at(gated, self.target)
-
-    def masks_at(self, gated: GatedModel, target: float) -> Mapping[str, Tensor]:
-        """The same for another target, such as that of a rung."""
-        masks = gated.hard_masks()
-        gap = abs(float(gated.budget.sparsity(gated.budget.hard(masks))) - target)
-        if gap <= self.config.budget.tolerance:
-            return masks
-        shifted = gated.hard_masks_at(target)[0]
-        scores, sites = self.order(gated), gated.site_map.sites
-        fixed = {n: shifted[n] for n in gated.gate_names() if sites[n].kind not in UNIT_KINDS}
-        tolerance = self.config.budget.tolerance
-        filled = fill_to_target(shifted, scores, gated.budget, target, tolerance, fixed)
-        for name in scores:  # a unit that is back has the value that it was learned with
-            back = (filled[name] != 0) & (shifted[name] == 0) & (masks[name] != 0)
-            filled[name][back] = masks[name][back]
-        return filled
 
 
 def unit_places(scores: Mapping[str, Tensor], costs: Mapping[str, int]) -> dict[str, Tensor]:

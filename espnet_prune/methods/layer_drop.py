@@ -16,19 +16,51 @@ up to the target. The log and the plan say which blocks are gone and which one i
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import BLOCK, resolve
+from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError, TrainingError
 from espnet_prune.methods.base import DataMethod, Pass, unit_scores
+from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
 
 logger = logging.getLogger(__name__)
+
+
+ORDERS = ("loss", "spaced")
+
+
+@dataclass(frozen=True)
+class LayerDropConfig:
+    """Which block goes next.
+
+    Attributes:
+        order: ``loss``: one block after the other, each time the one whose loss is the smallest
+            without it; ``spaced``: evenly over the depth, with no look at data.
+    """
+
+    order: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_choice("layer_drop: order", self.order, ORDERS)
+
+
+@dataclass(frozen=True)
+class LayerDropMethodConfig(DataConfig):
+    """Of layer dropping.
+
+    Attributes:
+        layer_drop: which block goes next.
+    """
+
+    layer_drop: LayerDropConfig = field(default_factory=LayerDropConfig)
 
 
 class LayerDrop(DataMethod):
@@ -38,7 +70,7 @@ class LayerDrop(DataMethod):
         ConfigError: even spaces over encoder and decoder, which are no one depth.
     """
 
-    reads: ClassVar[frozenset[str]] = DataMethod.reads | {"calibration", "layer_drop"}
+    Config: ClassVar[type[MethodConfig]] = LayerDropMethodConfig
 
     def check(self) -> None:
         """ConfigError for even spaces over two stacks."""

@@ -4,15 +4,13 @@ The classical baseline (Han et al. 2015 for single weights), here on the sites' 
 mean square rather than the norm, so that units of different sizes can be ranked together: ours.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import keep_same_share
-from espnet_prune.errors import ConfigError
-from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.methods.base import Method, WeightMethod, unit_scores
 from espnet_prune.sites import WEIGHT, Site
 from espnet_prune.surgery import GatedModel
 
@@ -32,26 +30,11 @@ class UniformMagnitude(Method):
         return keep_same_share(scores, gated.budget, self.target, tolerance)
 
 
-class UniformMagnitudeWeights(Method):
+class UniformMagnitudeWeights(WeightMethod):
     """Every matrix of attention and feed-forward keeps the same share of its weights, the largest.
 
     P2's baseline, "uniform magnitude pruning"; zeros make files smaller and nothing faster.
-
-    Raises:
-        ConfigError: a budget in MACs, of which single weights save none.
     """
-
-    needs_units: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = Method.reads - {"sites", "decoder"}
-
-    @property
-    def site_kinds(self) -> Sequence[str]:
-        """Every weight by itself; ``sites`` of the config is not read."""
-        if self.measure != "parameters":
-            raise ConfigError(
-                f"budget: measure: single weights save no {self.measure}; measure parameters"
-            )
-        return (WEIGHT,)
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         masks = {}

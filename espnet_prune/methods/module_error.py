@@ -11,6 +11,7 @@ its units, where the paper drops whole layers afterwards.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor
 
 from espnet_prune.budget import resolve
+from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.methods.options import MethodConfig, UnitsConfig
 from espnet_prune.sites import DECODER, Site
 from espnet_prune.surgery import GatedModel
 
@@ -28,10 +31,41 @@ COMMAND = "espnet-prune sensitivity"
 SAME = 1e-4  # relative difference of magnitudes that another machine's sums may make
 
 
+ERRORS = ("loss", "wer")
+
+
+@dataclass(frozen=True)
+class ModuleErrorConfig:
+    """Where the errors are, and which of them count.
+
+    Attributes:
+        file: ``sensitivity.json`` of the teacher, as seen from where the stages run, the folder
+            that holds ``exp``.
+        measure: ``loss`` or ``wer``; on few utterances the loss tells more apart.
+    """
+
+    file: str
+    measure: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_choice("module_error: measure", self.measure, ERRORS)
+
+
+@dataclass(frozen=True)
+class ModuleErrorMethodConfig(UnitsConfig):
+    """Of the module-wise pruning error.
+
+    Attributes:
+        module_error: where the errors are; without it, the method has nothing to go by.
+    """
+
+    module_error: ModuleErrorConfig | None = None
+
+
 class ModuleError(Method):
     """Units are ranked by the measured error of their group for each parameter that it costs."""
 
-    reads: ClassVar[frozenset[str]] = Method.reads | {"module_error"}
+    Config: ClassVar[type[MethodConfig]] = ModuleErrorMethodConfig
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """The resolved masks of all sites.

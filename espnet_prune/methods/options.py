@@ -1,14 +1,13 @@
-"""Groups of options, some of single methods, read from a recipe's ``method:`` keys."""
+"""Options of all methods, as a recipe's ``method:`` has them; a method's own stand in its file."""
 
 from dataclasses import dataclass, field
 
-from espnet_prune.budget import MEASURES, ControllerConfig
+from espnet_prune.budget import MEASURES
 from espnet_prune.config import check_choice, check_range
+from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import SelfPinchingConfig
+from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig
 
-ORDERS = ("loss", "spaced")
-ERRORS = ("loss", "wer")
 ALIGNMENTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -80,48 +79,6 @@ class StudentConfig:
             check_range("student: dropout", self.dropout, 0, 0.99)
 
 
-# A projected constraint never pushes back, and one threshold moves a whole site: it overshoots.
-PINCHING_CONTROLLERS = ("band", "lagrangian")
-
-
-@dataclass(frozen=True)
-class PinchingControllerConfig(ControllerConfig):
-    """The same options, with the authors' band where no kind is named."""
-
-    kind: str = "band"
-
-
-@dataclass(frozen=True)
-class PinchingConfig:
-    """Options of the self-pinching methods alone (Xu et al. 2025).
-
-    Attributes:
-        gate: of the thresholds.
-        controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
-        learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
-        momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
-            which counts where there are few updates (ours).
-        distill: whether the uncompressed model teaches too (ours; the authors' code has
-            labels alone).
-        epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
-            them there is no finetuning any more, as in the paper, and the number of updates is
-            still that of the other systems.
-    """
-
-    gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
-    controller: PinchingControllerConfig = field(default_factory=PinchingControllerConfig)
-    learning_rate: float = 2e-4
-    momentum: float = 0.9
-    distill: bool = False
-    epochs_from_finetuning: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
-        check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
-        check_range("pinching: momentum", self.momentum, 0, 0.999)
-        check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)
-
-
 @dataclass(frozen=True)
 class CalibrationConfig:
     """What methods that look at data get to see.
@@ -138,67 +95,50 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
-class FisherConfig:
-    """Options of the Fisher mask search alone (Kwon et al. 2022).
+class MethodConfig:
+    """What every method reads; each method's ``Config`` adds its own.
 
     Attributes:
-        rearrange: whether units of a site change places, once their number is fixed.
-        rescale: whether the kept units are rescaled by least squares.
-        rescale_utterances: of the calibration set, for the rescaling, which runs the model twice
-            for every block: ours.
-        damping: pulls the factors to 1, relative to the mean of the normal equations' diagonal
-            (their code damps its solver by 1, not scaled: ours).
+        budget: measure and tolerance.
+        clip: gradient norms.
+        distillation: of the pruning stage and of finetuning.
+        student: how the student is trained there.
+        continue_schedule: whether finetuning's learning rates go on where those of the pruning
+            stage would be, instead of warming up anew; so systems that learn masks and those that
+            don't, whose updates are all finetuning, see the same rates (ours).
     """
 
-    rearrange: bool = True
-    rescale: bool = True
-    rescale_utterances: int = 32
-    damping: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_range("fisher: rescale_utterances", self.rescale_utterances, 1, 1e6)
-        check_range("fisher: damping", self.damping, 1e-9, 1e9)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    distillation: DistillConfig = field(default_factory=DistillConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    continue_schedule: bool = False
 
 
 @dataclass(frozen=True)
-class LayerDropConfig:
-    """Options of layer dropping alone.
+class UnitsConfig(MethodConfig):
+    """Where a method that removes whole units finds them.
 
     Attributes:
-        order: ``loss``: one block after the other, each time the one whose loss is the smallest
-            without it; ``spaced``: evenly over the depth, with no look at data.
+        sites: kinds of sites that get a gate; their units are the sparsity's denominator.
+        decoder: given (``{}`` is enough), these kinds get gates in the attention decoder too; left
+            out, the encoder alone is pruned.
     """
 
-    order: str = "loss"
+    sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
+    decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
-        check_choice("layer_drop: order", self.order, ORDERS)
+        for kind in self.sites:
+            check_choice("sites", kind, KINDS)
 
 
 @dataclass(frozen=True)
-class ImportanceConfig:
-    """Options of scores from a file alone.
+class DataConfig(UnitsConfig):
+    """Of a method that looks at data.
 
     Attributes:
-        file: .safetensors with a tensor (units,) by name of site, as seen from where the stages
-            run, the folder that holds ``exp``.
+        calibration: what it sees.
     """
 
-    file: str
-
-
-@dataclass(frozen=True)
-class ModuleErrorConfig:
-    """Options of the module-wise pruning error alone.
-
-    Attributes:
-        file: ``sensitivity.json`` of the teacher, as seen from where the stages run, the folder
-            that holds ``exp``.
-        measure: ``loss`` or ``wer``; on few utterances the loss tells more apart.
-    """
-
-    file: str
-    measure: str = "loss"
-
-    def __post_init__(self) -> None:
-        check_choice("module_error: measure", self.measure, ERRORS)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

@@ -17,22 +17,85 @@ share of every matrix instead.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
 
-from espnet_prune.budget import BAND_STRENGTH_UNITS, Controller, TargetSchedule
+from espnet_prune.budget import (
+    BAND_STRENGTH_UNITS,
+    Controller,
+    ControllerConfig,
+    TargetSchedule,
+)
+from espnet_prune.config import check_choice, check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import FixedGate, Gate, SelfPinchingGate
+from espnet_prune.gates import FixedGate, Gate, SelfPinchingConfig, SelfPinchingGate
 from espnet_prune.methods.base import LearningMethod, labels_only, learned_groups
-from espnet_prune.methods.options import PinchingConfig
+from espnet_prune.methods.options import MethodConfig, UnitsConfig
 from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
 logger = logging.getLogger(__name__)
 ADAM_SECOND_BETA = 0.999  # Adam's own
+# A projected constraint never pushes back, and one threshold moves a whole site: it overshoots.
+PINCHING_CONTROLLERS = ("band", "lagrangian")
+
+
+@dataclass(frozen=True)
+class PinchingControllerConfig(ControllerConfig):
+    """The same options, with the authors' band where no kind is named."""
+
+    kind: str = "band"
+
+
+@dataclass(frozen=True)
+class PinchingConfig:
+    """Options of the self-pinching methods alone (Xu et al. 2025).
+
+    Attributes:
+        gate: of the thresholds.
+        controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
+        learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
+        momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
+            which counts where there are few updates (ours).
+        distill: whether the uncompressed model teaches too (ours; the authors' code has
+            labels alone).
+        epochs_from_finetuning: how many epochs the one pass takes over from finetuning. With all of
+            them there is no finetuning any more, as in the paper, and the number of updates is
+            still that of the other systems.
+    """
+
+    gate: SelfPinchingConfig = field(default_factory=SelfPinchingConfig)
+    controller: PinchingControllerConfig = field(default_factory=PinchingControllerConfig)
+    learning_rate: float = 2e-4
+    momentum: float = 0.9
+    distill: bool = False
+    epochs_from_finetuning: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("pinching: controller: kind", self.controller.kind, PINCHING_CONTROLLERS)
+        check_range("pinching: learning_rate", self.learning_rate, 1e-8, 10)
+        check_range("pinching: momentum", self.momentum, 0, 0.999)
+        check_range("pinching: epochs_from_finetuning", self.epochs_from_finetuning, 0, 1e6)
+
+
+@dataclass(frozen=True)
+class SelfPinchingMethodConfig(UnitsConfig):
+    """Of self-pinching gates on units.
+
+    Attributes:
+        pinching: gates, controller and the one pass.
+        warmup_fraction: share of the updates over which the target rises, under a Lagrangian.
+    """
+
+    pinching: PinchingConfig = field(default_factory=PinchingConfig)
+    warmup_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("warmup_fraction", self.warmup_fraction, 0, 1)
 
 
 class SelfPinching(LearningMethod):
@@ -50,7 +113,7 @@ class SelfPinching(LearningMethod):
     """
 
     band_strength: ClassVar[float] = BAND_STRENGTH_UNITS
-    reads: ClassVar[frozenset[str]] = LearningMethod.reads | {"pinching"}
+    Config: ClassVar[type[MethodConfig]] = SelfPinchingMethodConfig
 
     @property
     def options(self) -> PinchingConfig:

@@ -7,41 +7,43 @@ is smaller and nothing is faster.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import BAND_STRENGTH_WEIGHTS
-from espnet_prune.errors import ConfigError
+from espnet_prune.config import check_range
 from espnet_prune.gates import Gate, SelfPinchingGate
-from espnet_prune.methods.self_pinching import SelfPinching
-from espnet_prune.sites import WEIGHT, Site
+from espnet_prune.methods.base import WeightMethod
+from espnet_prune.methods.options import MethodConfig
+from espnet_prune.methods.self_pinching import PinchingConfig, SelfPinching
+from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 
 
-class SelfPinchingWeights(SelfPinching):
-    """Single weights stay while W^2 >= t^2; ``sites`` of the config is not read.
+@dataclass(frozen=True)
+class SelfPinchingWeightsConfig(MethodConfig):
+    """Of self-pinching gates on single weights.
 
-    Raises:
-        ConfigError: a budget in MACs, of which single weights save none.
+    Attributes:
+        pinching: gates, controller and the one pass.
+        warmup_fraction: share of the updates over which the target rises, under a Lagrangian.
     """
 
+    pinching: PinchingConfig = field(default_factory=PinchingConfig)
+    warmup_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_range("warmup_fraction", self.warmup_fraction, 0, 1)
+
+
+class SelfPinchingWeights(WeightMethod, SelfPinching):
+    """Single weights stay while W^2 >= t^2."""
+
+    Config: ClassVar[type[MethodConfig]] = SelfPinchingWeightsConfig
     band_strength: ClassVar[float] = BAND_STRENGTH_WEIGHTS
-    needs_units: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = SelfPinching.reads - {"sites", "decoder"}
-
-    def check(self) -> None:
-        """ConfigError for MACs."""
-        if self.measure != "parameters":
-            raise ConfigError(
-                f"budget: measure: single weights save no {self.measure}; measure parameters"
-            )
-
-    @property
-    def site_kinds(self) -> Sequence[str]:
-        """Every weight by itself."""
-        return (WEIGHT,)
 
     def make_gate(self, site: Site) -> Gate:
         """A threshold for a matrix."""

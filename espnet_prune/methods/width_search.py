@@ -9,28 +9,39 @@ brings the sum to the target.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
 from espnet_prune.budget import fill_to_target, resolve
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import FixedGate, Gate, WidthChoiceGate
+from espnet_prune.gates import FixedGate, Gate, WidthChoiceConfig, WidthChoiceGate
 from espnet_prune.methods.base import unit_scores
-from espnet_prune.methods.l0_distill import L0Distill
+from espnet_prune.methods.controlled import ControlledConfig, ControlledMethod
+from espnet_prune.methods.options import MethodConfig
 from espnet_prune.sites import UNIT_KINDS, Site
 from espnet_prune.surgery import GatedModel
 
 
-class WidthSearch(L0Distill):
+@dataclass(frozen=True)
+class WidthSearchConfig(ControlledConfig):
+    """Of the search of widths.
+
+    Attributes:
+        nas: candidates, and how the choice sharpens.
+    """
+
+    nas: WidthChoiceConfig = field(default_factory=WidthChoiceConfig)
+
+
+class WidthSearch(ControlledMethod):
     """Widths, not single units; controller, schedule and losses are those of ``L0Distill``.
 
     A run gives one size: the choice of widths sharpens over all of its updates.
     """
 
-    emits_ladder: ClassVar[bool] = False
-    needs_units: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = (L0Distill.reads | {"nas"}) - {"gate"}
+    Config: ClassVar[type[MethodConfig]] = WidthSearchConfig
 
     def make_gate(self, site: Site) -> Gate:
         """A choice of widths for a site of units; no width is 0, so branches and blocks stay."""
@@ -39,7 +50,7 @@ class WidthSearch(L0Distill):
         return WidthChoiceGate(site.magnitudes(), self.config.nas, self.updates)
 
     def parameter_groups(self, gated: GatedModel) -> list[dict]:
-        """Those of ``L0Distill``.
+        """Those of ``ControlledMethod``.
 
         Raises:
             ConfigError: the narrowest widths don't reach the target.

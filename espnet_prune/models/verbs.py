@@ -20,23 +20,24 @@ def make_tokens(args: argparse.Namespace) -> None:
         _take_tokens(args.teacher, args.out)
         return
     from espnet_prune.data.resume import file_fingerprint
-    from espnet_prune.identity import TOKENIZER_FILES, with_contents
     from espnet_prune.models.tokens import make_any_tokens
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished, recorded
+    from espnet_prune.record import (
+        OTHER_WORK_DIR,
+        TOKENIZER_FILES,
+        contents_of,
+        finished,
+        mark_finished,
+    )
 
     config = {
         "text": str(args.text),
         "fingerprint": file_fingerprint(args.text),
         "type": args.type,
     }
-    before = recorded(args.out) or {}
     if args.type == "bpe":
         config["vocab_size"] = args.vocab_size
-    elif "vocab_size" in before:  # earlier versions recorded it for all, but nothing read it
-        config["vocab_size"] = before["vocab_size"]
     if args.tokenizer is not None:
-        config["tokenizer"] = args.tokenizer
-        config = with_contents(config, args.tokenizer, TOKENIZER_FILES, args.out)
+        config |= {"tokenizer": args.tokenizer, **contents_of(args.tokenizer, TOKENIZER_FILES)}
     if not finished(args.out, config, OTHER_WORK_DIR):
         made = make_any_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
@@ -46,7 +47,7 @@ def make_tokens(args: argparse.Namespace) -> None:
 def _take_tokens(teacher: str, out: Path) -> None:
     """The tokens of a model that was trained elsewhere."""
     from espnet_prune.models.origins import open_origin
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     if not finished(out, {"teacher": teacher}, OTHER_WORK_DIR):
         with open_origin(teacher) as origin:
@@ -68,7 +69,7 @@ def get_whisper(args: argparse.Namespace) -> None:
     """Gets the model, unless it is there already."""
     from espnet_prune.errors import DataError
     from espnet_prune.models.whisper import get_whisper as source
-    from espnet_prune.stage import OTHER_WORK_DIR, finished, mark_finished
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     config = {"whisper": args.whisper}
     if finished(args.out, config, OTHER_WORK_DIR):

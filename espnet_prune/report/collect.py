@@ -92,7 +92,7 @@ def system_entry(folder: Path) -> dict:
     record, path = read_record(folder / "system.json"), folder / "profile.json"
     profile = read_profile(path) if path.exists() else {}
     seconds = record.get("train_seconds") or {}
-    asked = (record.get("prune_conf") or {}).get("system") or {}
+    asked = record.get("row") or {}
     return {
         "name": record["name"],
         "method": record.get("method"),

@@ -20,7 +20,7 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Writes the report and prints its table."""
-    from espnet_prune.provenance import command_line
+    from espnet_prune.record import command_line
     from espnet_prune.report.report import write_report
 
     text, results, page = write_report(args.experiments, args.corpus, args.out, command_line())
@@ -38,7 +38,7 @@ def pareto_arguments(parser: argparse.ArgumentParser) -> None:
 
 def pareto(args: argparse.Namespace) -> None:
     """Writes figures and JSON; prints the fronts and what the curves cost."""
-    from espnet_prune.provenance import command_line
+    from espnet_prune.record import command_line
     from espnet_prune.report.pareto import charts, curves_of, read_systems
     from espnet_prune.report.pareto_plot import front, write_pareto
 
@@ -72,7 +72,7 @@ def table(args: argparse.Namespace) -> None:
     """Prints or writes the table."""
     from espnet_prune.io_atomic import write_text
     from espnet_prune.out_path import check_out_file
-    from espnet_prune.provenance import command_line
+    from espnet_prune.record import command_line
     from espnet_prune.report.paper_table import paper_table, read_reports
 
     if args.out is not None:

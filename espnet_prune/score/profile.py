@@ -19,7 +19,7 @@ from espnet_prune.models.conformer.fast_encoder import as_espnet, is_fast
 from espnet_prune.models.espnet.features import input_shape
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.models.family import Transcriber
-from espnet_prune.provenance import file_digest, machine
+from espnet_prune.record import file_digest, machine
 from espnet_prune.score.profile_int8 import profile_int8
 from espnet_prune.score.timing import (
     ProfileConfig,

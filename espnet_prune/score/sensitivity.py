@@ -26,11 +26,10 @@ from espnet_prune.errors import ConfigError, EnvironmentProblem
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.out_path import check_out_folder
-from espnet_prune.provenance import file_digest
+from espnet_prune.record import BEGUN, check_same, file_digest, mark_begun
 from espnet_prune.score.probe import Probe, Utterance
 from espnet_prune.score.wer import count_errors
 from espnet_prune.sites import KINDS, UNIT_KINDS, DecoderConfig, Site
-from espnet_prune.stage import BEGUN, check_same, mark_begun
 
 SCHEMA = 1
 RESULT = "sensitivity.json"

@@ -13,14 +13,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.io_atomic import atomic_path, write_json
+from espnet_prune.methods import Method
+from espnet_prune.methods.base import Pass
 from espnet_prune.surgery import GatedModel, inject, load
 from espnet_prune.train import archives
 from espnet_prune.train.distributed import check_gpu
-from espnet_prune.train.prune_task import PruneConf
+from espnet_prune.train.system_config import SystemConfig
 from espnet_prune.train.teacher_task import TeacherTask
 from espnet_prune.train.training import data_options, token_options
 
@@ -30,61 +33,51 @@ ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
 
-def choose_masks(
-    conf: PruneConf, training: Mapping, train: Path, tokens: Path, out: Path, ngpu: int
-) -> None:
+def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
     """Lets the method choose its masks on training utterances and writes them.
 
     Args:
-        conf: teacher, method, target and seed.
-        training: the recipe's checked training configuration, for how text is read.
-        train: dump folder of the training set.
-        tokens: folder of the tokens.
+        config: of the system.
         out: gets the masks and the seconds that they took.
         ngpu: 0 for the CPU.
     """
-    from safetensors.torch import save_file
-
-    started = time.monotonic()
-    method = conf.build_method()
-    check_gpu(ngpu)
-    device = "cuda" if ngpu else "cpu"
-    gated = inject(load(conf.teacher), method).to(device).eval()
-    batches = _utterances(
-        training, train, tokens, method.calibration_utterances, conf.system.seed, device
-    )
-    logger.info("masks are chosen on %d utterances", len(batches))
-    masks = method.masks(gated, [partial(_loss, gated, batch) for batch in batches])
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / MASKS) as temporary:
-        save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
+    started, method = time.monotonic(), config.build_method()
+    gated, passes = _gated_and_passes(config, method, method.calibration_utterances, ngpu)
+    logger.info("masks are chosen on %d utterances", len(passes))
+    _write(method.masks(gated, passes), out / MASKS)
     write_json(out / SECONDS, {"seconds": time.monotonic() - started})
 
 
-def write_order(
-    conf: PruneConf, training: Mapping, train: Path, tokens: Path, out: Path, ngpu: int
-) -> None:
+def write_order(config: SystemConfig, out: Path, ngpu: int) -> None:
     """Writes the scores by which a method's gates begin, once; arguments as of ``choose_masks``."""
-    from safetensors.torch import save_file
-
     if (out / ORDER).exists():
         return
-    method, number = conf.build_method(), conf.build_method().order_utterances
-    device = "cuda" if ngpu else "cpu"
-    gated = inject(load(conf.teacher), method).to(device).eval()
-    batches = _utterances(training, train, tokens, number, conf.system.seed, device)
-    logger.info("gates begin in an order by %d utterances", len(batches))
-    scores = method.order_scores(gated, [partial(_loss, gated, batch) for batch in batches])
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / ORDER) as temporary:
-        save_file({name: score.cpu().contiguous() for name, score in scores.items()}, temporary)
+    method = config.build_method()
+    gated, passes = _gated_and_passes(config, method, method.order_utterances, ngpu)
+    logger.info("gates begin in an order by %d utterances", len(passes))
+    _write(method.order_scores(gated, passes), out / ORDER)
 
 
 def read_masks(folder: Path) -> dict[str, Tensor]:
     """The masks (units,) of all sites that ``choose_masks`` left."""
-    from safetensors.torch import load_file
-
     return load_file(folder / MASKS)
+
+
+def _gated_and_passes(
+    config: SystemConfig, method: Method, number: int, ngpu: int
+) -> tuple[GatedModel, list[Pass]]:
+    """The gated teacher, and what runs it on each of ``number`` utterances."""
+    check_gpu(ngpu)
+    device = "cuda" if ngpu else "cpu"
+    gated = inject(load(config.teacher / "model"), method).to(device).eval()
+    data = (config.folders.train, config.folders.tokens)
+    batches = _utterances(config.prune.training, *data, number, config.seed, device)
+    return gated, [partial(_loss, gated, batch) for batch in batches]
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
 
 
 def _loss(gated: GatedModel, batch: Mapping[str, Tensor]) -> Tensor:

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from espnet_prune.config import config_hash
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.data.resume import fingerprint
-from espnet_prune.distill import default_teacher_layers
+from espnet_prune.distill import DistillConfig, default_teacher_layers
 from espnet_prune.errors import ConfigError
-from espnet_prune.identity import MODEL_FILES, contents_digest
 from espnet_prune.job_control import only_writer
 from espnet_prune.models.conformer.fast_training import speed_up_training
+from espnet_prune.record import MODEL_FILES, contents_digest
 from espnet_prune.surgery import load
 from espnet_prune.train.calibration import read_utterances
 from espnet_prune.train.distributed import processes
 from espnet_prune.train.model_outputs import features, outputs
-from espnet_prune.train.prune_task import PruneConf
+from espnet_prune.train.system_config import StageConfig, SystemConfig
 from espnet_prune.train.teacher_outputs import by_name, is_kept, keep
 
 logger = logging.getLogger(__name__)
@@ -27,33 +27,31 @@ FOLDER = "outputs"  # beside the teacher's model
 
 
 def keep_outputs(
-    conf: PruneConf, training: Mapping, data: Sequence[Path], tokens: Path, ngpu: int
-) -> tuple[str, ...]:
+    config: SystemConfig, stage: StageConfig, distillation: DistillConfig, ngpu: int
+) -> tuple[Path, ...]:
     """What the teacher says of every utterance, made where it is missing.
 
     Args:
-        conf: the teacher, and the method, which says whether its outputs are kept.
-        training: the recipe's checked training configuration, for how text is read.
-        data: dump folders of the training and the development set.
-        tokens: folder of the tokens.
+        config: the teacher and the data.
+        stage: says how text is read.
+        distillation: says whether the outputs are kept.
         ngpu: 0 for the CPU.
 
     Returns:
-        A folder for each of ``data``; none where outputs aren't kept.
+        A folder for the training and one for the development set; none where outputs aren't kept.
 
     Raises:
         ConfigError: several processes train together.
     """
-    distillation = conf.build_method().distillation
     if not distillation.keep_teacher_outputs or not distillation.needs_teacher:
         return ()
     if processes() > 1:
         raise ConfigError(
             "distillation: keep_teacher_outputs: it is for trainings of one process; leave it out"
         )
-    model = Path(conf.teacher)
+    model, tokens = config.teacher / "model", config.folders.tokens
     made = []
-    for folder in data:
+    for folder in (config.folders.train, config.folders.valid):
         about = {
             "teacher": contents_digest(model, MODEL_FILES),
             "layers": distillation.teacher_layers,
@@ -66,13 +64,13 @@ def keep_outputs(
             if not is_kept(out):
                 logger.info("%s: the teacher's outputs are computed once", out)
                 names = list(read_map(folder / "text"))
-                utterances = read_utterances(training, folder, tokens, names)
+                utterances = read_utterances(stage.training, folder, tokens, names)
                 keep(
                     _outputs(load(model), distillation.teacher_layers, utterances, ngpu),
                     len(names),
                     out,
                 )
-        made.append(str(out))
+        made.append(out)
     return tuple(made)
 
 

@@ -1,25 +1,22 @@
-"""The ESPnet tasks of stages 8 and 10: how the models and their optimisers are made.
-
-``prune_conf`` of the configuration says which system is pruned; it is read into dataclasses, so
-an unknown key is an error.
-"""
+"""The ESPnet tasks of stages 8 and 10: how the models and their optimisers are made."""
 
 import argparse
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from espnet_prune.budget import Rung
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import Method, MethodConfig, make_method
+from espnet_prune.methods import Method
 from espnet_prune.methods.base import LearningMethod
 from espnet_prune.models.espnet import choices  # noqa: F401  (registers the encoder, spawned ones too)
 from espnet_prune.models.whisper.preprocessing import OwnText
-from espnet_prune.surgery import GatedModel, inject, load
+from espnet_prune.surgery import inject, load
 from espnet_prune.surgery.sparse import hold_zeros
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.distributed import process_rank
@@ -29,103 +26,41 @@ from espnet_prune.train.trainer import GuardedTrainer
 
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the stubs)
 from espnet2.tasks.asr import ASRTask  # isort: skip
-from espnet2.utils.nested_dict_action import NestedDictAction  # isort: skip
 
 
 @dataclass(frozen=True)
-class SystemConfig:
-    """One row of the table: a method with its target and seed.
+class Setting:
+    """What the tasks below train, as objects: ESPnet's own options say the rest.
 
     Attributes:
-        method: a name in ``espnet_prune.methods.METHODS``.
-        target: wanted sparsity.
-        seed: of the gates' noise, the batches and everything else random.
-        options: of the method; keys given here win over the recipe's prune.yaml.
-        training: keys of ESPnet's training configuration that win over prune.yaml and
-            finetune.yaml for this system, such as another learning rate.
-        ladder: smaller targets that the run passes, by rising sparsity; the state of each is kept,
-            and other systems can be made of it. None for none.
-        taken_from: the system whose ladder has this one's target; nothing is learned for this one.
-    """
-
-    method: str
-    target: float = 0.5
-    seed: int = 0
-    options: dict[str, object] = field(default_factory=dict)
-    training: dict[str, object] = field(default_factory=dict)
-    ladder: tuple[float, ...] | None = None
-    taken_from: str | None = None
-
-
-@dataclass(frozen=True)
-class PruneConf:
-    """What the tasks below must know.
-
-    Attributes:
+        method: with the target, the options, the length of the run.
         teacher: folder of the uncompressed model.
         student: folder of the cut model, for finetuning.
-        system: which method, target and seed.
-        method: the method's options.
-        updates: number of updates of the pruning stage.
-        ladder_updates: after how many of them each rung of the system's ladder is kept.
-        order: file of the scores by which gates begin, if a method asks for them.
+        order: file of the scores by which gates begin, if the method asks for them.
         teacher_outputs: folders of what the teacher says of the data, where that was kept.
     """
 
-    teacher: str
-    system: SystemConfig
-    method: MethodConfig = field(default_factory=MethodConfig)
-    student: str | None = None
-    updates: int = 1
-    ladder_updates: tuple[int, ...] | None = None
-    order: str | None = None
-    teacher_outputs: tuple[str, ...] = ()
-
-    def gated_model(self) -> tuple[GatedModel, Method]:
-        """The teacher's copy with the method's gates, ready for the first update; the method."""
-        from safetensors.torch import load_file
-
-        method = self.build_method()
-        gated = inject(load(self.teacher), method)
-        if isinstance(method, LearningMethod):
-            method.begin(gated, load_file(self.order) if self.order else None)
-        return gated, method
+    method: Method
+    teacher: Path
+    student: Path | None = None
+    order: Path | None = None
+    teacher_outputs: tuple[Path, ...] = ()
 
     def kept_outputs(self) -> KeptOutputs | None:
         """The teacher's outputs, if they were kept."""
-        return KeptOutputs(map(Path, self.teacher_outputs)) if self.teacher_outputs else None
-
-    def build_method(self) -> Method:
-        """The method itself."""
-        system, options = self.system, {}
-        if self.ladder_updates:
-            pairs = zip(system.ladder or (), self.ladder_updates, strict=True)
-            options["ladder"] = tuple(Rung(target, updates) for target, updates in pairs)
-        return make_method(
-            system.method,
-            target=system.target,
-            seed=system.seed,
-            config=self.method,
-            updates=self.updates,
-            **options,
-        )
+        return KeptOutputs(self.teacher_outputs) if self.teacher_outputs else None
 
 
 class _DistillTask(OwnText, ASRTask):
-    """What both stages share: the extra argument, and clipping each group apart."""
+    """What both stages share: the setting, and clipping each group apart."""
 
     trainer = GuardedTrainer
+    setting: ClassVar[Setting]
 
     @classmethod
-    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """ESPnet's arguments and ``--prune_conf``."""
-        super().add_task_arguments(parser)
-        parser.add_argument("--prune_conf", action=NestedDictAction, default={})
-
-    @classmethod
-    def prune_conf(cls, args: argparse.Namespace) -> PruneConf:
-        """The checked ``prune_conf``."""
-        return to_dataclass(PruneConf, args.prune_conf, "prune_conf")
+    def of(cls, setting: Setting) -> type:
+        """The task that trains this setting."""
+        return type(cls.__name__, (cls,), {"setting": setting})
 
     @classmethod
     def weights_optimizer(
@@ -150,16 +85,14 @@ class PruneTask(_DistillTask):
         """The gated student beside its teacher."""
         from espnet_prune.train.distilled_model import DistilledModel
 
-        conf = cls.prune_conf(args)
-        gated, method = conf.gated_model()
+        setting, method = cls.setting, cls.setting.method
+        teacher = load(setting.teacher)
+        gated = inject(copy.deepcopy(teacher), method)
+        if isinstance(method, LearningMethod):
+            method.begin(gated, load_file(setting.order) if setting.order else None)
         gated.rank = process_rank()
         return DistilledModel(
-            gated,
-            load(conf.teacher),
-            method.distillation,
-            method.student,
-            method,
-            conf.kept_outputs(),
+            gated, teacher, method.distillation, method.student, method, setting.kept_outputs()
         )
 
     @classmethod
@@ -195,17 +128,16 @@ class FinetuneTask(_DistillTask):
         """The cut student beside its teacher."""
         from espnet_prune.train.distilled_model import DistilledModel
 
-        conf = cls.prune_conf(args)
-        method = conf.build_method()
-        student = load(conf.student)
+        setting, method = cls.setting, cls.setting.method
+        student = load(setting.student)
         student.train()
         check_decoder_for(args, student)
         return DistilledModel(
             student,
-            load(conf.teacher),
+            load(setting.teacher),
             method.distillation,
             method.student,
-            kept=conf.kept_outputs(),
+            kept=setting.kept_outputs(),
         )
 
     @classmethod
@@ -214,7 +146,7 @@ class FinetuneTask(_DistillTask):
     ) -> list[torch.optim.Optimizer]:
         """The configured optimiser over all weights of the student and the linear map."""
         weights = [p for p in model.parameters() if p.requires_grad]
-        clip = cls.prune_conf(args).method.clip.weights
+        clip = cls.setting.method.config.clip.weights
         optimizer = cls.weights_optimizer(args, weights, clip)
         hold_zeros(model.plain, optimizer)
         return [optimizer]

@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -10,16 +11,19 @@ import torch
 from espnet_prune.config import check_range, load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.io_atomic import write_json
-from espnet_prune.provenance import machine
+from espnet_prune.methods import METHODS
+from espnet_prune.record import machine
 from espnet_prune.train.options import check_training_config
-from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.train.recipe import Recipe, method_config, read_recipe
+from espnet_prune.train.recipe import SYSTEMS, read_recipe
+from espnet_prune.train.resolve import resolve
 from espnet_prune.train.run_cost import Corpus, Row, Schedule, cost, record, table
 from espnet_prune.train.step_time import StepTimer, teacher_config
-from espnet_prune.train.systems import read_system
+from espnet_prune.train.system_config import STAGES, Folders, SystemConfig
 from espnet_prune.train.teacher_task import TeacherTask
 
 CONFORMER = "conformer"
+TITLES = ("8 prune", "10 finetune")
+FOLDERS = tuple(field.name for field in fields(Folders))
 
 
 def measured_cost(args: argparse.Namespace) -> str:
@@ -122,10 +126,8 @@ def recipe_rows(conf_dir: Path, timer: StepTimer, corpus: Corpus, vocabulary: in
             f"{path}: encoder: {teacher.get('encoder')}: only recipes that train a Conformer can "
             "be measured without their data; run one epoch of this one instead and see its log"
         )
-    prune = read_recipe(conf_dir / "prune.yaml", PruneTask)
-    finetune = read_recipe(conf_dir / "finetune.yaml", FinetuneTask)
-    names = load_yaml(conf_dir / "systems.yaml").get("systems") or {}
-    systems = [read_system(conf_dir / "systems.yaml", name) for name in names]
+    recipe = read_recipe({name: conf_dir / f"{name}.yaml" for name in (SYSTEMS, *STAGES)})
+    systems = [resolve(recipe, conf_dir, dict.fromkeys(FOLDERS, ""), n) for n in recipe.systems]
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "teacher"
         plan = schedule(teacher, str(path))
@@ -138,48 +140,38 @@ def recipe_rows(conf_dir: Path, timer: StepTimer, corpus: Corpus, vocabulary: in
                 processes=timer.processes,
             )
         ]
-        return rows + _system_rows(systems, prune, finetune, timer, corpus, model)
+        return rows + _system_rows(systems, timer, corpus, model)
 
 
 def _system_rows(
-    systems: list[SystemConfig],
-    prune: Recipe,
-    finetune: Recipe,
-    timer: StepTimer,
-    corpus: Corpus,
-    teacher: Path,
+    systems: list[SystemConfig], timer: StepTimer, corpus: Corpus, teacher: Path
 ) -> list[Row]:
     rows = []
-    epochs = [_epochs(system, prune, finetune, teacher) for system in systems]
-    for position, (stage, recipe) in enumerate((("8 prune", prune), ("10 finetune", finetune))):
+    epochs = [_epochs(system) for system in systems]
+    for position, (title, name) in enumerate(zip(TITLES, STAGES, strict=True)):
         counted = Counter(both[position] for both in epochs if both[position])
         if not counted:
             continue
         chosen = [s for s, both in zip(systems, epochs, strict=True) if both[position]]
         largest = min(chosen, key=lambda system: system.target)
-        if stage == "8 prune":
-            step = timer.prune(recipe, largest, teacher)
+        if name == "prune":
+            step = timer.prune(largest, teacher)
         else:
-            step = timer.finetune(recipe, largest, teacher, teacher.parent / "cut")
+            step = timer.finetune(largest, teacher, teacher.parent / "cut")
         for number, runs in sorted(counted.items()):
-            plan = schedule(recipe.training, str(recipe.path), number)
-            title = f"{stage}, {number} epochs"
-            rows.append(cost(title, step, plan, corpus, runs, timer.processes))
+            plan = schedule(largest.stage(name).training, f"{name}.yaml", number)
+            rows.append(
+                cost(f"{title}, {number} epochs", step, plan, corpus, runs, timer.processes)
+            )
     return rows
 
 
-def _epochs(
-    system: SystemConfig, prune: Recipe, finetune: Recipe, teacher: Path
-) -> tuple[int, int]:
+def _epochs(system: SystemConfig) -> tuple[int, int]:
     """Of stages 8 and 10: a method that learns no masks has those of both for finetuning."""
-    first = prune.updates // prune.updates_an_epoch
-    last = finetune.updates // finetune.updates_an_epoch
-    conf = PruneConf(
-        teacher=str(teacher), system=system, method=method_config(prune, system), updates=1
-    )
+    prune, finetune = system.stage("prune"), system.stage("finetune")
+    first, last = (stage.updates // stage.updates_an_epoch for stage in (prune, finetune))
     if system.taken_from is not None:
         return 0, last
-    method = conf.build_method()
-    if not method.learns_masks:
+    if not METHODS[system.method].learns_masks:
         return 0, last + prune.updates // finetune.updates_an_epoch
-    return first + method.epochs_from_finetuning, last - method.epochs_from_finetuning
+    return first + system.taken_epochs(), last - system.taken_epochs()

@@ -15,7 +15,7 @@ from pathlib import Path
 from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
-from espnet_prune.stage import BEGUN, MARK
+from espnet_prune.record import BEGUN, MARK
 
 LADDER = "ladder"
 SCHEMA = 1

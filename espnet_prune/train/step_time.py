@@ -6,12 +6,10 @@ number of utterances.
 """
 
 import contextlib
-import json
 import resource
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +17,13 @@ import torch
 from torch import nn
 
 from espnet_prune.errors import EnvironmentProblem
-from espnet_prune.methods import make_method
+from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.surgery import cut, inject, load, save
 from espnet_prune.train.precision import bfloat16_passes, cpu_has_bfloat16
-from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.train.recipe import Recipe, method_config
+from espnet_prune.train.prune_task import FinetuneTask, PruneTask, Setting
 from espnet_prune.train.run_cost import SAMPLE_RATE, Corpus, Step
+from espnet_prune.train.system_config import SystemConfig, plain
 from espnet_prune.train.teacher_task import TeacherTask
 
 SPECIAL_TOKENS = ("<blank>", "<unk>", "<sos/eos>")
@@ -71,32 +69,27 @@ class StepTimer:
         arguments = _arguments(TeacherTask, config)
         return self._measure(model, TeacherTask.build_optimizers(arguments, model), config)
 
-    def prune(self, recipe: Recipe, system: SystemConfig, teacher: Path) -> Step:
+    def prune(self, config: SystemConfig, teacher: Path) -> Step:
         """Stage 8 of a system that learns its masks."""
-        conf = PruneConf(
-            teacher=str(teacher),
-            system=system,
-            method=method_config(recipe, system),
-            updates=recipe.updates,
-        )
-        return self._distilled(PruneTask, conf, recipe)
+        task = PruneTask.of(Setting(config.build_method(), teacher))
+        return self._distilled(task, config.prune.training)
 
-    def finetune(self, recipe: Recipe, system: SystemConfig, teacher: Path, folder: Path) -> Step:
+    def finetune(self, config: SystemConfig, teacher: Path, folder: Path) -> Step:
         """Stage 10: the teacher cut by random masks to the system's size, distilled."""
-        method, student = method_config(recipe, system), load(teacher)
-        if system.target:  # else it is finetuned whole
-            random = make_method("random", target=system.target, seed=0, config=method, updates=1)
+        student = load(teacher)
+        if config.target:  # else it is finetuned whole
+            options = options_of("random", plain(config.finetune.method))
+            random = make_method("random", options, target=config.target)
             gated = inject(student, random)
             student = cut(gated, random.aligned(gated, random.masks(gated)))
         save(student, folder)
-        conf = PruneConf(teacher=str(teacher), student=str(folder), system=system, method=method)
-        return self._distilled(FinetuneTask, conf, recipe)
+        task = FinetuneTask.of(Setting(config.build_method("finetune"), teacher, folder))
+        return self._distilled(task, config.finetune.training)
 
-    def _distilled(self, task: type, conf: PruneConf, recipe: Recipe) -> Step:
-        arguments = _arguments(task, recipe.training)
-        arguments.prune_conf = json.loads(json.dumps(asdict(conf)))  # lists, as YAML would give
+    def _distilled(self, task: type, training: Mapping) -> Step:
+        arguments = _arguments(task, training)
         model = task.build_model(arguments)
-        return self._measure(model, task.build_optimizers(arguments, model), recipe.training)
+        return self._measure(model, task.build_optimizers(arguments, model), training)
 
     def _measure(self, model: nn.Module, optimizers: list, config: Mapping) -> Step:
         model.to(self.device).train()

@@ -13,12 +13,10 @@ from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.models.espnet.build import load_trained
 from espnet_prune.models.espnet.folder import write_model
-from espnet_prune.provenance import provenance
+from espnet_prune.record import add_command, update_record
 from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import plan_of
 
-SCHEMA = 1
-RECORD = "system.json"
 PLAN = "plan.json"
 
 
@@ -40,39 +38,6 @@ def updates_of(training: Path) -> int:
     if not path.exists():
         return 0
     return sum(1 for _ in path.open()) - 1
-
-
-def read_record(system: Path) -> dict:
-    """A system's record.
-
-    Raises:
-        DataError: it is missing; says which stage makes it.
-    """
-    if not (system / RECORD).exists():
-        raise DataError(f"{system / RECORD}: no such file; run the stage that makes this system")
-    return read_json(system / RECORD)
-
-
-def update_record(system: Path, **parts: Mapping | list | float | str | None) -> dict:
-    """Adds parts to a system's record, mappings key by key, and writes it."""
-    path = system / RECORD
-    record = read_json(path) if path.exists() else {"schema": SCHEMA, "name": system.name}
-    for key, value in parts.items():
-        if isinstance(value, Mapping) and isinstance(record.get(key), Mapping):
-            value = {**record[key], **value}
-        record[key] = value
-    write_json(path, record)
-    return record
-
-
-def add_command(system: Path, config: Mapping, seed: int) -> None:
-    """Adds this process's command and versions to the record."""
-    made_by = provenance(config, seed)
-    path = system / RECORD
-    commands = read_json(path).get("commands", []) if path.exists() else []
-    if made_by["command"] not in commands:
-        commands = [*commands, made_by["command"]]
-    update_record(system, commands=commands, provenance=made_by)
 
 
 def write_cut(system: Path, model: nn.Module, folder: str) -> None:

@@ -3,10 +3,9 @@
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -14,19 +13,21 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 RESERVED = ("teacher", "conf", "log", "stats", "report", "pack", "pareto")  # folders of exp/TAG
 
 
-def system_names(path: Path, only: str | None = None) -> list[str]:
+def system_names(systems: Mapping, path: str, only: str | None = None) -> list[str]:
     """Returns the chosen names in their order, all of the file's by default.
 
     What is taken from another system's ladder comes right after that one; first, where that one
     isn't chosen.
 
+    Args:
+        systems: the rows by name.
+        path: of their file, for errors.
+        only: the chosen names, separated by spaces.
+
     Raises:
-        ConfigError: the file has no systems, or one with a name that can't be a folder's; a chosen
-            name is not among them, or comes twice.
+        ConfigError: a name that can't be a folder's; a chosen name is not among them, or comes
+            twice.
     """
-    systems = load_yaml(path).get("systems")
-    if not isinstance(systems, dict) or not systems:
-        raise ConfigError(f"{path}: expected the key 'systems' with at least one name: settings")
     names = list(systems)
     for name in names:
         _check_name(name, path)
@@ -45,7 +46,7 @@ def system_names(path: Path, only: str | None = None) -> list[str]:
     return ordered if len(ordered) == len(chosen) else chosen  # a wrong row is named in stage 8
 
 
-def _check_name(name: object, path: Path) -> None:
+def _check_name(name: object, path: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"{path}: systems: {name!r} is not a folder's name of letters, digits, '.', '_', '-'; "

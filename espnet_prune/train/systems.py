@@ -1,36 +1,64 @@
 """Reads a row of systems.yaml: a method with its target, or one size of another row's run."""
 
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from espnet_prune.budget.schedule import check_rising
-from espnet_prune.config import check_mapping, load_yaml, merge, nearest, to_dataclass
+from espnet_prune.config import check_mapping, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import METHODS, MethodConfig
-from espnet_prune.train.prune_task import SystemConfig
+from espnet_prune.methods import METHODS
 
 TAKEN_FROM = "taken_from"
 OWN_KEYS = {TAKEN_FROM, "target", "training"}  # of a system that is a rung of another's ladder
 
 
-def read_system(path: Path, name: str) -> SystemConfig:
+@dataclass(frozen=True)
+class SystemRow:
+    """One system as systems.yaml has it.
+
+    Attributes:
+        method: a name in ``espnet_prune.methods.METHODS``.
+        target: wanted sparsity.
+        seed: of the gates' noise, the batches and everything else random.
+        options: of the method; keys given here win over the recipe's prune.yaml.
+        training: keys of ESPnet's training configuration that win over prune.yaml and
+            finetune.yaml for this system, such as another learning rate.
+        ladder: smaller targets that the run passes, by rising sparsity; the state of each is kept,
+            and other systems can be made of it. None for none.
+        taken_from: the system whose ladder has this one's target; nothing is learned for this one.
+    """
+
+    method: str
+    target: float = 0.5
+    seed: int = 0
+    options: dict[str, object] = field(default_factory=dict)
+    training: dict[str, object] = field(default_factory=dict)
+    ladder: tuple[float, ...] | None = None
+    taken_from: str | None = None
+
+
+def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     """One system of systems.yaml.
 
     A system that is taken from another's ladder has that one's method, seed, options and training
     keys; training keys of its own win.
 
+    Args:
+        systems: all rows.
+        name: of the one wanted.
+        path: of the file, for errors.
+
     Raises:
         ConfigError: no such system; an unknown key or method in it; a ladder that doesn't rise to
             the target, or of a method that gives one size; a rung that there isn't.
     """
-    systems = check_mapping(f"{path}: systems", load_yaml(path).get("systems") or {})
     if name not in systems:
         raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
     row, where = systems[name], f"{path}: {name}"
     check_mapping(where, row)
     if TAKEN_FROM in row:
         return _rung(path, where, row, systems)
-    system = to_dataclass(SystemConfig, row, where)
+    system = to_dataclass(SystemRow, row, where)
     if system.method not in METHODS:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
@@ -40,18 +68,18 @@ def read_system(path: Path, name: str) -> SystemConfig:
     return system
 
 
-def _check_read(system: SystemConfig, where: str) -> None:
+def _check_read(system: SystemRow, where: str) -> None:
     """ConfigError for an option that the system's method doesn't read."""
-    options = {field.name for field in fields(MethodConfig)}
-    reads = METHODS[system.method].reads
-    for key in sorted(options & set(system.options) - reads):
+    known = {option.name for method in METHODS.values() for option in fields(method.Config)}
+    reads = {option.name for option in fields(METHODS[system.method].Config)}
+    for key in sorted(known & set(system.options) - reads):
         raise ConfigError(
             f"{where}: options: {key}: the method {system.method} doesn't read it; leave it out, "
             f"it reads {', '.join(sorted(reads))}"
         )
 
 
-def _check_ladder(system: SystemConfig, where: str) -> None:
+def _check_ladder(system: SystemRow, where: str) -> None:
     method = METHODS[system.method]
     if not method.emits_ladder:
         why = "gives one size a run" if method.learns_masks else "learns no masks"
@@ -72,7 +100,7 @@ def _check_ladder(system: SystemConfig, where: str) -> None:
     check_rising(f"{where}: ladder", system.ladder)
 
 
-def _rung(path: Path, where: str, row: dict, systems: dict) -> SystemConfig:
+def _rung(path: str, where: str, row: dict, systems: Mapping) -> SystemRow:
     source = row[TAKEN_FROM]
     if not isinstance(source, str) or source not in systems:
         raise ConfigError(
@@ -83,7 +111,7 @@ def _rung(path: Path, where: str, row: dict, systems: dict) -> SystemConfig:
             f"{where}: {key}: a system that is taken from another has that one's; leave the key "
             f"out or set it for '{source}'; keys of its own are {sorted(OWN_KEYS)}"
         )
-    whole = None if TAKEN_FROM in (systems[source] or {}) else read_system(path, source)
+    whole = None if TAKEN_FROM in (systems[source] or {}) else read_row(systems, source, path)
     if whole is None or whole.ladder is None:
         raise ConfigError(
             f"{where}: {TAKEN_FROM}: '{source}' has no ladder; give that system one, such as "
@@ -92,7 +120,7 @@ def _rung(path: Path, where: str, row: dict, systems: dict) -> SystemConfig:
     own = {"method": whole.method, **row}
     own["training"] = merge(whole.training, row.get("training") or {})
     own |= {"seed": whole.seed, "options": whole.options}
-    system = to_dataclass(SystemConfig, own, where)
+    system = to_dataclass(SystemRow, own, where)
     if "target" not in row or system.target not in whole.ladder:
         wrong = (
             f"{system.target:g} is no rung of '{source}'" if "target" in row else "it is missing"

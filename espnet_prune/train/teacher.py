@@ -8,7 +8,7 @@ def train_teacher(args: argparse.Namespace) -> None:
     """Trains, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml
     from espnet_prune.errors import ConfigError
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.record import finished, mark_finished
 
     config = load_yaml(args.config)
     made_by = _made_by(args, config)
@@ -19,11 +19,12 @@ def train_teacher(args: argparse.Namespace) -> None:
     from espnet_prune.train.distributed import is_first
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.system import finish_teacher
+    from espnet_prune.train.system_config import Folders
     from espnet_prune.train.teacher_task import TeacherTask
     from espnet_prune.train.training import check_rate, run_training, token_options
 
     checked = check_training_config(TeacherTask, config, str(args.config))
-    folders = (args.train, args.valid, args.tokens, args.stats)
+    folders = Folders(args.train, args.valid, args.tokens, args.stats)
     untrained = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
         family = family_called(checked.get("encoder"))
@@ -36,7 +37,7 @@ def train_teacher(args: argparse.Namespace) -> None:
         untrained = build_asr_model({**checked, **token_options(args.tokens)}).eval()
     else:
         check_rate(checked, args.train)
-        run_training(TeacherTask, checked, *folders, args.out / "train", args.ngpu)
+        run_training(TeacherTask, checked, folders, args.out / "train", args.ngpu)
     if not is_first():
         return
     finish_teacher(args.out, config, untrained)
@@ -64,11 +65,12 @@ def import_teacher(source: str, tokens: Path, out: Path) -> None:
 def _made_by(args: argparse.Namespace, config: dict) -> dict:
     """What the teacher depends on: configuration, pretrained model, tokens, data folders."""
     from espnet_prune.data.tokens import FILES
-    from espnet_prune.identity import MODEL_FILES, with_contents
-    from espnet_prune.stage import with_later
+    from espnet_prune.record import MODEL_FILES, contents_of
 
-    pretrained = (config.get("encoder_conf") or {}).get("model")
-    made_by = with_contents(config, pretrained, MODEL_FILES, args.out)
-    made_by = with_contents(made_by, str(args.tokens), FILES, args.out)
-    data = {"train": str(args.train), "valid": str(args.valid)}
-    return with_later(made_by, data, args.out)
+    return {
+        **config,
+        **contents_of((config.get("encoder_conf") or {}).get("model"), MODEL_FILES),
+        **contents_of(str(args.tokens), FILES),
+        "train": str(args.train),
+        "valid": str(args.valid),
+    }

@@ -12,12 +12,17 @@ from espnet_prune.data.audio_io import ARCHIVE_ENTRY, audio_info
 from espnet_prune.data.kaldi_dir import read_map, write_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
-from espnet_prune.identity import MODEL_FILES, contents_digest
 from espnet_prune.io_atomic import read_json, write_text
 from espnet_prune.job_control import only_writer
 from espnet_prune.models.espnet.features import sample_rate_of
-from espnet_prune.stage import BEGUN, check_same, mark_begun, with_later
+from espnet_prune.record import (
+    BEGUN,
+    check_same,
+    contents_digest,
+    mark_begun,
+)
 from espnet_prune.train import archives, distributed, precision
+from espnet_prune.train.system_config import Folders
 
 logger = logging.getLogger(__name__)
 RESOLVED = "train_config.yaml"
@@ -127,14 +132,10 @@ def collect_stats(
 def run_training(
     task: type,
     config: Mapping,
-    train: Path,
-    valid: Path,
-    tokens: Path,
-    stats: Path,
+    folders: Folders,
     out: Path,
     ngpu: int = 0,
-    extra: Mapping | None = None,
-    models: Mapping[str, Path] | None = None,
+    begun_by: Mapping | None = None,
 ) -> None:
     """Trains a task, or goes on where a killed training stopped.
 
@@ -143,14 +144,10 @@ def run_training(
     Args:
         task: an ESPnet task whose trainer is a ``GuardedTrainer``.
         config: a checked ESPnet training configuration.
-        train: dump folder of the training set.
-        valid: of the development set.
-        tokens: folder of the tokens.
-        stats: folder of stage 5.
+        folders: the data.
         out: ESPnet's output folder; also gets the resolved configuration and the log.
         ngpu: 0 for the CPU, 1 for a GPU a process.
-        extra: options of this task alone, such as ``prune_conf``; they win.
-        models: folders of the models that it starts from, by what they are.
+        begun_by: what the task depends on besides, such as its models.
 
     Raises:
         ConfigError: the training was begun with another configuration, other tokens, statistics or
@@ -158,17 +155,17 @@ def run_training(
         DataError: a folder isn't what it should be.
         TrainingError: the loss is not finite, or there is no batch.
     """
-    values = {**DEFAULTS, **config, **FIXED, **token_options(tokens), **data_options(train, valid)}
-    values.update({**shape_options(stats), **(extra or {})})
+    tokens, stats = folders.tokens, folders.stats
+    values = {**DEFAULTS, **config, **FIXED, **token_options(tokens)}
+    values.update({**data_options(folders.train, folders.valid), **shape_options(stats)})
     if values.get("normalize") == "global_mvn":
         file = str((stats / "train/feats_stats.npz").resolve())
         values["normalize_conf"] = {**(values.get("normalize_conf") or {}), "stats_file": file}
-    begun_from = {
-        "tokens": contents_digest(tokens, TOKEN_FILES),
-        "statistics": contents_digest(stats / "train", ("feats_stats.npz",)),
-        **{name: contents_digest(path, MODEL_FILES) for name, path in (models or {}).items()},
+    contents = {
+        "contents of tokens": contents_digest(tokens, TOKEN_FILES),
+        "contents of statistics": contents_digest(stats / "train", ("feats_stats.npz",)),
     }
-    _run(task, values, out, ngpu, {f"contents of {k}": v for k, v in begun_from.items()})
+    _run(task, values, out, ngpu, {**contents, **(begun_by or {})})
 
 
 def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
@@ -182,9 +179,7 @@ def averaged(wanted: int | Sequence[int], epochs: int) -> int | list[int]:
     return sorted({min(number, epochs) for number in wanted})
 
 
-def _run(
-    task: type, values: dict, out: Path, ngpu: int, begun_from: Mapping[str, str] | None = None
-) -> None:
+def _run(task: type, values: dict, out: Path, ngpu: int, begun_by: Mapping | None = None) -> None:
     distributed.check_gpu(ngpu)
     values = {**values, **distributed.options(ngpu)}
     values["keep_nbest_models"] = averaged(
@@ -195,7 +190,7 @@ def _run(
         for k, v in values.items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    made_by = with_later(_movable(plain, out.resolve()), begun_from or {}, out, BEGUN)
+    made_by = {**_movable(plain, out.resolve()), **(begun_by or {})}
     if plain.get("use_amp") and not ngpu:
         task = _mixed_on_cpu(task)
         plain["use_amp"] = False  # ESPnet's is CUDA's alone, and warns at every batch

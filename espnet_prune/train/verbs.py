@@ -3,57 +3,42 @@
 import argparse
 from pathlib import Path
 
+from espnet_prune.errors import DataError
 
-def merge_conf_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--over", type=Path, required=True, help="folder of what wins")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+
+def configure_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the experiment's folder, exp/TAG")
     parser.add_argument(
         "--config",
         dest="configs",
-        nargs=3,
+        nargs=2,
         action="append",
         required=True,
-        metavar=("NAME", "FILE", "RESULT"),
-        help="one of the recipe's, and what the result is called, without .yaml; several times",
+        metavar=("NAME", "FILE"),
+        help="one of the recipe's, by its name without .yaml; several times",
     )
-
-
-def merge_conf(args: argparse.Namespace) -> None:
-    """Writes ``OUT/RESULT.yaml`` for every file that exists."""
-    from espnet_prune.train.merge_conf import merge_files
-
-    own = {name: (Path(file), f"{result}.yaml") for name, file, result in args.configs}
-    merge_files(own, args.over, args.out)
-
-
-def list_systems_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--systems", type=Path, required=True, help="systems.yaml")
+    parser.add_argument("--over", type=Path, help="folder of files whose keys win")
+    parser.add_argument("--systems", action="store_true", help="configure systems, too")
     parser.add_argument("--only", help="names to choose, separated by spaces; all by default")
-    parser.add_argument(
-        "--taken",
-        action="store_true",
-        help="of these only the ones that are taken from another system's ladder",
-    )
-    parser.add_argument(
-        "--compare_with",
-        nargs=2,
-        metavar=("NAMES", "exp/TAG"),
-        help="print these names instead: those that the chosen systems are compared with",
-    )
+    parser.add_argument("--compare_with", default="", help="names to compare with, NAME? if there")
+    _add_data(parser)
+    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
 
 
-def list_systems(args: argparse.Namespace) -> None:
-    """Prints names, for the loops of prune.sh."""
-    from espnet_prune.config import load_yaml
-    from espnet_prune.train.system_names import compared, system_names, taken_from
+def configure(args: argparse.Namespace) -> None:
+    """Writes, and prints three lines for the driver: systems, those taken, those compared with."""
+    from espnet_prune.train.configure import configure_systems, write_conf
+    from espnet_prune.train.recipe import read_recipe
+    from espnet_prune.train.system_names import compared
 
-    names = system_names(args.systems, args.only)
-    if args.taken:
-        systems = load_yaml(args.systems)["systems"]
-        names = [name for name in names if taken_from(systems[name])]
-    if args.compare_with is not None:
-        names = compared(args.compare_with[0], names, Path(args.compare_with[1]))
-    print(*names)
+    recipe = read_recipe({name: Path(file) for name, file in args.configs}, args.over)
+    write_conf(recipe, args.out)
+    names, taken = [], []
+    if args.systems:
+        folders = {name: str(getattr(args, name)) for name in ("train", "valid", "tokens", "stats")}
+        names, taken = configure_systems(recipe, args.out, folders, args.only)
+    for words in (names, taken, compared(args.compare_with, names, args.out)):
+        print(*words)
 
 
 def collect_stats_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +52,7 @@ def collect_stats_arguments(parser: argparse.ArgumentParser) -> None:
 def collect_stats(args: argparse.Namespace) -> None:
     """Collects, unless it is done already."""
     from espnet_prune.config import load_yaml
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.record import finished, mark_finished
 
     if args.teacher is not None:
         _write_shapes(args)
@@ -88,7 +73,7 @@ def collect_stats(args: argparse.Namespace) -> None:
 
 
 def _write_shapes(args: argparse.Namespace) -> None:
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.record import finished, mark_finished
     from espnet_prune.train.training import write_shapes
 
     made_by = {"train": str(args.train), "valid": str(args.valid), "teacher": args.teacher}
@@ -100,7 +85,9 @@ def _write_shapes(args: argparse.Namespace) -> None:
 def train_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="the teacher's configuration")
     _add_data(parser)
-    _add_training(parser, "folder of the teacher")
+    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
+    _add_ngpu(parser)
 
 
 def train_teacher(args: argparse.Namespace) -> None:
@@ -123,7 +110,7 @@ def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_teacher(args: argparse.Namespace) -> None:
     """Imports, unless it is done already."""
-    from espnet_prune.stage import finished, mark_finished
+    from espnet_prune.record import finished, mark_finished
 
     made_by = {"teacher": args.teacher}
     if finished(args.out, made_by):
@@ -135,14 +122,14 @@ def import_teacher(args: argparse.Namespace) -> None:
 
 
 def prune_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_system(parser, "prune.yaml")
+    _add_system(parser)
 
 
 def prune(args: argparse.Namespace) -> None:
     """Runs, goes on, or finds it done."""
-    from espnet_prune.train.system_stage import run_stage
+    from espnet_prune.train.stages import run_stage
 
-    run_stage("prune", args)
+    run_stage("prune", args.system, args.ngpu)
 
 
 def cut_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,17 +145,20 @@ def cut(args: argparse.Namespace) -> None:
 
 
 def _cut(system: Path) -> None:
-    from espnet_prune.io_atomic import read_json
-    from espnet_prune.stage import MARK, finished, mark_finished
+    from espnet_prune.record import MARK, check_same, finished, mark_finished, read_record
+    from espnet_prune.train.cutting import cut_system
+    from espnet_prune.train.stages import stage_made_by
+    from espnet_prune.train.system_config import read_config
 
-    made_by = {"prune": read_json(system / "prune" / MARK)["config"]}
-    if finished(system / "cut", made_by):
+    config = read_config(system)
+    made_by = stage_made_by("prune", system, config)
+    if not (system / "prune" / MARK).exists():
+        raise DataError(f"{system / 'prune' / MARK}: no such file; run stage 8 (prune) first")
+    check_same(system / "prune", made_by)
+    if finished(system / "cut", {"prune": made_by}):
         return
-    from espnet_prune.train.stages import cut_system
-    from espnet_prune.train.system import read_record
-
-    difference = cut_system(system)
-    mark_finished(system / "cut", made_by)
+    difference = cut_system(system, config)
+    mark_finished(system / "cut", {"prune": made_by})
     record = read_record(system)
     sparsity, size = record["sparsity"], record["weights_bytes"]
     print(
@@ -180,14 +170,14 @@ def _cut(system: Path) -> None:
 
 
 def finetune_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_system(parser, "finetune.yaml")
+    _add_system(parser)
 
 
 def finetune(args: argparse.Namespace) -> None:
     """Runs, goes on, or finds it done."""
-    from espnet_prune.train.system_stage import run_stage
+    from espnet_prune.train.stages import run_stage
 
-    run_stage("finetune", args)
+    run_stage("finetune", args.system, args.ngpu)
 
 
 def estimate_cost_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,16 +218,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens")
 
 
-def _add_training(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
-    parser.add_argument("--out", type=Path, required=True, help=out)
+def _add_ngpu(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ngpu", type=int, default=0, help="0 for the CPU, 1 for a GPU a process")
 
 
-def _add_system(parser: argparse.ArgumentParser, config: str) -> None:
-    parser.add_argument("--config", type=Path, required=True, help=config)
-    parser.add_argument("--systems", type=Path, required=True, help="systems.yaml")
-    parser.add_argument("--system", required=True, help="a name in it")
-    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's folder")
-    _add_data(parser)
-    _add_training(parser, "the system's folder")
+def _add_system(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--system", type=Path, required=True, help="its folder, which configure made"
+    )
+    _add_ngpu(parser)

@@ -44,11 +44,11 @@ def test_everything_is_measured_printed_and_drawn(benchmarks, tmp_path, capsys, 
     assert page == run_all.page(record) and all(f"## {name}" in page for name in run_all.PARTS)
     assert all(f"({path.name})" in page for path in tmp_path.glob("*.png"))
     capsys.readouterr()
-    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
+    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "training_step"]) == 0
     again = json.loads((tmp_path / "benchmarks.json").read_text())
     assert again["grid"] == record["grid"] and "== grid" not in capsys.readouterr().out
     monkeypatch.setattr(run_all, "QUICK", replace(run_all.QUICK, seconds=3.0))
-    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step"]) == 0
+    assert run_all.main(["--quick", "--out", str(tmp_path), "--parts", "training_step"]) == 0
     assert "grid" not in json.loads((tmp_path / "benchmarks.json").read_text())
 
 
@@ -103,9 +103,9 @@ def test_a_run_that_is_ended_leaves_a_page_of_what_it_measured(benchmarks, tmp_p
 
     monkeypatch.setitem(run_all.PARTS, "size", replace(run_all.PARTS["size"], measure=ended))
     with pytest.raises(KeyboardInterrupt):
-        run_all.main(["--quick", "--out", str(tmp_path), "--parts", "masked_step", "size"])
+        run_all.main(["--quick", "--out", str(tmp_path), "--parts", "training_step", "size"])
     page = (tmp_path / run_all.PAGE).read_text()
-    assert "## masked_step" in page and "## size" not in page
+    assert "## training_step" in page and "## size" not in page
 
 
 def test_an_unknown_part_is_refused(benchmarks, tmp_path, capsys):

@@ -6,9 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.surgery import cut, inject, load
 from espnet_prune.train.system import write_model
@@ -51,11 +50,10 @@ def test_feed_forwards_are_cut_and_the_rest_is_named_with_its_reason(scored):
 def test_its_scores_make_a_model_and_not_a_smaller_one_than_they_can(scored):
     share = json.loads((scored / "tp.json").read_text())["share_of_prunable"]
     options = {"importance": {"file": str(scored / "tp.safetensors")}}
-    config = to_dataclass(MethodConfig, options, "test")
 
     def made(target: float) -> torch.nn.Module:
         model = load(scored / "model")
-        method = make_method("importance", target=target, config=config)
+        method = make_method("importance", options, target=target)
         gated = inject(model, method).eval()
         return cut(gated, method.masks(gated))
 

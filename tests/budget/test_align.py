@@ -1,21 +1,18 @@
 """Aligned widths: multiples, the target hit again, the units by their scores."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import save_file
+from system_configs import read_system
 from tiny_models import encoder, passes_of
 
 from espnet_prune.budget import align_widths
-from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError, TargetMissedError
-from espnet_prune.methods import METHODS, MethodConfig, make_method
+from espnet_prune.methods import METHODS, make_method, method_config
 from espnet_prune.methods.base import ALIGNED_KINDS
 from espnet_prune.methods.fisher import mask_gradients, unit_costs
-from espnet_prune.methods.options import FisherConfig, ImportanceConfig
 from espnet_prune.surgery import cut, inject, plan_of
-from espnet_prune.train.systems import read_system
 
 WIDE = {"output_size": 48, "linear_units": 200}
 NOT_ALIGNED = {
@@ -27,9 +24,8 @@ NOT_ALIGNED = {
 }
 
 
-def config(align: int, measure: str = "parameters", **budget) -> MethodConfig:
-    options = {"budget": {"align": align, "measure": measure, **budget}}
-    return to_dataclass(MethodConfig, options, "test")
+def options(align: int, measure: str = "parameters", **budget) -> dict:
+    return {"budget": {"align": align, "measure": measure, **budget}}
 
 
 def widths(masks) -> dict[str, int]:
@@ -44,7 +40,7 @@ CASES = [(name, 8, 0.5, "parameters") for name in sorted(set(METHODS) - NOT_ALIG
     [*CASES, ("l0", 4, 0.3, "macs"), ("uniform_magnitude", 4, 0.3, "macs")],
 )
 def test_widths_are_multiples_at_the_target(name, align, target, measure):
-    method = make_method(name, target=target, seed=1, config=config(align, measure), updates=10)
+    method = make_method(name, target=target, seed=1, options=options(align, measure), updates=10)
     gated = inject(encoder(**WIDE), method).eval()
     found = (
         method.masks(gated, passes_of(gated, 2))
@@ -67,7 +63,7 @@ def test_widths_are_multiples_at_the_target(name, align, target, measure):
 
 
 def test_the_lowest_go_the_highest_come_back_and_values_stay():
-    method = make_method("magnitude", target=0.5, config=config(8))
+    method = make_method("magnitude", options(8), target=0.5)
     gated = inject(encoder(**WIDE), method).eval()
     scores = method.order(gated)
     before = {name: 0.5 * mask for name, mask in method.masks(gated).items()}
@@ -94,8 +90,8 @@ def open_units(mask: torch.Tensor) -> set[int]:
 
 def test_scores_of_a_file_decide_what_closes_and_opens(tmp_path):
     path = tmp_path / "scores.safetensors"
-    chosen = replace(config(8), importance=ImportanceConfig(str(path)))
-    method = make_method("importance", target=0.5, config=chosen)
+    chosen = {**options(8), "importance": {"file": str(path)}}
+    method = make_method("importance", chosen, target=0.5)
     gated = inject(encoder(**WIDE), method).eval()
     scores = {n: -s for n, s in make_method("magnitude").order(gated).items()}
     save_file(scores, path)
@@ -113,8 +109,8 @@ def test_scores_of_a_file_decide_what_closes_and_opens(tmp_path):
 
 
 def test_fisher_aligns_by_its_own_scores():
-    chosen = replace(config(8), fisher=FisherConfig(rearrange=False, rescale=False))
-    method = make_method("fisher", target=0.5, config=chosen)
+    chosen = {**options(8), "fisher": {"rearrange": False, "rescale": False}}
+    method = make_method("fisher", chosen, target=0.5)
     gated = inject(encoder(**WIDE), method).eval()
     passes = passes_of(gated, 2)
     gradients = mask_gradients(gated, passes)
@@ -129,7 +125,7 @@ def test_fisher_aligns_by_its_own_scores():
 
 
 def test_one_leaves_the_masks_as_they_are():
-    method = make_method("magnitude", target=0.5, config=config(1))
+    method = make_method("magnitude", options(1), target=0.5)
     gated = inject(encoder(), method).eval()
     masks = method.masks(gated)
     assert method.aligned(gated, masks) is masks
@@ -137,20 +133,20 @@ def test_one_leaves_the_masks_as_they_are():
 
 def test_what_cannot_be_aligned_is_an_error():
     with pytest.raises(ConfigError, match=r"budget: align: 12; expected one of \(1, 2"):
-        config(12)
-    method = make_method("magnitude", target=0.5, config=config(32, tolerance=0.001))
+        make_method("l0_distill", options(12))
+    method = make_method("magnitude", options(32, tolerance=0.001), target=0.5)
     gated = inject(encoder(linear_units=40), method).eval()
     with pytest.raises(TargetMissedError, match="align: with widths of multiples of 32.*smaller"):
         method.aligned(gated, method.masks(gated))
     with pytest.raises(ConfigError, match="align: 8: none of the sites of UniformMagnitudeWeights"):
-        make_method("uniform_magnitude_weights", target=0.5, config=config(8))
+        make_method("uniform_magnitude_weights", options(8), target=0.5)
     only_scored = {name: s for name, s in method.order(gated).items() if name.endswith("heads")}
     with pytest.raises(ConfigError, match="align: 32: none of the pruned sites"):
         method._aligned(gated, method.masks(gated), only_scored)
 
 
 def test_a_closed_site_stays_closed_and_a_narrow_one_stays_open():
-    method = make_method("magnitude", target=0.5, config=config(16))
+    method = make_method("magnitude", options(16), target=0.5)
     gated = inject(encoder(**WIDE), method).eval()
     scores = {n: s for n, s in method.order(gated).items() if not n.endswith("heads")}
     masks = {n: torch.ones(site.units) for n, site in gated.site_map.sites.items()}
@@ -168,7 +164,7 @@ def test_the_shared_rows_differ_in_nothing_but_their_widths(repository):
     path = repository / "conf/systems/aligned.yaml"
     names = list(load_yaml(path)["systems"])
     systems = [read_system(path, name) for name in names]
-    found = [to_dataclass(MethodConfig, s.options, n) for s, n in zip(systems, names, strict=True)]
+    found = [method_config(s.method, s.options, n) for s, n in zip(systems, names, strict=True)]
     assert [c.budget.align for c in found] == [1, 8, 16]
     assert {(s.method, s.target, s.seed) for s in systems} == {("l0_distill", 0.5, 0)}
-    assert all(c == config(c.budget.align) for c in found)
+    assert all(c == make_method("l0_distill", options(c.budget.align)).config for c in found)

@@ -12,7 +12,7 @@ from espnet_prune.cluster.job import Job, record, write_id
 from espnet_prune.cluster.status import command_states, describe
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import write_json
-from espnet_prune.stage import mark_begun, mark_finished
+from espnet_prune.record import mark_begun, mark_finished
 
 HERE = socket.gethostname()
 BEGAN = "# 2026-01-02 03:04:05 {host} process {process}: python -m x\n"

@@ -17,7 +17,7 @@ from espnet_prune.export.folder import (
 from espnet_prune.io_atomic import new_folder
 from espnet_prune.models.whisper import from_ct2 as whisper_ct2
 
-ABOUT = json.dumps({"schema": SCHEMA, "kind": "ctc_speech"})
+ABOUT = json.dumps({"schema": SCHEMA, "kind": "ctc_speech", "max_difference": {}})
 
 
 def content_of(folder) -> dict[str, str]:

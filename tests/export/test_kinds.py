@@ -15,7 +15,7 @@ from espnet_prune.export.exported import open_exported
 from espnet_prune.export.folder import DECODER, GRAPH, read_description
 from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.session import open_session
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.graphs import TOLERANCE
 from espnet_prune.models.huggingface.build import from_config, generation_config
@@ -36,7 +36,7 @@ def speech(seconds: float, seed: int = 0) -> numpy.ndarray:
 
 def half_of(model):
     """A model cut to half by uniform magnitude."""
-    method = make_method("uniform_magnitude", target=0.5, config=MethodConfig(), updates=4)
+    method = make_method("uniform_magnitude", target=0.5, updates=4)
     gated = inject(model, method).eval()
     small = cut(gated, method.masks(gated)).eval()
     assert plan_of(small) is not None

@@ -6,10 +6,8 @@ import pytest
 import torch
 from tiny_models import encoder, features, passes_of
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, TrainingError
-from espnet_prune.gates import HardConcreteConfig
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.methods.fisher import mask_gradients, rearranged, unit_costs
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
@@ -20,7 +18,7 @@ UNITS = "block.0.feed_forward.units"
 
 def method_of(target: float = 0.5, measure: str = "parameters", **fisher):
     options = {"fisher": fisher, "budget": {"measure": measure}}
-    return make_method("fisher", target=target, config=to_dataclass(MethodConfig, options, "test"))
+    return make_method("fisher", options, target=target)
 
 
 def gated_of(method=None, model=None):
@@ -187,14 +185,14 @@ def test_without_data_it_says_what_it_needs():
 )
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
-        to_dataclass(MethodConfig, options, "test")
+        make_method("fisher", options)
 
 
 def test_gates_may_begin_in_the_order_of_the_fisher_information():
-    config = MethodConfig(gate=HardConcreteConfig(order="fisher", spread=20.0))
-    method = make_method("l0_distill", target=0.5, updates=10, config=config)
+    options = {"gate": {"order": "fisher", "spread": 20.0}}
+    method = make_method("l0_distill", options, target=0.5, updates=10)
     gated = inject(encoder(), method).eval()
-    assert method.order_utterances == config.calibration.utterances
+    assert method.order_utterances == method.config.calibration.utterances
     scores = method.order_scores(gated, passes_of(gated))
     method.begin(gated, scores)
     values = torch.cat([gated.gate(name).log_alpha.detach() for name in scores])
@@ -209,8 +207,7 @@ def test_gates_may_begin_in_the_order_of_the_fisher_information():
 
 
 def test_the_order_by_magnitude_needs_no_data():
-    config = MethodConfig(gate=HardConcreteConfig(order="magnitude"))
-    method = make_method("l0_distill", target=0.5, updates=10, config=config)
+    method = make_method("l0_distill", {"gate": {"order": "magnitude"}}, target=0.5, updates=10)
     gated = inject(encoder(), method)
     method.begin(gated)
     site = gated.site_map.sites["block.0.feed_forward.units"]

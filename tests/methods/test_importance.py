@@ -6,9 +6,8 @@ from safetensors.torch import save_file
 from tiny_models import encoder
 
 from espnet_prune.budget import resolve
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.surgery import cut, inject
 
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
@@ -22,8 +21,7 @@ def masks_of(tmp_path):
     def call(change=lambda scores: scores, target=0.2, tolerance=0.01):
         path = tmp_path / "scores.safetensors"
         options = {"importance": {"file": str(path)}, "budget": {"tolerance": tolerance}}
-        config = to_dataclass(MethodConfig, options, "test")
-        method = make_method("importance", target=target, config=config)
+        method = make_method("importance", options, target=target)
         gated = inject(encoder(**WIDE), method).eval()
         sites = gated.site_map.of_kinds(("feed_forward_unit",))
         scores = {site.name: torch.arange(float(site.units)) for site in sites}
@@ -86,7 +84,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
         if text:
             path.write_text(text)
         options = {"importance": {"file": str(path)}}
-        method = make_method("importance", config=to_dataclass(MethodConfig, options, "test"))
+        method = make_method("importance", options)
         with pytest.raises(DataError, match=f"{path}: not a readable"):
             method.masks(inject(encoder(), method))
 

@@ -9,7 +9,8 @@ from tiny_models import encoder, features
 from espnet_prune.budget import ControllerConfig, Rung, even_rungs
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import HardConcreteConfig
-from espnet_prune.methods import METHODS, L0Distill, MethodConfig, make_method
+from espnet_prune.methods import METHODS, L0Distill, make_method
+from espnet_prune.methods.l0_distill import L0Config
 from espnet_prune.surgery import cut, inject
 
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
@@ -18,8 +19,8 @@ TARGETS = (0.3, 0.5, 0.7)
 
 def test_every_size_is_cut_from_the_state_of_its_own_update():
     *ladder, last = even_rungs(TARGETS, 600)
-    controller = ControllerConfig(learning_rate=0.5)
-    method = L0Distill(last.target, 0, MethodConfig(controller=controller), last.updates, ladder)
+    controller = ControllerConfig(kind="lagrangian", learning_rate=0.5)
+    method = L0Distill(last.target, 0, L0Config(controller=controller), last.updates, ladder)
     gated = inject(encoder(**WIDE), method)
     optimizer = torch.optim.Adam(method.parameter_groups(gated))
     expected = []
@@ -50,7 +51,7 @@ def test_a_rung_beyond_the_target_or_the_updates_is_refused(ladder, message):
 
 
 def test_gates_that_settle_give_one_size():
-    config = MethodConfig(gate=HardConcreteConfig(settle_fraction=0.4))
+    config = L0Config(gate=HardConcreteConfig(settle_fraction=0.4))
     with pytest.raises(ConfigError, match=r"settle_fraction: 0\.4: .*a ladder's go on"):
         make_method("l0", target=0.5, updates=10, config=config, ladder=(Rung(0.3, 5),))
 

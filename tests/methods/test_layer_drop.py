@@ -4,9 +4,8 @@ import pytest
 import torch
 from tiny_models import encoder, features, passes_of
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, ModelError, TrainingError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.methods.layer_drop import loss_without, sparsity_without
 from espnet_prune.surgery import cut, inject, plan_of
 from espnet_prune.surgery.holding import holding
@@ -17,8 +16,7 @@ IN_BLOCKS = ["head", "feed_forward_unit", "convolution_channel", "branch"]
 
 def method_of(target: float = 0.5, order: str = "spaced", **options):
     options = {"sites": IN_BLOCKS, "layer_drop": {"order": order}, **options}
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method("layer_drop", target=target, config=config)
+    return make_method("layer_drop", options, target=target)
 
 
 def dropped(gated, masks) -> list[int]:

@@ -6,9 +6,8 @@ import torch.nn.utils.prune
 from safetensors.torch import save_file
 from tiny_models import encoder, features, passes_of
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import METHODS, L0Distill, MethodConfig, make_method
+from espnet_prune.methods import METHODS, L0Distill, make_method
 from espnet_prune.sites import WEIGHT
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.sparse import count_zeroed
@@ -73,12 +72,11 @@ def test_the_reached_sparsity_is_within_half_a_point(name, target):
 def test_where_a_head_is_too_much_finer_units_fill_to_the_target(name, seed, target, tmp_path):
     path = tmp_path / "scores.safetensors"
     options = {"importance": {"file": str(path)}} if name == "importance" else {}
-    config = to_dataclass(MethodConfig, options, "test")
-    method = make_method(name, target=target, seed=seed, config=config)
+    method = make_method(name, options, target=target, seed=seed)
     gated = inject(encoder(**TWO_HEADS), method).eval()
     save_file(make_method("random", seed=seed).order(gated), path)
     masks = method.masks(gated)
-    assert sparsity(gated, masks) == pytest.approx(target, abs=config.budget.tolerance)
+    assert sparsity(gated, masks) == pytest.approx(target, abs=method.config.budget.tolerance)
     cut(gated, masks)
 
 
@@ -96,8 +94,7 @@ def test_learned_gates_are_filled_to_the_target_too(seed, target):
 
 
 def test_whole_blocks_reach_a_target_that_they_hit_exactly():
-    config = to_dataclass(MethodConfig, {"sites": ["block"]}, "test")
-    method = make_method("l0", target=1 / 3, config=config)
+    method = make_method("l0", {"sites": ["block"]}, target=1 / 3)
     gated = inject(encoder(num_blocks=6), method).eval()
     with torch.no_grad():
         for block in range(6):
@@ -121,12 +118,8 @@ def test_unpruned_keeps_everything_and_takes_no_other_target():
 @pytest.mark.parametrize("kind", ["lagrangian", "constraint"])
 @pytest.mark.parametrize("measure", ["parameters", "macs"])
 def test_learned_size_comes_near_the_target_by_itself(kind, measure):
-    config = to_dataclass(
-        MethodConfig,
-        {"controller": {"kind": kind, "learning_rate": 0.5}, "budget": {"measure": measure}},
-        "test",
-    )
-    method = L0Distill(target=0.5, config=config, updates=600)
+    options = {"controller": {"kind": kind, "learning_rate": 0.5}, "budget": {"measure": measure}}
+    method = make_method("l0_distill", options, target=0.5, updates=600)
     gated = inject(encoder(**WIDE), method)
     train_gates(method, gated, 600)
     assert float(gated.expected_sparsity().detach()) == pytest.approx(0.5, abs=0.1)
@@ -135,10 +128,10 @@ def test_learned_size_comes_near_the_target_by_itself(kind, measure):
 @pytest.mark.parametrize("name", ["l0_distill", "l0", "nas"])
 def test_the_band_refuses_macs(name):
     options = {"controller": {"kind": "band"}}
-    assert make_method(name, config=to_dataclass(MethodConfig, options, "test"))
+    assert make_method(name, options)
     options["budget"] = {"measure": "macs"}
     with pytest.raises(ConfigError, match="controller: kind.*band counts parameters, not macs"):
-        make_method(name, config=to_dataclass(MethodConfig, options, "test"))
+        make_method(name, options)
 
 
 def test_target_starts_at_the_measured_sparsity():
@@ -191,7 +184,7 @@ def test_unknown_method_names_the_nearest():
 )
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
-        to_dataclass(MethodConfig, options, "prune.yaml: method")
+        make_method("l0_distill", options)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +192,8 @@ def test_wrong_options_are_named(options, named):
     [("self_pinching_weights", {}), ("l0_distill", {"sites": ["head", "branch"]})],
 )
 def test_widths_to_align_that_are_not_there_are_named_before_the_training(name, options):
-    config = to_dataclass(MethodConfig, {**options, "budget": {"align": 8}}, "test")
     with pytest.raises(ConfigError, match="budget: align: 8: none of the sites .*leave align at 1"):
-        make_method(name, config=config)
+        make_method(name, {**options, "budget": {"align": 8}})
 
 
 def test_a_cut_without_masks_says_so_where_the_gates_learn_none(caplog):
@@ -230,9 +222,8 @@ def test_seed_out_of_range(seed):
     ["magnitude", "random", "fisher", "uniform_magnitude", "folding", "nas", "layer_drop"],
 )
 def test_sites_without_units_are_refused(name):
-    config = to_dataclass(MethodConfig, {"sites": ["branch"]}, "test")
     with pytest.raises(ConfigError, match=r"sites: \['branch'.*at least one of head, feed"):
-        make_method(name, config=config)
+        make_method(name, {"sites": ["branch"]})
 
 
 @pytest.mark.parametrize("target", [0.3, 0.5])

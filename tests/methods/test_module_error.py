@@ -6,9 +6,8 @@ import pytest
 import torch
 from tiny_models import encoder
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method, method_config
 from espnet_prune.methods.module_error import module_scores, rising_slopes
 from espnet_prune.surgery import cut, inject
 
@@ -18,8 +17,7 @@ FEED_FORWARD, HEADS = "block.0.feed_forward.units", "block.0.attention.heads"
 
 def method_of(path="", target: float = 0.5, measure: str = "loss", **options):
     options["module_error"] = {"file": str(path), "measure": measure}
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method("module_error", target=target, config=config)
+    return make_method("module_error", options, target=target)
 
 
 def gated_of(method=None):
@@ -135,4 +133,4 @@ def test_a_file_must_be_named_and_be_there(write, tmp_path):
 )
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ConfigError, match=named):
-        to_dataclass(MethodConfig, {"module_error": options}, "prune.yaml: method")
+        method_config("module_error", {"module_error": options}, "prune.yaml: method")

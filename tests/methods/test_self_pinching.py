@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_models import encoder, features
 
-from espnet_prune.config import load_yaml, to_dataclass
+from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import SelfPinchingGate
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method, method_config, options_of
+from espnet_prune.methods.self_pinching import PinchingConfig
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
@@ -26,8 +27,7 @@ def method_of(target: float = 0.5, updates: int = UPDATES, sites=None, **pinchin
     options = {"pinching": pinching} if pinching else {}
     if sites:
         options["sites"] = sites
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method("self_pinching", target=target, config=config, updates=updates)
+    return make_method("self_pinching", options, target=target, updates=updates)
 
 
 def pinched(share: float = 0.4, gone: str = "", **options):
@@ -89,10 +89,8 @@ def test_bfloat16_weights_start_open_too(name):
     model = encoder(**WIDE).bfloat16()
     with torch.no_grad():
         stock = model(feats.bfloat16(), lengths)[0]
-        config = to_dataclass(
-            MethodConfig, {"pinching": {"gate": {"initial_drop_rate": 0.0}}}, "test"
-        )
-        gated = inject(model, make_method(name, config=config)).eval()
+        options = {"pinching": {"gate": {"initial_drop_rate": 0.0}}}
+        gated = inject(model, make_method(name, options)).eval()
         assert gated.hard_sparsity() == 0.0
         assert torch.equal(gated(feats.bfloat16(), lengths)[0], stock)
 
@@ -218,9 +216,9 @@ def test_the_band_s_lambda_counts_this_model_s_parameters():
 def test_the_band_refuses_macs_and_the_lagrangian_takes_them():
     macs = {"budget": {"measure": "macs"}}
     with pytest.raises(ConfigError, match="band counts parameters, not macs"):
-        make_method("self_pinching", config=to_dataclass(MethodConfig, macs, "test"))
+        make_method("self_pinching", macs)
     macs["pinching"] = {"controller": {"kind": "lagrangian"}}
-    assert make_method("self_pinching", config=to_dataclass(MethodConfig, macs, "test"))
+    assert make_method("self_pinching", macs)
 
 
 @pytest.mark.parametrize(
@@ -263,4 +261,5 @@ def test_units_that_the_model_lacks_are_refused_before_the_training():
 
 def test_the_shared_defaults_are_the_published_ones(repository):
     method = load_yaml(repository / "conf/pinch.yaml")["method"]
-    assert to_dataclass(MethodConfig, method, "pinch.yaml").pinching == MethodConfig().pinching
+    own = options_of("self_pinching", method)
+    assert method_config("self_pinching", own, "pinch.yaml").pinching == PinchingConfig()

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import encoder, features
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import MASK, VALUES, count_zeroed, hold_zeros
 
@@ -18,8 +17,7 @@ NAME = "encoders.0.self_attn.linear_q.weight"
 
 
 def method_of(target: float = 0.5, updates: int = 40, **options):
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method("self_pinching_weights", target=target, config=config, updates=updates)
+    return make_method("self_pinching_weights", options, target=target, updates=updates)
 
 
 def pinched(share: float = 0.6):

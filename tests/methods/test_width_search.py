@@ -7,10 +7,9 @@ import torch
 from tiny_models import encoder, features
 
 from espnet_prune.budget import resolve
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import WidthChoiceGate
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 
@@ -25,8 +24,7 @@ def method_of(target: float = 0.5, measure: str = "parameters"):
         "controller": {"learning_rate": 1.0},
         "gate_learning_rate": 0.1,
     }
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method("nas", target=target, config=config, updates=UPDATES)
+    return make_method("nas", options, target=target, updates=UPDATES)
 
 
 def optimizers_of(method, gated):

@@ -8,10 +8,9 @@ import pytest
 import torch
 from tiny_models import randomise
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import METHODS, MethodConfig, make_method
+from espnet_prune.methods import METHODS, make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import cut, inject
@@ -70,8 +69,7 @@ def outputs(model) -> torch.Tensor:
 
 
 def method_of(name: str, target: float = 0.5, **options):
-    config = to_dataclass(MethodConfig, {"decoder": {}, **options}, "test")
-    return make_method(name, target=target, seed=1, updates=50, config=config)
+    return make_method(name, {"decoder": {}, **options}, target=target, seed=1, updates=50)
 
 
 def chosen(method, gated) -> dict[str, torch.Tensor]:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 SYNTH = Path(__file__).resolve().parents[2] / "egs/synth/l0_conformer1/run.sh"
-CONFIGS = ("teacher", "prune", "finetune", "decode", "profile", "systems")
+SYSTEMS = "systems: {l0_50: {method: l0_distill}, magnitude_50: {method: magnitude}}\n"
+COUNTED = "num_iters_per_epoch: 3\nmax_epoch: 4\n"
+CONFIGS = {
+    "teacher": COUNTED,
+    "prune": COUNTED,
+    "finetune": COUNTED,
+    "decode": "modes: [greedy]\n",
+    "profile": "repeats: 1\n",
+    "systems": SYSTEMS,
+}
 # Stands in for utils/submit.py: notes the command, does not run it, and fails where told to.
 RECORDER = """#!/usr/bin/env bash
 log=$1
@@ -21,20 +30,20 @@ echo "$*" >> "$RECORD"
 
 
 @pytest.fixture
-def driver(tmp_path: Path):
+def driver(tmp_path: Path, warm):
     """Calls a recipe whose commands are noted, not run; returns the process and them."""
     recorder = tmp_path / "recorder.sh"
     recorder.write_text(RECORDER)
     recorder.chmod(0o755)
     (tmp_path / "conf").mkdir()
-    for name in CONFIGS:
-        (tmp_path / f"conf/{name}.yaml").write_text("systems: {l0_50: {}, magnitude_50: {}}\n")
+    for name, text in CONFIGS.items():
+        (tmp_path / f"conf/{name}.yaml").write_text(text)
     record = tmp_path / "record"
 
     def call(*arguments: str, recipe: Path = SYNTH, cwd: Path = tmp_path, **environment: str):
         record.write_text("")
         commands = {name: str(recorder) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{warm.folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         process = subprocess.run(
             [recipe, *arguments],
             cwd=cwd,

@@ -9,6 +9,7 @@ import pytest
 from espnet_prune import cli
 from espnet_prune.config import load_yaml
 
+pytestmark = pytest.mark.timeout(300)  # the first waits for the imports
 ROOT = Path(__file__).resolve().parents[2]
 SYNTH = ROOT / "egs/synth/l0_conformer1/run.sh"
 AN4 = ROOT / "egs/an4/l0_conformer1/run.sh"
@@ -113,7 +114,7 @@ def test_missing_corpus_folder_is_named(driver, arguments, message):
     assert message in process.stderr
 
 
-def test_runs_every_stage_in_order(driver, places):
+def test_runs_every_stage_in_order(driver, places, tmp_path):
     process, commands = driver(*places, "--speed_factors", "0.9 1.0")
     assert process.returncode == 0, process.stderr
     assert verbs(commands) == (
@@ -124,7 +125,10 @@ def test_runs_every_stage_in_order(driver, places):
     for n in range(1, 15):
         assert f"Stage {n}: " in process.stdout and f"Stage {n} took " in process.stdout
     assert process.stdout.splitlines()[-2] == "printed by espnet_prune report"
-    assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if " prune " in c)
+    assert "--train dump/train_sp --valid dump/dev" in next(c for c in commands if "_teacher" in c)
+    assert "prune --system exp/base/l0_50 --ngpu 0" in next(c for c in commands if " prune " in c)
+    folders = load_yaml(tmp_path / "work/exp/base/l0_50/config.yaml")["folders"]
+    assert (folders["train"], folders["valid"]) == ("dump/train_sp", "dump/dev")
 
 
 def test_test_sets_are_never_filtered(driver, places):
@@ -147,7 +151,7 @@ def test_a_set_both_validated_on_and_scored_is_there_twice(driver, places):
     assert formatted["dump/dev"] == ("data/dev", False)
     trained = [c for c in commands if "--valid " in c]
     found = {verb(c) for c in trained}
-    assert found == {"collect_stats", "train_teacher", "prune", "finetune"}
+    assert found == {"collect_stats", "train_teacher"}
     assert all("--valid dump/dev_valid " in c for c in trained)
     decoded = [c for c in commands if " decode " in c or " score " in c]
     assert decoded and not any("dev_valid" in c for c in decoded)
@@ -178,7 +182,7 @@ def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
 
 def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
-    (tmp_path / "over/systems.yaml").write_text("systems: {own: {target: 0.5}}\n")
+    (tmp_path / "over/systems.yaml").write_text("systems: {own: {method: random}}\n")
     (tmp_path / "conf/teacher.yaml").write_text("max_epoch: 5\noptim_conf: {lr: 0.1, eps: 0.2}\n")
     (tmp_path / "over/teacher.yaml").write_text("optim_conf: {lr: 0.3}\n")
     process, commands = driver(
@@ -186,29 +190,32 @@ def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     made = tmp_path / "work/exp/t/conf"
-    assert f"--config {made}/teacher.yaml" in commands[0]
+    assert "--config exp/t/conf/teacher.yaml" in commands[0]
     assert load_yaml(made / "teacher.yaml") == {
         "max_epoch": 5,
         "optim_conf": {"lr": 0.3, "eps": 0.2},
     }
-    assert [c for c in commands if "--system own" in c]
+    assert [c for c in commands if "prune --system exp/t/own" in c]
 
 
-def test_another_file_of_systems_is_merged_beside_the_recipe_s_own(driver, places, tmp_path):
-    """Two drivers on one tag, each with its own systems, leave each other's alone."""
+def test_another_file_of_systems_leaves_the_recipe_s_own_alone(driver, places, tmp_path):
+    """Two drivers may work on one tag, each with its own systems."""
     (tmp_path / "over").mkdir()
-    (tmp_path / "over/systems.yaml").write_text("systems: {l0_50: {seed: 1}}\n")
+    (tmp_path / "over/systems.yaml").write_text("systems: {l0_50: {seed: 1}, l0_60: {seed: 2}}\n")
+    (tmp_path / "conf/systems.yaml").write_text("systems: {l0_50: {method: l0, target: 0.5}}\n")
     others = tmp_path / "a=b.yaml"
-    others.write_text("systems: {l0_50: {target: 0.6}}\n")
-    words = ["--overrides", str(tmp_path / "over"), "--stage", "8", "--systems", "l0_50"]
-    made = tmp_path / "work/exp/base/conf"
+    others.write_text("systems: {l0_60: {method: l0, target: 0.6}}\n")
+    words = ["--stage", "8", "--stop_stage", "8"]
+    made = tmp_path / "work/exp/base"
     driver(*places, *words)
-    own = (made / "systems.yaml").read_bytes()
-    process, commands = driver(*places, *words, "--systems_config", str(others))
+    own = (made / "l0_50/config.yaml").read_bytes()
+    words += ["--overrides", str(tmp_path / "over"), "--systems_config", str(others)]
+    process, commands = driver(*places, *words)
     assert process.returncode == 0, process.stderr
-    assert f"--systems {made}/systems_a=b.yaml" in commands[0]
-    assert load_yaml(made / "systems_a=b.yaml")["systems"]["l0_50"] == {"target": 0.6, "seed": 1}
-    assert (made / "systems.yaml").read_bytes() == own
+    assert [c.split("--system ")[1].split()[0] for c in commands] == ["exp/base/l0_60"]
+    config = load_yaml(made / "l0_60/config.yaml")
+    assert (config["target"], config["seed"]) == (0.6, 2)
+    assert (made / "l0_50/config.yaml").read_bytes() == own
 
 
 def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
@@ -279,12 +286,14 @@ def test_a_submitted_recipe_waits_for_what_it_needs_and_no_more(submitting):
 
 def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
     """The rest of the stage goes on beside it; finetuning is beside each other again."""
-    run, taken = "run: {target: 0.7, ladder: [0.3, 0.5]}", "taken_from: run, target"
-    rows = f"a: {{{taken}: 0.3}}, {run}, other: {{}}, b: {{{taken}: 0.5}}"
+    run = "run: {method: l0, target: 0.7, ladder: [0.3, 0.5]}"
+    taken, other = "taken_from: run, target", "other: {method: random}"
+    rows = f"a: {{{taken}: 0.3}}, {run}, {other}, b: {{{taken}: 0.5}}"
     (tmp_path / "conf/systems.yaml").write_text(f"systems: {{{rows}}}\n")
     process, commands = submitting("--stage", "prune", "--stop_stage", "finetune")
     assert process.returncode == 0, process.stderr
-    named = [c.split("--system ")[1].split()[0] for c in commands if "--systems" in c]
+    trained = [c for c in commands if verb(c) != "cut"]
+    named = [c.split("--system exp/base/")[1].split()[0] for c in trained]
     assert named == ["run", "a", "b", "other"] * 2
     waits = [after(command) for command in commands]
     assert waits == [[], [1], [2], [], [1, 2, 3, 4], *[[5]] * 4]

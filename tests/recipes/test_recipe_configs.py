@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.cli import run
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.librispeech import read_corpus
 from espnet_prune.data.librispeech_layout import read_chapter_list
 from espnet_prune.data.synth import Corpus, check
 from espnet_prune.score.timing import ProfileConfig
+from espnet_prune.train.recipe import Recipe, read_recipe
+from espnet_prune.train.resolve import resolve
+from espnet_prune.train.system_config import SystemConfig
+from espnet_prune.train.systems import read_row
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("systems", "teacher", "prune", "finetune", "decode", "profile")
@@ -32,37 +35,40 @@ def identify(value: Path | None) -> str:
     return "own" if value is None else str(value.relative_to(ROOT)).replace("/l0_conformer1", "")
 
 
+def read(conf: Path, over: Path | None, **others: Path) -> Recipe:
+    """A recipe's files, merged."""
+    files = {name: others.get(name, conf / f"{name}.yaml") for name in NAMES}
+    return read_recipe(files, over)
+
+
+def resolved(recipe: Recipe) -> dict[str, SystemConfig]:
+    """All systems of a recipe."""
+    folders = dict.fromkeys(("train", "valid", "tokens", "stats"), "folder")
+    return {name: resolve(recipe, Path("exp"), folders, name) for name in recipe.systems}
+
+
 @pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
-def test_all_are_read_strictly(recipe, over, tmp_path):
+def test_all_are_read_strictly(recipe, over):
     from espnet_prune.decode.recogniser import DecodeConfig
     from espnet_prune.train.options import check_training_config
-    from espnet_prune.train.prune_task import FinetuneTask, PruneTask
-    from espnet_prune.train.recipe import for_system, method_config, read_recipe
-    from espnet_prune.train.systems import read_system
     from espnet_prune.train.teacher_task import TeacherTask
 
-    conf = recipe / "conf"
-    if over is not None:
-        own = [word for n in NAMES for word in ("--config", n, str(conf / f"{n}.yaml"), n)]
-        assert run(["merge_conf", "--over", str(over), "--out", str(tmp_path), *own]) == 0
-        conf = tmp_path
-    teacher = check_training_config(TeacherTask, load_yaml(conf / "teacher.yaml"), "teacher.yaml")
-    encoders = {"l0_conformer1": "conformer", "pinch_whisper1": "whisper_hf"}
-    assert teacher["encoder"] == encoders.get(recipe.name, "ssl")
-    recipes = {
-        task: read_recipe(conf / f"{name}.yaml", task)
-        for name, task in (("prune", PruneTask), ("finetune", FinetuneTask))
-    }
-    saved, epoch = recipes[PruneTask].updates, recipes[FinetuneTask].updates_an_epoch
-    assert saved % epoch == 0, "saved updates couldn't be spent on whole epochs"
-    for path in [p for p in conf.glob("*.yaml") if "systems" in load_yaml(p)]:
-        for name in load_yaml(path)["systems"]:
-            system = read_system(path, name)
-            for task, read in recipes.items():
-                assert for_system(read, system, task).updates > 0
-            assert method_config(recipes[PruneTask], system).sites
-    to_dataclass(DecodeConfig, load_yaml(conf / "decode.yaml"), "decode.yaml")
-    to_dataclass(ProfileConfig, load_yaml(conf / "profile.yaml"), "profile.yaml")
+    merged = read(recipe / "conf", over)
+    if "teacher" in merged.values:
+        teacher = check_training_config(TeacherTask, merged.values["teacher"], "teacher.yaml")
+        encoders = {"l0_conformer1": "conformer", "pinch_whisper1": "whisper_hf"}
+        assert teacher["encoder"] == encoders.get(recipe.name, "ssl")
+    else:
+        assert "--teacher" in (recipe / "run.sh").read_text()
+    for config in resolved(merged).values():
+        assert config.prune.updates > 0 and config.finetune.updates > 0
+        saved, epoch = config.prune.updates, config.finetune.updates_an_epoch
+        assert saved % epoch == 0, "saved updates couldn't be spent on whole epochs"
+    for path in sorted((recipe / "conf").glob("*.yaml")):
+        if over is None and "systems" in load_yaml(path):
+            assert resolved(read(recipe / "conf", None, systems=path))
+    to_dataclass(DecodeConfig, merged.values["decode"], "decode.yaml")
+    to_dataclass(ProfileConfig, merged.values["profile"], "profile.yaml")
 
 
 @pytest.mark.parametrize(
@@ -74,19 +80,14 @@ def test_all_are_read_strictly(recipe, over, tmp_path):
     ],
     ids=identify,
 )
-def test_overrides_change_the_systems_that_another_file_has(over, systems, tmp_path):
+def test_overrides_change_the_systems_that_another_file_has(over, systems):
     """What they change of others is left out; a row that lacks its method would be refused."""
-    from espnet_prune.train.systems import read_system
-
-    words = ["--over", str(over), "--out", str(tmp_path)]
-    for name in NAMES:
-        words += ["--config", name, str(systems if name == "systems" else over / "none"), "other"]
-    assert run(["merge_conf", *words]) == 0
-    made, there = load_yaml(tmp_path / "other.yaml")["systems"], load_yaml(systems)["systems"]
+    made = read(over.parent, over, systems=systems).systems
+    there = load_yaml(systems)["systems"]
     rows = load_yaml(over / "systems.yaml")["systems"]
     assert made.keys() == there.keys() | {n for n, row in rows.items() if "method" in row}
     for name in made:
-        assert read_system(tmp_path / "other.yaml", name).method
+        assert read_row(made, name, "systems.yaml").method
 
 
 @pytest.mark.parametrize(

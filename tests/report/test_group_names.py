@@ -32,12 +32,12 @@ def seed_labels(experiment) -> list[str]:
 
 
 def test_seeds_of_two_targets_and_options_are_called_after_their_systems(tmp_path):
-    settled = {"system": {"options": {"gate": {"settle_fraction": 0.4}}}}
+    settled = {"options": {"gate": {"settle_fraction": 0.4}}}
     for name, target, record in (("l0_70", 0.704, {}), ("l0_units_70", 0.7, settled)):
         for seed in (0, 1):
             system = f"{name}_s{seed}" if seed else name
             make_system(tmp_path, system, "l0_distill", seed)
-            edit(tmp_path / system / "system.json", target=target, prune_conf=record)
+            edit(tmp_path / system / "system.json", target=target, row=record)
     assert seed_labels(tmp_path) == [
         "l0 (l0_distill) at 70.4%, 2 seeds",
         "l0_units (l0_distill) at 70%, 2 seeds",
@@ -45,10 +45,10 @@ def test_seeds_of_two_targets_and_options_are_called_after_their_systems(tmp_pat
 
 
 def test_no_two_rows_of_seeds_have_one_name(tmp_path):
-    other = {"system": {"options": {"layer_weight": 0.0}}}
+    other = {"options": {"layer_weight": 0.0}}
     for seed, record in enumerate(({}, {}, other, other)):
         make_system(tmp_path, f"l0_50_s{seed}", "l0_distill", seed)
-        edit(tmp_path / f"l0_50_s{seed}" / "system.json", prune_conf=record)
+        edit(tmp_path / f"l0_50_s{seed}" / "system.json", row=record)
     assert seed_labels(tmp_path) == [
         "l0_50_s (l0_distill) at 50%, 2 seeds: l0_50_s0, l0_50_s1",
         "l0_50_s (l0_distill) at 50%, 2 seeds: l0_50_s2, l0_50_s3",

@@ -12,7 +12,7 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.report import pareto_plot
 from espnet_prune.report.pareto import Curve, charts, curves_of, pareto_front, read_systems
 
-RUN = {"method": "l0_distill", "system": {"ladder": [0.3]}}
+RUN = {"ladder": [0.3]}
 SHARED = {"system": "ladder_70", "seconds": 1.0, "updates": 4}
 # parameters, WER, speed-up, updates of stage 8 and whether it is of the ladder's run
 SYSTEMS = {
@@ -64,7 +64,7 @@ def experiment(tmp_path):
         params = dict.fromkeys(("encoder", "total"), {"kept": kept, "dense": 1000})
         edit(folder / name / "system.json", params=params, shared=shared)
         if name == "ladder_70":
-            edit(folder / name / "system.json", prune_conf=RUN)
+            edit(folder / name / "system.json", row=RUN)
         speedups = {"encoder": speedup, "ctc_greedy": speedup, "joint": 1.0, "predicted": 2.0}
         edit(folder / name / "profile.json", speedup=speedups)
         for score in folder.glob(f"{name}/decode/*/*/score.json"):
@@ -96,8 +96,8 @@ def test_sizes_of_one_run_are_a_curve_and_what_they_share_is_counted_once(experi
 
 
 def test_another_training_is_another_curve(experiment):
-    other = {"method": "l0_distill", "system": {"training": {"optim_conf": {"lr": 0.1}}}}
-    edit(experiment / "single_70/system.json", prune_conf=other)
+    other = {"training": {"optim_conf": {"lr": 0.1}}}
+    edit(experiment / "single_70/system.json", row=other)
     curves = curves_of(read_systems([experiment]))
     assert ("single_30",) in {curve.systems for curve in curves}
     assert ("single_70",) in {curve.systems for curve in curves}

@@ -102,7 +102,7 @@ def test_a_mode_that_some_systems_were_decoded_in_has_a_column(experiment):
     "other", [{"options": {"layer_weight": 0.0}}, {"training": {"optim_conf": {"lr": 0.1}}}]
 )
 def test_other_settings_are_no_other_seed(experiment, empty_pictures, other):
-    edit(experiment / "l0_50_seed1" / "system.json", prune_conf={"system": other})
+    edit(experiment / "l0_50_seed1" / "system.json", row=other)
     run(["report", str(experiment), "--corpus", "made_up"])
     text = (experiment / "report" / "RESULTS.md").read_text()
     ((kind, values),) = other.items()
@@ -189,8 +189,7 @@ def test_sparsity_is_of_what_can_be_pruned_and_of_the_whole_model(experiment):
 
 
 def test_what_several_sizes_share_is_marked(experiment, capsys):
-    record = {"method": "l0_distill", "system": {"ladder": [0.3]}}
-    edit(experiment / "l0_50/system.json", prune_conf=record)
+    edit(experiment / "l0_50/system.json", row={"ladder": [0.3]})
     shared = {"system": "l0_50", "seconds": 1.25, "updates": 6}
     edit(experiment / "l0_50_seed1/system.json", shared=shared, updates={"prune": 6, "finetune": 9})
     run(["report", str(experiment), "--corpus", "made_up"])

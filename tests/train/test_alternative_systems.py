@@ -1,15 +1,14 @@
 """The shared file of systems side by side: read strictly, pairs of targets, defaults as it says."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from system_configs import read_system
 
-from espnet_prune.config import load_yaml, to_dataclass
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.config import load_yaml
+from espnet_prune.methods import METHODS, make_method, method_config
 from espnet_prune.sites import DecoderConfig
-from espnet_prune.train.systems import read_system
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf/systems"
 FILE = FOLDER / "alternatives.yaml"
@@ -21,11 +20,11 @@ NAMES = list(load_yaml(FILE)["systems"])
 def test_a_row_is_read_strictly_and_names_its_target(name):
     system = read_system(FILE, name)
     assert name.endswith(f"_{100 * system.target:.0f}")
-    config = to_dataclass(MethodConfig, system.options, name)
+    config = method_config(system.method, system.options, name)
     if name.startswith("l0_units_"):
         assert "branch" not in config.sites and config.gate.settle_fraction == 0.4
     else:
-        assert config == MethodConfig()
+        assert config == METHODS[system.method].Config()
 
 
 def test_every_method_is_there_at_both_targets():
@@ -35,27 +34,12 @@ def test_every_method_is_there_at_both_targets():
     assert methods >= {"l0_distill", "fisher", "layer_drop", "folding", "nas"}
 
 
-def test_each_step_of_l0_adds_one_option_and_the_last_is_the_row_beside_the_alternatives():
-    path = FOLDER / "l0_steps.yaml"
-    steps = [read_system(path, name) for name in load_yaml(path)["systems"]]
-    steps, no_better = steps[:4], steps[4:]
-    assert [len(step.options) for step in steps] == [0, 1, 2, 3]
-    for before, after in itertools.pairwise(steps):
-        assert before.options.items() <= after.options.items()
-    assert steps[0] == read_system(FILE, "l0_70")
-    assert steps[-1] == read_system(FILE, "l0_units_70")
-    for row in no_better:
-        changed = {**row.options, "gate_learning_rate": 0.1, "controller": {"learning_rate": 4.0}}
-        assert steps[-1].options.items() <= changed.items()
-
-
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_row_of_every_file_is_read_strictly(path):
     for name in load_yaml(path)["systems"]:
         system = read_system(path, name)
         if system.taken_from is None:
-            config = to_dataclass(MethodConfig, system.options, name)
-            make_method(system.method, target=system.target, config=config)
+            make_method(system.method, system.options, target=system.target)
 
 
 def test_seeds_differ_from_the_row_beside_the_alternatives_by_the_seed_alone():
@@ -70,7 +54,7 @@ def test_seeds_differ_from_the_row_beside_the_alternatives_by_the_seed_alone():
 @pytest.mark.parametrize("name", load_yaml(WITH_DECODER)["systems"])
 def test_rows_with_the_decoder_say_so(name):
     system = read_system(WITH_DECODER, name)
-    config = to_dataclass(MethodConfig, system.options, name)
+    config = method_config(system.method, system.options, name)
     assert system.target == 0.5
     assert config.decoder == (DecoderConfig() if "_decoder_" in name else None)
     assert config.budget.measure == ("macs" if "_macs_" in name else "parameters")

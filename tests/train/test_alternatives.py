@@ -3,15 +3,13 @@
 The mains are called in this process: ESPnet's import takes longer than all of these stages.
 """
 
-import contextlib
 import json
 from pathlib import Path
 
 import mini_recipe
 import pytest
+from mini_recipe import run_here
 from safetensors.torch import load_file
-
-from espnet_prune import cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
@@ -31,22 +29,17 @@ systems:
 NAMES = ("fisher", "depth", "folding", "nas")
 
 
-def run(main: str, system: str = "") -> None:
-    assert cli.run(mini_recipe.command(main, system)[3:]) == 0
-
-
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, repository) -> Path:
     """Every system through all stages."""
     folder = tmp_path_factory.mktemp("alternatives")
     mini_recipe.write_recipe(folder, repository)
     (folder / "conf/systems.yaml").write_text(SYSTEMS)
-    with contextlib.chdir(folder):
-        run("collect_stats")
-        run("train_teacher")
-        for system in NAMES:
-            for main in ("prune", "cut", "finetune"):
-                run(main, system)
+    run_here(folder, "collect_stats")
+    run_here(folder, "train_teacher")
+    for system in NAMES:
+        for main in ("prune", "cut", "finetune"):
+            run_here(folder, main, system)
     return folder / "exp"
 
 

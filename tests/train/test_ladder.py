@@ -1,12 +1,11 @@
 """Rows of systems.yaml with a ladder, and those taken from it."""
 
 import pytest
+from system_configs import read_system, system_config
 
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
-from espnet_prune.train.prune_task import FinetuneTask, PruneConf, SystemConfig
-from espnet_prune.train.recipe import read_recipe
-from espnet_prune.train.systems import read_system
+from espnet_prune.train.systems import SystemRow
 
 KINDS = ("ladder", "l0")
 WHOLE = """\
@@ -22,7 +21,7 @@ systems:
 """
 
 
-def read(tmp_path, row: str) -> SystemConfig:
+def read(tmp_path, row: str) -> SystemRow:
     path = tmp_path / "systems.yaml"
     path.write_text(f"{WHOLE}  mine: {row}\n")
     return read_system(path, "mine")
@@ -30,7 +29,7 @@ def read(tmp_path, row: str) -> SystemConfig:
 
 def test_a_rung_has_all_but_its_size_from_the_run(tmp_path):
     row = "{taken_from: l0_70, target: 0.3, training: {optim_conf: {lr: 0.01}}}"
-    expected = SystemConfig(
+    expected = SystemRow(
         "l0_distill",
         target=0.3,
         seed=4,
@@ -73,19 +72,17 @@ def test_what_is_wrong_is_named_with_file_row_and_remedy(tmp_path, row, message)
 
 
 def test_the_method_gets_the_rungs_with_their_updates():
-    system = SystemConfig("l0_distill", target=0.7, ladder=(0.3, 0.5))
-    conf = PruneConf("teacher", system, updates=30, ladder_updates=(10, 20))
-    method = conf.build_method()
+    row = {"method": "l0_distill", "target": 0.7, "ladder": [0.3, 0.5]}
+    method = system_config(row, prune={"num_iters_per_epoch": 10, "max_epoch": 3}).build_method()
     assert [(r.target, r.updates) for r in method.schedule.rungs] == [
         (0.3, 10), (0.5, 20), (0.7, 30),
     ]  # fmt: skip
 
 
-def test_updates_are_those_of_several_batches_each(tmp_path):
-    path = tmp_path / "finetune.yaml"
-    path.write_text("num_iters_per_epoch: 9\nmax_epoch: 4\naccum_grad: 2\n")
-    recipe = read_recipe(path, FinetuneTask)
-    assert (recipe.updates_an_epoch, recipe.updates) == (4, 16)
+def test_updates_are_those_of_several_batches_each():
+    training = {"num_iters_per_epoch": 9, "max_epoch": 4, "accum_grad": 2}
+    stage = system_config({"method": "magnitude"}, finetune=training).finetune
+    assert (stage.updates_an_epoch, stage.updates) == (4, 16)
 
 
 def test_the_shared_file_has_a_run_of_its_own_beside_every_rung(repository):

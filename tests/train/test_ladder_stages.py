@@ -1,6 +1,5 @@
 """One run, two sizes, through the mains of the stages on noise; bit-equal after a kill."""
 
-import contextlib
 import csv
 import json
 import shutil
@@ -11,8 +10,8 @@ from pathlib import Path
 import mini_recipe
 import pytest
 import torch
+from mini_recipe import run_here
 
-from espnet_prune import cli
 from espnet_prune.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,12 +27,6 @@ systems:
 """
 
 
-def run(folder: Path, main: str, system: str = "l0") -> None:
-    """In this process: ESPnet's import takes longer than the stage."""
-    with contextlib.chdir(folder):
-        assert cli.run(mini_recipe.command(main, system)[3:]) == 0
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, repository) -> Path:
     """The run with the ladder, without a break."""
@@ -44,7 +37,7 @@ def unbroken(tmp_path_factory, repository) -> Path:
         path = folder / f"conf/{name}.yaml"
         path.write_text(f"{path.read_text()}num_workers: 0\n")
     for main in ("collect_stats", "train_teacher", "prune"):
-        run(folder, main)
+        run_here(folder, main)
     return folder
 
 
@@ -96,9 +89,9 @@ def test_stopped_at_the_rung_the_same_command_gives_the_same_bits(
     folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0"])
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(ladder_trainer, "keep_rung", killed)
-        run(folder, "prune")
+        run_here(folder, "prune")
     assert (folder / "exp/l0/prune/ladder/1.pth").exists() == (moment == "after the rung")
-    run(folder, "prune")
+    run_here(folder, "prune")
     check_same_as(unbroken, folder)
 
 
@@ -108,7 +101,7 @@ def test_killed_at_the_rung_and_later_it_goes_on_bit_equal(unbroken, tmp_path):
     training = folder / "exp/l0/prune"
     for name in ("ladder/1.pth", "ladder/1.json", "2epoch.pth"):
         mini_recipe.run_and_kill(folder, "prune", partial(Path.exists, training / name))
-    run(folder, "prune")
+    run_here(folder, "prune")
     check_same_as(unbroken, folder)
 
 
@@ -120,7 +113,7 @@ def test_of_two_processes_one_keeps_the_rung_and_one_takes_it(unbroken, tmp_path
         python, *words = mini_recipe.command("prune", system)
         environment = mini_recipe.environment()
         subprocess.run([python, *two, *words], cwd=folder, env=environment, check=True)
-    run(folder, "cut", "l0_20")
+    run_here(folder, "cut", "l0_20")
     assert int(weights(folder / "exp/l0/prune/ladder/1.pth")["gated.updates"]) == 8
     assert record_of(folder / "exp/l0_20")["shared"]["updates"] == 8
 
@@ -132,7 +125,7 @@ def both(unbroken, tmp_path_factory) -> Path:
     shutil.copytree(unbroken, folder, symlinks=True)
     for main in ("prune", "cut", "finetune"):
         for system in ("l0", "l0_20"):
-            run(folder, main, system)
+            run_here(folder, main, system)
     return folder / "exp"
 
 
@@ -165,18 +158,18 @@ def test_the_rung_outlives_the_run(both, tmp_path):
 def test_what_is_not_there_to_take_is_named_with_the_remedy(unbroken, tmp_path):
     folder = mini_recipe.copy_without(unbroken, tmp_path / "copy", ["exp/l0/prune/ladder/1.json"])
     with pytest.raises(DataError, match="ladder: no state of the size 0.2; add it to the ladder"):
-        run(folder, "prune", "l0_20")
+        run_here(folder, "prune", "l0_20")
     (folder / "exp/l0/prune/.done.json").unlink()
     with pytest.raises(DataError, match="prune: the run isn't finished; run stage 8 of 'l0'"):
-        run(folder, "prune", "l0_20")
+        run_here(folder, "prune", "l0_20")
 
 
 def test_a_run_made_with_other_options_gives_no_rung(unbroken, tmp_path):
     folder = mini_recipe.copy_without(unbroken, tmp_path / "copy", [])
     text = SYSTEMS.replace("seed: 3", "seed: 5")
     (folder / "conf/systems.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="l0/prune: .*another configuration .system.seed: 3 -> 5"):
-        run(folder, "prune", "l0_20")
+    with pytest.raises(ConfigError, match="l0/prune: .*another configuration .seed: 3 -> 5"):
+        run_here(folder, "prune", "l0_20")
 
 
 def test_more_sizes_than_epochs_are_refused_before_anything_is_made(unbroken, tmp_path):
@@ -184,5 +177,5 @@ def test_more_sizes_than_epochs_are_refused_before_anything_is_made(unbroken, tm
     text = SYSTEMS.replace("[0.2]", "[0.1, 0.2, 0.3]")
     (folder / "conf/systems.yaml").write_text(text)
     with pytest.raises(ConfigError, match="4 sizes.*3 stretches of 4 updates; give more epochs"):
-        run(folder, "prune")
-    assert not (folder / "exp/l0").exists()
+        run_here(folder, "prune")
+    assert not (folder / "exp/l0/prune").exists()

@@ -5,11 +5,12 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+from system_configs import COUNTED, read_system, system_config
 from tiny_models import encoder
 
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.surgery import inject
 from espnet_prune.train.options import check_training_config, read_floats
 
@@ -32,23 +33,6 @@ def test_every_recipe_is_right(task, repository):
     assert paths
     for path in paths:
         check_training_config(task, load_yaml(path), str(path))
-
-
-def test_every_recipe_of_pruning_and_finetuning_is_right(repository):
-    from espnet_prune.train.prune_task import FinetuneTask, PruneTask
-    from espnet_prune.train.recipe import method_config, read_recipe
-    from espnet_prune.train.systems import read_system
-
-    tasks = {"prune": PruneTask, "finetune": FinetuneTask}
-    for name, task in tasks.items():
-        paths = sorted((repository / "egs").glob(f"*/*/conf/{name}*.yaml"))
-        assert paths
-        for path in paths:
-            recipe = read_recipe(path, task)
-            systems = load_yaml(path.parent / "systems.yaml")["systems"]
-            for system in systems:
-                row = read_system(path.parent / "systems.yaml", system)
-                method_config(recipe, row)
 
 
 WRONG = [
@@ -135,23 +119,18 @@ def test_other_strings_stay(text):
     assert read_floats({"key": [text]}) == {"key": [text]}
 
 
-@pytest.mark.parametrize("path", ["prune", "finetune"])
-def test_a_system_can_set_an_option_but_no_unknown_one(repository, path):
-    from espnet_prune.train.prune_task import PruneTask, SystemConfig
-    from espnet_prune.train.recipe import method_config, read_recipe
-
-    conf = repository / "egs/an4/l0_conformer1/conf"
-    recipe = read_recipe(conf / f"{path}.yaml", PruneTask)
-    system = SystemConfig("l0_distill", options={"distillation": {"layer_weight": 0.0}})
-    assert method_config(recipe, system).distillation.layer_weight == 0.0
-    wrong = SystemConfig("l0_distill", options={"distilation": {}})
+@pytest.mark.parametrize("name", ["prune", "finetune"])
+def test_a_system_can_set_an_option_but_no_unknown_one(repository, name):
+    conf = load_yaml(repository / f"egs/an4/l0_conformer1/conf/{name}.yaml")
+    row = {"method": "l0_distill", "options": {"distillation": {"layer_weight": 0.0}}}
+    method = getattr(system_config(row, **{name: conf}), name).method
+    assert method.distillation.layer_weight == 0.0
+    wrong = {"method": "l0_distill", "options": {"distilation": {}}}
     with pytest.raises(ConfigError, match="'distilation' .did you mean 'distillation'"):
-        method_config(recipe, wrong)
+        system_config(wrong, **{name: conf})
 
 
 def test_an_unknown_system_or_method_is_named(tmp_path):
-    from espnet_prune.train.systems import read_system
-
     path = tmp_path / "systems.yaml"
     path.write_text("systems:\n  l0_50: {method: l0_distil}\n  other: {method: l0, sed: 1}\n")
     with pytest.raises(ConfigError, match="no system 'l0_5' .did you mean 'l0_50'"):
@@ -174,8 +153,6 @@ def test_an_unknown_system_or_method_is_named(tmp_path):
     ],
 )
 def test_an_option_that_the_method_does_not_read_is_an_error(tmp_path, method, key):
-    from espnet_prune.train.systems import read_system
-
     path = tmp_path / "systems.yaml"
     path.write_text(f"systems:\n  one: {{method: {method}, target: 0.5, options: {{{key}}}}}\n")
     name = key.partition(":")[0]
@@ -184,22 +161,16 @@ def test_an_option_that_the_method_does_not_read_is_an_error(tmp_path, method, k
 
 
 @pytest.mark.parametrize("missing", ["max_epoch", "num_iters_per_epoch"])
-def test_what_schedules_are_counted_by_must_be_there(tmp_path, missing):
-    from espnet_prune.train.prune_task import PruneTask
-    from espnet_prune.train.recipe import read_recipe
-
-    values = {"max_epoch": 3, "num_iters_per_epoch": 4}
-    del values[missing]
-    path = tmp_path / "prune.yaml"
-    path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-    with pytest.raises(ConfigError, match=f"{missing} is missing"):
-        _ = read_recipe(path, PruneTask).updates
+def test_what_schedules_are_counted_by_must_be_there(missing):
+    values = {key: value for key, value in COUNTED.items() if key != missing}
+    with pytest.raises(ConfigError, match=f"prune.yaml: {missing} is missing"):
+        system_config({"method": "magnitude"}, prune=values)
 
 
 def test_an_optimiser_that_reads_no_momentum_of_the_thresholds_is_an_error():
     from espnet_prune.train.prune_task import PruneTask
 
-    method = make_method("self_pinching", target=0.5, config=MethodConfig(), updates=9)
+    method = make_method("self_pinching", target=0.5, updates=9)
     gated = inject(encoder(), method)
     model = SimpleNamespace(method=method, gated=gated, parameters=gated.parameters)
     options = {"optim": "adam", "optim_conf": {}, "optim2_conf": {}}
@@ -210,26 +181,26 @@ def test_an_optimiser_that_reads_no_momentum_of_the_thresholds_is_an_error():
 
 
 @pytest.mark.parametrize("key, value", [("seed", 3), ("grad_clip", 5.0)])
-def test_what_the_pruning_stages_set_themselves_is_refused(tmp_path, key, value):
-    from espnet_prune.train.prune_task import PruneTask, SystemConfig
-    from espnet_prune.train.recipe import for_system, read_recipe
-
-    path = tmp_path / "prune.yaml"
-    path.write_text("max_epoch: 1\n")
-    with path.open("a") as file:
-        file.write(f"{key}: {value}\n")
+def test_what_the_pruning_stages_set_themselves_is_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key}: it isn't read here, .*; leave it out"):
-        read_recipe(path, PruneTask)
-    system = SystemConfig(method="l0_distill", target=0.5, training={key: value})
-    path.write_text("max_epoch: 1\n")
+        system_config({"method": "magnitude"}, prune={**COUNTED, key: value})
     with pytest.raises(ConfigError, match=f"training: {key}: it isn't read here"):
-        for_system(read_recipe(path, PruneTask), system, PruneTask)
+        system_config({"method": "l0_distill", "training": {key: value}})
 
 
-def test_method_options_that_are_all_commented_out_are_none(tmp_path):
-    from espnet_prune.train.prune_task import PruneTask
-    from espnet_prune.train.recipe import read_recipe
+def test_method_options_that_are_all_commented_out_are_none():
+    plain, without = (
+        system_config({"method": "l0"}, prune={**COUNTED, **more})
+        for more in ({}, {"method": None})
+    )
+    assert plain == without
 
-    path = tmp_path / "prune.yaml"
-    path.write_text("max_epoch: 1\nmethod:\n")
-    assert read_recipe(path, PruneTask).method == {}
+
+def test_an_option_for_all_methods_that_none_reads_is_an_error():
+    shared = {"gate": {"settle_fraction": 0.4}, "pinching": {"learning_rate": 0.1}}
+    config = system_config({"method": "magnitude"}, prune={**COUNTED, "method": shared})
+    assert config.prune.method == config.finetune.method
+    with pytest.raises(ConfigError, match="prune.yaml: method: unknown key 'pinchin'"):
+        system_config({"method": "l0"}, prune={**COUNTED, "method": {"pinchin": {}}})
+    with pytest.raises(ConfigError, match="prune.yaml: method: pinching: unknown key 'distil'"):
+        system_config({"method": "l0"}, prune={**COUNTED, "method": {"pinching": {"distil": 1}}})

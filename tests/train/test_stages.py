@@ -1,63 +1,56 @@
 """A system's own training keys, epochs and schedule, and what its cut tells."""
 
-import json
 from argparse import Namespace
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from system_configs import COUNTED, system_config, write_system
 
 from espnet_prune.budget import Budget, resolve
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError
-from espnet_prune.methods import MethodConfig
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import load, sites_of
 from espnet_prune.train.criterion import check_decoder_for
-from espnet_prune.train.prune_task import FinetuneTask, PruneConf, PruneTask, SystemConfig
-from espnet_prune.train.recipe import (
+from espnet_prune.train.cutting import cut_system
+from espnet_prune.train.prune_task import FinetuneTask
+from espnet_prune.train.stages import prune
+from espnet_prune.train.system import best_average, write_model
+from espnet_prune.train.system_config import (
+    StageConfig,
     continued_schedule,
     finetuning_epochs,
-    for_system,
-    read_recipe,
+    read_config,
 )
-from espnet_prune.train.stages import Folders, cut_system, prune
-from espnet_prune.train.system import best_average, update_record, write_model
 
 from espnet2.schedulers.warmup_lr import WarmupLR  # isort: skip  (after the stubs)
 
 
-@pytest.fixture
-def recipe(tmp_path: Path):
-    path = tmp_path / "finetune.yaml"
-    path.write_text(
-        "optim: adam\noptim_conf: {lr: 0.001, weight_decay: 0.1}\n"
-        "num_iters_per_epoch: 3\nmax_epoch: 2\n"
-    )
-    return read_recipe(path, FinetuneTask)
+TRAINING = {**COUNTED, "optim": "adam", "optim_conf": {"lr": 0.001, "weight_decay": 0.1}}
 
 
-def adapted(recipe, **training: object):
-    return for_system(recipe, SystemConfig("magnitude", training=training), FinetuneTask)
+def adapted(**training: object) -> StageConfig:
+    """Finetuning of a system that has these training keys of its own."""
+    row = {"method": "magnitude", "training": training}
+    return system_config(row, finetune=TRAINING).finetune
 
 
-def test_a_system_overrides_single_training_keys(recipe):
-    training = adapted(recipe, optim_conf={"lr": 0.01}).training
+def test_a_system_overrides_single_training_keys():
+    training = adapted(optim_conf={"lr": 0.01}).training
     assert training["optim_conf"] == {"lr": 0.01, "weight_decay": 0.1}
-    assert recipe.training["optim_conf"]["lr"] == 0.001
+    assert TRAINING["optim_conf"]["lr"] == 0.001
 
 
-def test_without_keys_nothing_changes(recipe):
-    assert adapted(recipe) == recipe
+def test_without_keys_nothing_changes():
+    assert adapted().training == TRAINING
 
 
 @pytest.mark.parametrize("key", ["max_epoch", "num_iters_per_epoch", "accum_grad"])
-def test_the_number_of_updates_is_the_same_for_all(recipe, key):
-    with pytest.raises(ConfigError, match=f"training: {key}.*finetune.yaml"):
-        adapted(recipe, **{key: 5})
+def test_the_number_of_updates_is_the_same_for_all(key):
+    with pytest.raises(ConfigError, match=f"training: {key}.*prune.yaml"):
+        adapted(**{key: 5})
 
 
 @pytest.mark.parametrize(
@@ -70,20 +63,18 @@ def test_the_number_of_updates_is_the_same_for_all(recipe, key):
         ({"optim2_conf": {"lr": 0.1}}, "optim2_conf: lr: it isn't read here, .*gate_learning_rate"),
     ],
 )
-def test_what_these_stages_do_not_read_is_refused(recipe, tmp_path, training, named):
+def test_what_these_stages_do_not_read_is_refused(training, named):
     with pytest.raises(ConfigError, match=named):
-        adapted(recipe, **training)
-    path = tmp_path / "prune.yaml"
-    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **training}))
-    with pytest.raises(ConfigError, match=named):
-        read_recipe(path, PruneTask)
+        adapted(**training)
+    with pytest.raises(ConfigError, match=f"prune.yaml: .*{named}"):
+        system_config({"method": "magnitude"}, prune={**COUNTED, **training})
 
 
-def test_keys_of_the_gates_optimiser_are_for_stage_8_alone(recipe):
+def test_keys_of_the_gates_optimiser_are_for_stage_8_alone():
     own = {"optim2": "adamw", "optim2_conf": {"eps": 1e-7}, "optim_conf": {"lr": 0.01}}
-    assert "optim2" not in adapted(recipe, **own).training
-    assert adapted(recipe, **own) == adapted(recipe, optim_conf={"lr": 0.01})
-    of_pruning = for_system(recipe, SystemConfig("l0", training=own), PruneTask).training
+    assert "optim2" not in adapted(**own).training
+    assert adapted(**own) == adapted(optim_conf={"lr": 0.01})
+    of_pruning = system_config({"method": "l0", "training": own}).prune.training
     assert of_pruning["optim2"] == "adamw"
 
 
@@ -91,19 +82,33 @@ def test_keys_of_the_gates_optimiser_are_for_stage_8_alone(recipe):
     "change",
     [{"num_iters_per_epoch": 10.5}, {"max_epoch": None}, {"max_epoch": -3}, {"accum_grad": 0}],
 )
-def test_updates_are_counted_by_whole_numbers(tmp_path, change):
-    path = tmp_path / "prune.yaml"
-    path.write_text(json.dumps({"num_iters_per_epoch": 3, "max_epoch": 2, **change}))
-    with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*expected a whole number of at"):
-        read_recipe(path, PruneTask)
+def test_updates_are_counted_by_whole_numbers(change):
+    key = next(iter(change))
+    with pytest.raises(ConfigError, match=f"prune.yaml: {key}: .*expected a whole number of at"):
+        system_config({"method": "magnitude"}, prune={**COUNTED, **change})
 
 
-def test_masks_are_not_learned_in_no_epoch(recipe, tmp_path):
-    none = replace(recipe, training={**recipe.training, "max_epoch": 0})
-    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
-    system = SystemConfig("l0_distill")
+def test_masks_are_not_learned_in_no_epoch():
+    none = {**COUNTED, "max_epoch": 0}
     with pytest.raises(ConfigError, match="max_epoch: 0: l0_distill learns its masks"):
-        prune(none, system, tmp_path / "teacher", folders, tmp_path / "system", ngpu=0)
+        system_config({"method": "l0_distill"}, prune=none)
+    assert system_config({"method": "magnitude"}, prune=none).prune.updates == 0
+
+
+def test_a_configuration_is_read_as_it_was_written(tmp_path):
+    row = {
+        "method": "l0_distill",
+        "target": 0.4,
+        "ladder": [0.2],
+        "options": {"gate": {"settle_fraction": 0.0}, "sites": ["head"]},
+        "training": {"optim_conf": {"lr": 0.01}},
+    }
+    folder = write_system(tmp_path, row)
+    assert read_config(folder) == system_config(row, tmp_path)
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("settle_fraction", "settle_fractio"))
+    with pytest.raises(ConfigError, match="config.yaml: prune: gate: unknown key 'settle_fractio'"):
+        read_config(folder)
 
 
 def test_a_model_without_a_decoder_is_not_chosen_by_one(cut_by_scores):
@@ -114,21 +119,25 @@ def test_a_model_without_a_decoder_is_not_chosen_by_one(cut_by_scores):
     check_decoder_for(Namespace(best_model_criterion=[("valid", "loss", "min")]), ctc_alone)
 
 
-def test_an_experiment_that_was_moved_between_the_stages_is_cut(recipe, cut_by_scores, tmp_path):
+def test_an_experiment_that_was_moved_between_the_stages_is_cut(
+    cut_by_scores, tmp_path, monkeypatch
+):
     cut_by_scores("head")
-    exp, moved = tmp_path / "exp", tmp_path / "moved"
-    (exp / "teacher").mkdir(parents=True)
-    (tmp_path / "teacher").rename(exp / "teacher/model")
-    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
-    prune(recipe, SystemConfig("magnitude"), exp / "teacher", folders, exp / "system", ngpu=0)
-    exp.rename(moved)
-    cut_system(moved / "system")
-    assert (moved / "system/cut/model.safetensors").is_file()
+    (tmp_path / "work/exp/teacher").mkdir(parents=True)
+    (tmp_path / "teacher/model").rename(tmp_path / "work/exp/teacher/model")
+    monkeypatch.chdir(tmp_path / "work")
+    system = write_system(Path("exp"), {"method": "magnitude"})
+    prune(system, read_config(system), {}, ngpu=0)
+    monkeypatch.chdir(tmp_path)
+    Path("work").rename("moved")
+    monkeypatch.chdir("moved")
+    cut_system(system, read_config(system))
+    assert (system / "cut/model.safetensors").is_file()
 
 
-def test_an_unknown_key_is_named_with_its_nearest(recipe):
+def test_an_unknown_key_is_named_with_its_nearest():
     with pytest.raises(ConfigError, match="'optim_con'.*optim_conf"):
-        adapted(recipe, optim_con={"lr": 0.01})
+        adapted(optim_con={"lr": 0.01})
 
 
 def test_the_average_of_the_last_run_counts(tmp_path):
@@ -151,16 +160,16 @@ def test_without_a_decoder_the_loss_chooses_by_default(tmp_path):
 
 
 @pytest.mark.parametrize("saved, epochs", [(0, 2), (6, 4), (-3, 1), (-6, 0)])
-def test_finetuning_gives_and_takes_epochs(recipe, saved, epochs):
-    assert finetuning_epochs(recipe, saved) == epochs
+def test_finetuning_gives_and_takes_epochs(saved, epochs):
+    assert finetuning_epochs(adapted(), saved) == epochs
 
 
 @pytest.mark.parametrize(
     "saved, message", [(-9, "max_epoch 2 is less than the 3 epochs"), (4, "doesn't divide the 4")]
 )
-def test_epochs_that_finetuning_does_not_have_are_named(recipe, saved, message):
+def test_epochs_that_finetuning_does_not_have_are_named(saved, message):
     with pytest.raises(ConfigError, match=f"finetune.yaml: .*{message}"):
-        finetuning_epochs(recipe, saved)
+        finetuning_epochs(adapted(), saved)
 
 
 @pytest.fixture
@@ -180,27 +189,22 @@ def cut_by_scores(tmp_path):
                 model_conf=dict(ctc_weight=1.0),
             )
         )
-        write_model(model, tmp_path / "teacher")
+        write_model(model, tmp_path / "teacher/model")
         site_map = sites_of(model.encoder, 10.0)
         units = {site.name: site for site in site_map.of_kinds(UNIT_KINDS)}
         scores = {n: torch.full((s.units,), float(s.kind not in kinds)) for n, s in units.items()}
         save_file(scores, tmp_path / "scores.safetensors")
         budget = Budget(site_map, list(units), "parameters")
         kept = resolve(site_map, scores)
-        conf = PruneConf(
-            teacher=str(tmp_path / "teacher"),
-            system=SystemConfig("importance", target=float(budget.sparsity(budget.hard(kept)))),
-            method=to_dataclass(
-                MethodConfig,
-                {
-                    "sites": list(UNIT_KINDS),
-                    "importance": {"file": str(tmp_path / "scores.safetensors")},
-                },
-                "test",
-            ),
-        )
-        update_record(tmp_path / "system", prune_conf=json.loads(json.dumps(asdict(conf))))
-        cut_system(tmp_path / "system")
+        row = {
+            "method": "importance",
+            "target": float(budget.sparsity(budget.hard(kept))),
+            "options": {
+                "sites": list(UNIT_KINDS),
+                "importance": {"file": str(tmp_path / "scores.safetensors")},
+            },
+        }
+        cut_system(tmp_path / "system", system_config(row, tmp_path))
         return load(tmp_path / "system/cut")
 
     return call
@@ -233,19 +237,19 @@ def rates(options: dict, updates: int) -> list[float]:
     return found
 
 
-def test_a_continued_schedule_has_the_rates_of_one_training(recipe):
-    warm = adapted(recipe, scheduler="warmuplr", scheduler_conf={"warmup_steps": 4})
+def test_a_continued_schedule_has_the_rates_of_one_training():
+    warm = adapted(scheduler="warmuplr", scheduler_conf={"warmup_steps": 4})
     whole = rates(warm.training["scheduler_conf"], 9)
     later = rates(continued_schedule(warm, 6)["scheduler_conf"], 3)
     assert later == pytest.approx(whole[6:])
     assert later[0] < max(whole) and continued_schedule(warm, 0) == {}
 
 
-def test_a_constant_rate_goes_on_by_itself(recipe):
-    assert continued_schedule(recipe, 6) == {}
+def test_a_constant_rate_goes_on_by_itself():
+    assert continued_schedule(adapted(), 6) == {}
 
 
-def test_a_schedule_that_cannot_begin_later_is_named(recipe):
-    stepped = adapted(recipe, scheduler="steplr", scheduler_conf={"step_size": 1})
+def test_a_schedule_that_cannot_begin_later_is_named():
+    stepped = adapted(scheduler="steplr", scheduler_conf={"step_size": 1})
     with pytest.raises(ConfigError, match="finetune.yaml.*continue_schedule.*'steplr'.*warmuplr"):
         continued_schedule(stepped, 6)

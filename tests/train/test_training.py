@@ -11,7 +11,9 @@ import yaml
 
 from espnet_prune import job_control
 from espnet_prune.errors import ConfigError, DataError, EnvironmentProblem, TrainingError
+from espnet_prune.record import file_digest
 from espnet_prune.train import precision
+from espnet_prune.train.system_config import Folders
 from espnet_prune.train.training import averaged, run_training
 
 
@@ -40,14 +42,15 @@ def folder(tmp_path, repository):
     return folder
 
 
-def train(folder, models=None, **changes):
+def folders_of(folder) -> Folders:
+    return Folders(*(folder / n for n in ("dump/train", "dump/dev", "data/tokens", "exp/stats")))
+
+
+def train(folder, begun_by=None, **changes):
     """Starts the stand-in; returns the configuration that it got."""
     Task.folder = out = folder / "exp/l0/prune"
-    data = (folder / "dump/train", folder / "dump/dev", folder / "data/tokens")
     config = {"max_epoch": 3, "optim_conf": {"lr": 0.001}, "normalize": "global_mvn"}
-    extra = {"prune_conf": {"teacher": str(folder / "exp/teacher")}, "grad_clip": float("inf")}
-    paths = (*data, folder / "exp/stats", out)
-    run_training(Task, {**config, **changes}, *paths, extra=extra, models=models)
+    run_training(Task, {**config, **changes}, folders_of(folder), out, begun_by=begun_by)
     return yaml.safe_load((out / "train_config.yaml").read_text())
 
 
@@ -105,7 +108,7 @@ def test_a_moved_experiment_goes_on(folder):
     train(folder)
     moved = folder.parent / "moved"
     shutil.move(folder, moved)
-    assert train(moved)["prune_conf"]["teacher"] == str(moved / "exp/teacher")
+    assert train(moved)["token_list"] == str(moved / "data/tokens/tokens.txt")
 
 
 def test_what_a_recipe_says_is_kept(folder):
@@ -117,31 +120,23 @@ def test_what_a_recipe_says_is_kept(folder):
 
 
 def test_it_goes_on_from_the_same_models_tokens_and_statistics_alone(folder):
-    models = {"the cut model": folder / "exp/l0/cut"}
-    weights = models["the cut model"] / "model.safetensors"
-    weights.parent.mkdir(parents=True)
+    weights = folder / "weights"
     statistics = folder / "exp/stats/train/feats_stats.npz"
     for path in (weights, statistics):
         path.write_text("one")
-    train(folder, models)
+
+    def begun_by() -> dict:
+        return {"contents of the cut model": file_digest(weights)}
+
+    train(folder, begun_by())
     tokens = folder / "data/tokens/tokens.txt"
     for path, name in ((weights, "the cut model"), (statistics, "statistics"), (tokens, "tokens")):
         before = path.read_text()
         path.write_text("another")
         with pytest.raises(ConfigError, match=f"contents of {name}: '.*remove this folder"):
-            train(folder, models)
+            train(folder, begun_by())
         path.write_text(before)
-    train(folder, models)
-
-
-def test_what_an_earlier_version_began_goes_on(folder):
-    """Its record has no contents."""
-    train(folder)
-    path = folder / "exp/l0/prune/.begun.json"
-    record = json.loads(path.read_text())
-    record["config"] = {k: v for k, v in record["config"].items() if not k.startswith("contents")}
-    path.write_text(json.dumps(record))
-    train(folder)
+    train(folder, begun_by())
 
 
 @pytest.mark.parametrize(
@@ -154,10 +149,9 @@ def test_what_an_earlier_version_began_goes_on(folder):
 )
 def test_gpus_that_a_process_cannot_have_are_refused(folder, monkeypatch, ngpu, error, message):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    data = (folder / "dump/train", folder / "dump/dev", folder / "data/tokens")
     out = folder / "exp/l0/prune"
     with pytest.raises(error, match=message):
-        run_training(Task, {"max_epoch": 1}, *data, folder / "exp/stats", out, ngpu)
+        run_training(Task, {"max_epoch": 1}, folders_of(folder), out, ngpu)
     assert not out.exists()
 
 

@@ -1,6 +1,5 @@
 """Trainings that end between two updates of an epoch go on bit-equal."""
 
-import contextlib
 import csv
 import random
 from pathlib import Path
@@ -10,9 +9,9 @@ import mini_recipe
 import numpy
 import pytest
 import torch
+from mini_recipe import run_here
 from safetensors.torch import load_file
 
-from espnet_prune import cli
 from espnet_prune.errors import ConfigError
 from espnet_prune.job_control import TASK
 from espnet_prune.models.espnet import choices  # noqa: F401  (stubs before ESPnet)
@@ -34,12 +33,6 @@ class Killed(BaseException):
     """Stands for a kill -9: nothing of the package handles it."""
 
 
-def run(folder: Path, main: str) -> None:
-    """In this process: ESPnet's import takes longer than the stage."""
-    with contextlib.chdir(folder):
-        assert cli.run(mini_recipe.command(main, "l0")[3:]) == 0
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, repository) -> Path:
     """All stages without a break."""
@@ -49,7 +42,7 @@ def unbroken(tmp_path_factory, repository) -> Path:
         path = folder / f"conf/{name}.yaml"
         path.write_text(f"{path.read_text()}num_workers: 0\n")
     for main in ("collect_stats", "train_teacher", "prune", "cut", "finetune"):
-        run(folder, main)
+        run_here(folder, main)
     return folder
 
 
@@ -88,10 +81,10 @@ def test_killed_between_two_updates_it_goes_on_bit_equal(
     output = folder / "exp" / training
     kill_after(5)  # three saves in the first epoch
     with pytest.raises(Killed):
-        run(folder, main)
+        run_here(folder, main)
     assert (output / "1epoch.pth").exists() and not (output / "2epoch.pth").exists()
     with caplog.at_level("INFO"):
-        run(folder, main)
+        run_here(folder, main)
     assert "epoch 2 goes on after batch 2" in caplog.text
     assert not (output / "within_epoch.pth").exists()
     ours, theirs = (
@@ -115,11 +108,11 @@ def test_what_another_configuration_saved_is_not_taken(unbroken, tmp_path, kill_
     folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/teacher"])
     kill_after(1)
     with pytest.raises(Killed):
-        run(folder, "train_teacher")
+        run_here(folder, "train_teacher")
     path = folder / "conf/teacher.yaml"
     path.write_text(path.read_text().replace("max_epoch: 3", "max_epoch: 4"))
     with pytest.raises(ConfigError, match="max_epoch: 3 -> 4"):
-        run(folder, "train_teacher")
+        run_here(folder, "train_teacher")
 
 
 def test_generators_go_on_where_they_were():

@@ -153,18 +153,7 @@ mkdir -p "$work_dir"
 cd "$work_dir"
 
 exp=exp/$tag
-[[ $cmd_backend == local ]] || python -m espnet_prune jobs begin "$exp" # queued jobs read exp/TAG/conf
-if [[ -n $overrides ]]; then
-    configs=()
-    for name in systems teacher prune finetune decode profile; do
-        file=${name}_config
-        merged=$(basename "${!file}" .yaml)
-        [[ $merged == "$name" ]] || merged=${name}_$merged # files of two names don't meet
-        configs+=(--config "$name" "${!file}" "$merged")
-        declare "$file=$PWD/$exp/conf/$merged.yaml"
-    done
-    python -m espnet_prune merge_conf --over "$overrides" --out "$exp/conf" "${configs[@]}"
-fi
+[[ $cmd_backend == local ]] || python -m espnet_prune jobs begin "$exp" # queued jobs read what is configured next
 teacher_dir=$exp/teacher
 train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
@@ -172,11 +161,18 @@ train_dump=dump/${train_data#data/}
 valid_dump=dump/$valid_set
 # scored whole, validated without utterances of odd length
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
+training_data=(--train "$train_dump" --valid "$valid_dump" --tokens data/tokens)
+configuration=(--out "$exp" "${training_data[@]}" --stats "$exp/stats" ${overrides:+--over "$overrides"})
+for name in systems teacher prune finetune decode profile; do
+    file=${name}_config
+    configuration+=(--config "$name" "${!file}")
+done
 if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
-    systems=$(python -m espnet_prune list_systems --systems "$systems_config" ${systems:+--only "$systems"})
-    ! runs 13 || compare_with=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" \
-        --compare_with "$compare_with" "$exp")
+    configuration+=(--systems ${systems:+--only "$systems"})
+    ! runs 13 || configuration+=(--compare_with "$compare_with")
 fi
+chosen=$(python -m espnet_prune configure "${configuration[@]}")
+{ read -r systems && read -r taken && read -r compare_with; } <<<"$chosen"$'\n\n\n'
 
 # shellcheck source=../../../utils/run_stages.sh
 . "$root/utils/run_stages.sh"
@@ -185,7 +181,7 @@ decode_and_score() { # SYSTEM [ARGUMENT...]
     local set
     for set in $test_sets; do
         independent
-        run_split "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$decode_config" \
+        run_split "$decode_cmd" decode --model "$exp/$1/model" --data "dump/$set" --config "$exp/conf/decode.yaml" \
             --out "$exp/$1/decode/$set"
         score_system "$set" "$@"
     done
@@ -235,13 +231,10 @@ stage_tokens() {
         --vocab_size "$vocab_size" ${tokenizer:+--tokenizer "$tokenizer"}
 }
 
-training_data=(--train "$train_dump" --valid "$valid_dump")
-
 stage_statistics() {
-    local model=(--config "$teacher_config")
+    local model=(--config "$exp/conf/teacher.yaml")
     [[ -z $teacher ]] || model=(--teacher "$teacher")
-    run "$train_cmd" collect_stats "${model[@]}" "${training_data[@]}" --tokens data/tokens \
-        --out "$exp/stats"
+    run "$train_cmd" collect_stats "${model[@]}" "${training_data[@]}" --out "$exp/stats"
 }
 
 stage_teacher() {
@@ -249,27 +242,23 @@ stage_teacher() {
         run "$train_cmd" import_teacher --teacher "$teacher" --tokens data/tokens --out "$teacher_dir"
         return
     fi
-    train train_teacher --config "$teacher_config" "${training_data[@]}" --tokens data/tokens \
-        --stats "$exp/stats" --out "$teacher_dir"
+    train train_teacher --config "$exp/conf/teacher.yaml" "${training_data[@]}" --stats "$exp/stats" --out "$teacher_dir"
 }
 
 stage_score_teacher() { decode_and_score teacher; }
 
-train_systems() { # VERB CONFIG [NAME]...: the named ones wait for the one before them
+train_systems() { # VERB [NAME]...: the named ones wait for the one before them
     local name
     for name in $systems; do
         echo "-- $name"
-        [[ " ${*:3} " == *" $name "* ]] || independent
-        train "$1" --config "$2" --systems "$systems_config" --system "$name" --teacher "$teacher_dir" \
-            "${training_data[@]}" --tokens data/tokens --stats "$exp/stats" --out "$exp/$name"
+        [[ " ${*:2} " == *" $name "* ]] || independent
+        train "$1" --system "$exp/$name"
     done
 }
 
 stage_prune() {
-    local taken # from the run of a system before them
-    taken=$(python -m espnet_prune list_systems --systems "$systems_config" --only "$systems" --taken)
-    # shellcheck disable=SC2086  # names
-    train_systems prune "$prune_config" $taken
+    # shellcheck disable=SC2086  # names of those that are taken from the run of a system before them
+    train_systems prune $taken
 }
 
 stage_cut() {
@@ -278,7 +267,7 @@ stage_cut() {
     run "$train_cmd" cut --system "${folders[@]}"
 }
 
-stage_finetune() { train_systems finetune "$finetune_config"; }
+stage_finetune() { train_systems finetune; }
 
 stage_score() {
     local name
@@ -288,7 +277,7 @@ stage_score() {
 stage_profile() {
     local name
     for name in teacher $systems; do
-        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher_dir" --config "$profile_config" \
+        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher_dir" --config "$exp/conf/profile.yaml" \
             --data "dump/${test_sets%% *}"
     done
 }

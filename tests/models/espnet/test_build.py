@@ -7,14 +7,16 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from system_configs import system_config
 from tiny_models import AllSites, randomise
 
 from espnet_prune.errors import DataError, ModelError, TargetMissedError
 from espnet_prune.models.espnet.build import build_asr_model, load_trained
 from espnet_prune.models.espnet.folder import write_espnet_folder
+from espnet_prune.record import read_record
 from espnet_prune.surgery import cut, inject, load, plan_of, save
-from espnet_prune.train import stages
-from espnet_prune.train.system import read_record, update_record, write_model
+from espnet_prune.train.cutting import CUT_TOLERANCE, cut_system
+from espnet_prune.train.system import write_model
 
 SAMPLES = 16000
 TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
@@ -250,25 +252,20 @@ def test_a_model_without_its_configuration_says_so(dense, tmp_path):
 
 @pytest.fixture
 def system(dense, tmp_path):
-    """A function that makes the folder of a system ready to be cut."""
+    """A function that gives the folder and the configuration of a system to be cut."""
     write_model(dense, tmp_path / "teacher/model")
 
-    def make(target: float, **method):
+    def make(target: float, name: str = "magnitude", **options):
         out = tmp_path / "system"
-        conf = {
-            "teacher": str(tmp_path / "teacher/model"),
-            "system": {"method": "magnitude", "target": target},
-            "method": method,
-        }
-        update_record(out, prune_conf=conf)
-        return out
+        row = {"method": name, "target": target, "options": options}
+        return out, system_config(row, tmp_path)
 
     return make
 
 
 def test_the_cut_at_its_target_is_recorded(system):
-    out = system(0.4)
-    assert stages.cut_system(out) < stages.CUT_TOLERANCE
+    out, config = system(0.4)
+    assert cut_system(out, config) < CUT_TOLERANCE
     record = read_record(out)
     sparsity, prunable = record["sparsity"], record["params"]["prunable"]
     assert sparsity["value"] == pytest.approx(0.4, abs=0.005)
@@ -281,9 +278,8 @@ def test_the_cut_at_its_target_is_recorded(system):
 
 @pytest.mark.parametrize("method", ["magnitude", "small_from_scratch"])
 def test_a_decoder_that_is_cut_too_is_counted_by_itself(system, method):
-    out = system(0.5, decoder={}, budget={"tolerance": 0.02})
-    update_record(out, prune_conf={"system": {"method": method, "target": 0.5}})
-    stages.cut_system(out)
+    out, config = system(0.5, method, decoder={}, budget={"tolerance": 0.02})
+    cut_system(out, config)
     record, small = read_record(out), load(out / "cut")
     sparsity, params = record["sparsity"], record["params"]
     assert params["prunable"] == {"kept": sparsity["kept"], "dense": sparsity["total"]}
@@ -295,9 +291,9 @@ def test_a_decoder_that_is_cut_too_is_counted_by_itself(system, method):
 
 def test_a_missed_target_says_by_how_much(system):
     """Whole heads alone: eighths can't come nearer to this target."""
-    out = system(0.45, sites=["head"])
+    out, config = system(0.45, sites=["head"])
     with pytest.raises(TargetMissedError) as caught:
-        stages.cut_system(out)
+        cut_system(out, config)
     message = str(caught.value)
     found = re.search(r"reach ([\d.]+)% of (\d+) prunable parameters, ([\d.]+) points", message)
     reached, points = float(found[1]), float(found[3])

@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny_ssl import TRANSFORMER
 
-from espnet_prune.config import to_dataclass
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.fold import clusters_of, fold
 from espnet_prune.surgery.holding import holding
@@ -40,7 +39,7 @@ def logits(model) -> torch.Tensor:
 @pytest.mark.parametrize("model", ["Wav2Vec2", "Hubert"])
 def test_the_target_is_reached_and_the_cut_is_what_was_masked(name, model):
     sites = {"sites": ["head", "feed_forward_unit", "branch"]}
-    method = make_method(name, target=0.4, config=to_dataclass(MethodConfig, sites, "test"))
+    method = make_method(name, sites, target=0.4)
     gated = inject(ssl_model(model), method).eval()
     passes = [lambda: gated(**one_utterance()).loss] if method.calibration_utterances else []
     masks = method.masks(gated, passes) if passes else method.masks(gated)

@@ -5,15 +5,14 @@ import pytest
 import torch
 from tiny_ssl import TRANSFORMER
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
 from espnet_prune.errors import ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_input
 from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.surgery import cut, inject, load, plan_of, save
-from espnet_prune.train.stages import _drawn_anew
+from espnet_prune.train.cutting import _drawn_anew
 
 SECONDS = 0.3
 
@@ -39,8 +38,7 @@ def asr_model(class_name="Wav2Vec2Model", **transformer):
 
 
 def method(name="l0_distill", **options):
-    config = to_dataclass(MethodConfig, options, "test")
-    return make_method(name, target=0.5, config=config, updates=4)
+    return make_method(name, options, target=0.5, updates=4)
 
 
 def encoded(model):

@@ -16,9 +16,8 @@ from tiny_ssl import (
     ssl_model,
 )
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.models.huggingface.build import load_pretrained
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
@@ -78,12 +77,8 @@ def test_a_cut_front_is_a_model_of_transformers_with_these_widths(tmp_path):
     loaded.config._attn_implementation = "eager"
     assert torch.equal(logits(loaded), logits(small))
     assert list(loaded.config.conv_dim) == list(core_of(small).config.conv_dim)
-    again = cut(inject(loaded, make_method("random", config=options_of(FRONT))))
+    again = cut(inject(loaded, make_method("random", options={"sites": FRONT})))
     assert torch.equal(logits(load(save(again, tmp_path / "again"))), logits(again))
-
-
-def options_of(sites, **options):
-    return to_dataclass(MethodConfig, {"sites": sites, **options}, "test")
 
 
 def test_closed_channels_are_no_part_of_the_layer_norms_statistics():
@@ -101,10 +96,9 @@ def test_closed_channels_are_no_part_of_the_layer_norms_statistics():
 @pytest.mark.parametrize("name", ["l0", "self_pinching", "uniform_magnitude"])
 @pytest.mark.parametrize("model", ["wav2vec2", "hubert_stable"])
 def test_methods_reach_their_target_on_the_front(name, model):
-    config = options_of(FRONT, budget={"measure": "macs", "tolerance": 0.1})
-    if name == "self_pinching":
-        config = options_of(FRONT, budget={"tolerance": 0.1})
-    method = make_method(name, target=0.5, updates=4, config=config)
+    measure = "parameters" if name == "self_pinching" else "macs"
+    options = {"sites": FRONT, "budget": {"measure": measure, "tolerance": 0.1}}
+    method = make_method(name, options, target=0.5, updates=4)
     gated = inject(ssl_model(model), method)
     if method.learns_masks:
         gated.train()
@@ -118,7 +112,7 @@ def test_methods_reach_their_target_on_the_front(name, model):
 def test_a_frozen_front_stays_frozen_after_the_cut():
     model = ssl_model("wav2vec2")
     core_of(model).feature_extractor._freeze_parameters()
-    gated = inject(model, make_method("random", config=options_of(FRONT)))
+    gated = inject(model, make_method("random", options={"sites": FRONT}))
     front = core_of(cut(gated)).feature_extractor
     assert not any(p.requires_grad for p in front.parameters())
 
@@ -138,4 +132,4 @@ def test_another_norm_is_refused():
     model = ssl_model("wav2vec2")
     model.wav2vec2.feature_extractor.conv_layers[0].layer_norm = torch.nn.GroupNorm(2, 8)
     with pytest.raises(ModelError, match="front_end.0.*GroupNorm.*expected"):
-        inject(model, make_method("random", config=options_of(FRONT)))
+        inject(model, make_method("random", options={"sites": FRONT}))

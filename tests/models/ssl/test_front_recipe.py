@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny_ssl import TRANSFORMER
 
-from espnet_prune.config import to_dataclass
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_input
 from espnet_prune.surgery import cut, inject, load, plan_of, save
@@ -35,9 +34,9 @@ def test_a_cut_front_end_is_saved_and_loaded(tmp_path, class_name, norm):
         }
     ).eval()
     options = {"sites": ["front_end_channel", "head"], "budget": {"tolerance": 0.2}}
-    config = to_dataclass(MethodConfig, options, "test")
-    gated = inject(model, make_method("random", target=0.5, config=config)).eval()
-    masks = make_method("random", target=0.5, config=config).masks(gated)
+    method = make_method("random", options, target=0.5)
+    gated = inject(model, method).eval()
+    masks = method.masks(gated)
     gated.masks = lambda: masks
     small = cut(gated, masks)
     with torch.no_grad():

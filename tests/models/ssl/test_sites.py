@@ -21,9 +21,8 @@ from tiny_ssl import (
     ssl_model,
 )
 
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import EnvironmentProblem, ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.huggingface.build import from_config, load_pretrained
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import count_zeroed
@@ -81,8 +80,7 @@ def test_one_pass_with_the_model_s_own_ctc_loss(name, model, tmp_path):
         "budget": {"reference_seconds": 0.5, "tolerance": 0.02},
         "pinching": {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}},
     }
-    config = to_dataclass(MethodConfig, options, "test")
-    method = make_method(name, target=0.5, updates=20, config=config)
+    method = make_method(name, options_of(name, options), target=0.5, updates=20)
     gated = inject(ssl_model(model), method)
     if method.learns_masks:
         gated.train()

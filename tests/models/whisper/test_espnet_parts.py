@@ -9,11 +9,10 @@ import torch
 from tiny_models import ENCODER
 
 from espnet_prune.cli import run
-from espnet_prune.config import to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
 from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_outputs
 from espnet_prune.models.tokens import make_any_tokens
@@ -77,8 +76,8 @@ def model(whisper, tokens):
 
 
 def method(name, target=0.3, **options):
-    config = to_dataclass(MethodConfig, {"sites": KINDS, **options}, "test")
-    return make_method(name, target=target, config=config, updates=4)
+    options = options_of(name, {"sites": KINDS, **options})
+    return make_method(name, options, target=target, updates=4)
 
 
 def batch(tokens):

@@ -10,9 +10,8 @@ from tiny_whisper import batch, logits, whisper
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
-from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ModelError
-from espnet_prune.methods import MethodConfig, make_method
+from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.huggingface.build import load_pretrained
 from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
 from espnet_prune.surgery import cut, inject, load, plan_of, save, sites_of
@@ -231,8 +230,7 @@ def test_one_pass_with_the_model_s_own_loss(name, tmp_path):
         "budget": {"reference_seconds": SECONDS, "tolerance": 0.01},
         "pinching": {"learning_rate": 0.02, "gate": {"score_scaling": "mean"}},
     }
-    config = to_dataclass(MethodConfig, options, "test")
-    method = make_method(name, target=0.5, updates=20, config=config)
+    method = make_method(name, options_of(name, options), target=0.5, updates=20)
     gated = inject(whisper(), method)
     if method.learns_masks:
         gated.train()
