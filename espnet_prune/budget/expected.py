@@ -1,9 +1,9 @@
 """The expected size of a model whose gates are independent, in a few operations on all of them.
 
 The expectation is hierarchical, as in CoFi (arXiv 2204.00408): P(block) P(branch) sum of P(unit)
-cost(unit). A branch with gated units is there while each of its sites has one. What one other site
-alone reads is there while that one has a unit left; where both are factors of one cost, this follows
-by itself. Of factors in one branch, the first counts that the branch is open.
+cost(unit). A branch with gated units is there while each of its sites has one. What one other
+site alone reads is there while that one has a unit left; where both are factors of one cost, this
+follows by itself. Of factors in one branch, the first counts that the branch is open.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """Which masks follow from which: a branch whose units are all gone is gone, and the reverse.
 
-Where a branch has units of two kinds, none of which works without the other, it is gone with either.
+Where a branch has two sites of units, neither of which works without the other, it is gone with
+either.
 
 The last linear of a branch has a bias, so a branch without units would still add a constant.
 By this project's rule it doesn't: it equals a branch that is gone.

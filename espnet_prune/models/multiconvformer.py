@@ -1,4 +1,4 @@
-"""The MultiConvFormer of ESPnet: a Conformer whose convolution module is a gating MLP of several."""
+"""The MultiConvFormer of ESPnet: a Conformer with gating MLPs of several convolutions."""
 
 from torch import nn
 

@@ -33,7 +33,7 @@ class Transformer(EspnetEncoder):
     known = {
         "input_layer": (
             *("conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8"),
-            *("conv1d2", "linear", None),
+            *("conv1d2", "linear", "wav2vec", None),
         ),
         "pos_enc_layer_type": ("abs_pos",),
         "positionwise_layer_type": ("linear", "conv1d", "conv1d-linear"),

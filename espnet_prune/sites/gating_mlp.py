@@ -1,4 +1,4 @@
-"""Channels of a gating MLP: the values that one half of a projection makes, gated by the other half.
+"""Channels of a gating MLP: what one half of a projection makes, gated by the other half.
 
 A channel is masked where the last projection reads it. Its cut takes the rows of both halves of the
 first projection, the channel of every depthwise convolution, and that of the norm. The norm's mean

@@ -65,9 +65,7 @@ class MergedChannelSite(_Half, ConsumedSite):
         is_second: whether the channels stand behind those of the other branch.
     """
 
-    def __init__(
-        self, layer: nn.Module, producer: nn.Linear, units: Site, is_second: bool
-    ) -> None:
+    def __init__(self, layer: nn.Module, producer: nn.Linear, units: Site, is_second: bool) -> None:
         self.layer = layer
         self.producer = producer
         self.is_second = is_second

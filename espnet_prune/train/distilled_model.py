@@ -162,6 +162,11 @@ class DistilledModel(AbsESPnetModel):
         loss = ours.encoded.new_zeros(())
         if student.ctc is not None:
             ctc = student.ctc(ours.encoded, ours.lengths, text, text_lengths)
+            if ours.heard and student.interctc_weight:
+                each = [student.ctc(h, ours.lengths, text, text_lengths) for h in ours.heard]
+                between = torch.stack(each).mean(dim=0)
+                stats["loss_interctc"] = between.detach()
+                ctc = (1 - student.interctc_weight) * ctc + student.interctc_weight * between
             stats["loss_ctc"] = ctc.detach()
             loss = loss + student.ctc_weight * ctc
         if ours.decoded is not None:
@@ -228,3 +233,8 @@ def _check(model: ESPnetASRModel) -> None:
             raise ModelError(f"{name}: can't be joined with distillation yet; leave it out")
     if model.use_transducer_decoder or model.use_linear_decoder:
         raise ModelError("decoder: only CTC and attention models can be pruned yet")
+    if getattr(model, "aux_ctc", None):
+        raise ModelError(
+            "model_conf: aux_ctc: intermediate CTC on other transcripts can't be joined with "
+            "pruning; leave it out"
+        )

@@ -18,7 +18,7 @@ from espnet_prune.export import onnx
 from espnet_prune.export.folder import GRAPH, TOKENS, read_description, read_tokens
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.recogniser import OnnxRecogniser, Word, collapse
-from espnet_prune.models.conformer.graphs import describe
+from espnet_prune.models.espnet.encoder_graphs import describe
 
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000

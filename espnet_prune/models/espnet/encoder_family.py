@@ -9,11 +9,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.features import features_of
+from espnet_prune.models.espnet.features import features_of, run_encoder
 from espnet_prune.models.espnet.front_end import (
     ConstantFrontEnd,
     EmptyFrontEnd,
@@ -21,9 +21,10 @@ from espnet_prune.models.espnet.front_end import (
     fits,
     positions_of,
 )
+from espnet_prune.models.espnet.options import position_encoding
 from espnet_prune.models.espnet.parts import Part
-from espnet_prune.models.espnet.stack import encoder_site_map, stack_matrices
-from espnet_prune.models.family import DecoderFamily, ModelFamily
+from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states, stack_matrices
+from espnet_prune.models.family import DecoderFamily, Encoded, ModelFamily
 from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.sites.weights import Matrix
@@ -101,6 +102,7 @@ class EspnetEncoder(ModelFamily):
     def check(self, encoder: nn.Module) -> None:
         """ModelError for what its parts don't show; by default, CTC that trims the stream."""
         check_input_layer(encoder.embed)
+        position_encoding(encoder)
         if getattr(encoder, "ctc_trim", False):
             raise ModelError("ctc_trim: true can't be joined with pruning; leave it out")
         if getattr(encoder, "gradient_checkpoint_layers", None):
@@ -163,6 +165,12 @@ class EspnetEncoder(ModelFamily):
     def cut_class(self) -> type:
         """The class of cut encoders."""
         return cut_class(self.stock_class(), "encoder")
+
+    def encode(self, model: nn.Module, feats: Tensor, lengths: Tensor) -> Encoded:
+        (output, lengths, heard), hidden = hidden_states(
+            model.encoder, lambda: run_encoder(model, feats, lengths)
+        )
+        return Encoded(output, lengths, hidden, [stream for _, stream in heard])
 
     def hears_nothing(self, model: nn.Module) -> bool:
         front_end = getattr(model.encoder.embed, "conv", None)

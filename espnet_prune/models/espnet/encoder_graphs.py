@@ -45,9 +45,7 @@ def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
     return Graph(GRAPH, graph, *names, shapes, checked_frames(encoder), example, expected)
 
 
-def speech_graphs(
-    model: nn.Module, features: nn.Module, norms_between: bool = True
-) -> list[Graph]:
+def speech_graphs(model: nn.Module, features: nn.Module, norms_between: bool = True) -> list[Graph]:
     """Those of a whole ESPnet model with CTC.
 
     Args:

@@ -13,6 +13,23 @@ FRAMES_PER_SECOND = 100.0  # of an encoder by itself: a 10 ms shift
 CHECK_TOKENS = 8
 
 
+def run_encoder(model: nn.Module, feats: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list]:
+    """A whole model's encoder, with its CTC where it is conditioned on that.
+
+    Args:
+        model: an ESPnetASRModel.
+        feats: (B, T, F), or samples where there is no front-end.
+        lengths: (B,).
+
+    Returns:
+        (B, T', D), lengths (B,), and what intermediate CTC hears: indices, from 1, and (B, T', D).
+    """
+    asked = getattr(model.encoder, "interctc_use_conditioning", False)
+    encoded, lengths, _ = model.encoder(feats, lengths, **({"ctc": model.ctc} if asked else {}))
+    encoded, heard = encoded if isinstance(encoded, tuple) else (encoded, [])
+    return encoded, lengths, heard
+
+
 def sample_rate_of(config: Mapping[str, Any] | None) -> int:
     """Rate in Hz that a model's front-end reads.
 
@@ -81,7 +98,7 @@ def random_outputs(model: nn.Module, seconds: float, decoder: bool) -> Tensor:
         decoder: whether its decoder's scores (2, L, V) of a few tokens follow.
     """
     feats, lengths = random_input(model, seconds)
-    encoded, lengths, _ = model.encoder(feats, lengths)
+    encoded, lengths, _ = run_encoder(model, feats, lengths)
     if not decoder:
         return encoded.flatten()
     tokens = torch.arange(CHECK_TOKENS).repeat(2, 1) % model.vocab_size

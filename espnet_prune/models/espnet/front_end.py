@@ -28,7 +28,7 @@ SUBSAMPLING = {
     "conv2d6": ("Conv2dSubsampling6", ((3, 2), (5, 3))),
     "conv2d8": ("Conv2dSubsampling8", ((3, 2), (3, 2), (3, 2))),
 }
-WITHOUT_CHANNELS = ("linear", None)  # other input layers that are known
+WITHOUT_CHANNELS = ("linear", "wav2vec", None)  # other input layers that are known
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,15 @@ def subsampling_of(embed: nn.Module | None) -> Subsampling | None:
     return None
 
 
-def is_linear(embed: nn.Module | None) -> bool:
-    """Whether a front-end is a linear layer, or none: it then has no channels to cut."""
+def unknown_layers(embed: nn.Module | None) -> list[str]:
+    """Classes of a front-end without convolutions that have no place in one; no channels to cut."""
     layers = embed if isinstance(embed, nn.Sequential) else [embed]
-    plain = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ReLU)
-    return all(
-        layer is None or isinstance(layer, plain) or hasattr(layer, "extend_pe") for layer in layers
-    )
+    plain = (nn.Linear, nn.LayerNorm, nn.Identity, nn.Dropout, nn.ReLU)
+    return [
+        type(layer).__name__
+        for layer in layers
+        if not (layer is None or isinstance(layer, plain) or hasattr(layer, "extend_pe"))
+    ]
 
 
 class EmptyFrontEnd(nn.Module):
@@ -263,11 +265,12 @@ def fits(embed: nn.Module, size: int, other: int) -> bool:
 
 def check_input_layer(embed: nn.Module | None) -> None:
     """ModelError for a front-end of another kind than those that are known."""
-    if subsampling_of(embed) is None and not is_linear(embed):
+    unknown = [] if subsampling_of(embed) is not None else unknown_layers(embed)
+    if unknown:
         known = ", ".join(map(str, (*SUBSAMPLING, *WITHOUT_CHANNELS)))
         raise ModelError(
-            f"input_layer: the front-end {type(embed).__name__} isn't known; known are {known}. "
-            "One is added in espnet_prune/models/espnet/front_end.py"
+            f"input_layer: {unknown[0]} isn't known in the front-end; known are {known}. One is "
+            "added in espnet_prune/models/espnet/front_end.py"
         )
 
 

@@ -26,14 +26,17 @@ FEED_FORWARD_NAMES = dict(zip(FEED_FORWARDS, ("linear", "conv1d", "conv1d-linear
 
 
 def named(part: nn.Module | None, known: dict, what: str):
-    """What a part's class is called.
+    """What a part's class is called in ESPnet's options.
 
     Raises:
         ModelError: a class that isn't known, or a part that was cut.
     """
     name = type(part).__name__
     if name not in known:
-        raise ModelError(f"{what}: {name} can't be described; known are {', '.join(known)}")
+        raise ModelError(
+            f"{what}: {name} isn't known; known are {', '.join(known)}. One is added in "
+            "espnet_prune/models/espnet/options.py"
+        )
     return known[name]
 
 
@@ -45,34 +48,41 @@ def input_options(encoder: nn.Module) -> dict:
     """
     embed = encoder.embed
     check_input_layer(embed)
-    front_end = subsampling_of(embed)
-    layers = list(embed) if isinstance(embed, nn.Sequential) else [embed]
     fitting = features_that_fit(embed) or [encoder.output_size()]
     options = {
         "input_size": fitting if len(fitting) > 1 else fitting[0],
         "output_size": encoder.output_size(),
+        "input_layer": _input_layer(embed),
     }
-    if front_end is not None:
-        options["input_layer"] = front_end.input_layer
-    else:
-        options["input_layer"] = "linear" if len(layers) > 1 and fitting_linear(layers) else None
     positions = position_encoding(encoder)
     if positions is not None:
         options["positional_dropout_rate"] = float(positions.dropout.p)
     return options
 
 
-def fitting_linear(layers: list) -> bool:
-    """Whether a front-end of several layers begins with a linear one."""
-    return isinstance(layers[0], nn.Linear)
+def _input_layer(embed: nn.Module | None) -> str | None:
+    front_end = subsampling_of(embed)
+    if front_end is not None:
+        return front_end.input_layer
+    if not isinstance(embed, nn.Sequential) or len(embed) == 1:
+        return None
+    return "linear" if isinstance(embed[0], nn.Linear) else "wav2vec"
 
 
 def position_encoding(encoder: nn.Module) -> nn.Module | None:
-    """The encoding of positions behind a front-end, if there is one."""
+    """The encoding of positions in a front-end, if there is one.
+
+    Raises:
+        ModelError: it isn't known.
+    """
     embed = encoder.embed
     if isinstance(embed, nn.Sequential):
-        return next((layer for layer in embed if hasattr(layer, "extend_pe")), None)
-    return getattr(embed, "pos_enc", None)
+        found = next((layer for layer in embed if hasattr(layer, "extend_pe")), None)
+    else:
+        found = getattr(embed, "pos_enc", None)
+    if found is not None:
+        named(found, POSITIONS, "pos_enc_layer_type")
+    return found
 
 
 def attention_options(encoder: nn.Module, attention: nn.Module, type_key: str) -> dict:

@@ -1,18 +1,19 @@
-"""An encoder of ESPnet as a site map: its front-end, its blocks of parts, and what is around them."""
+"""An encoder of ESPnet as a site map: front-end, blocks of parts, and what is around them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.models.espnet.front_end import front_end_sites
-from espnet_prune.models.espnet.parts import Part, Place, mixed
+from espnet_prune.models.espnet.parts import Part, mixed
 from espnet_prune.sites import Site, SiteMap, count_parameters
 from espnet_prune.sites.block import BlockSite
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 from espnet_prune.sites.weights import Matrix
 
+T = TypeVar("T")
 # (block, its index, encoder positions, name of its site or None) -> its parts, and other costs
 BlockParts = Callable[[nn.Module, int, int, str | None], tuple[list[Part], list[CostTerm]]]
 
@@ -131,9 +132,7 @@ def stack_matrices(encoder: nn.Module, attributes: Sequence[str]) -> list[Matrix
     return found
 
 
-def hidden_states(
-    encoder: nn.Module, run: Callable[[], object]
-) -> tuple[object, list[torch.Tensor]]:
+def hidden_states(encoder: nn.Module, run: Callable[[], T]) -> tuple[T, list[Tensor]]:
     """What a pass gives, and what each block gave in it, (B, T, D).
 
     A block that was left out in training, by chance, gave what it would have got.

@@ -16,7 +16,6 @@ layers, before most of the strides, have the most. The paper prunes none of it; 
 gated only where a method's ``sites`` name ``front_end_channel``.
 """
 
-import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
