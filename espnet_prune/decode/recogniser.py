@@ -162,6 +162,8 @@ class Recogniser:
 
     def _joint(self, speech: numpy.ndarray) -> str:
         results = self.search(speech)
+        if isinstance(results, tuple):  # what intermediate CTC says comes beside
+            results, _ = results
         return (results[0][0] or "") if results else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:

@@ -4,7 +4,8 @@ from torch import nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.models.branchformer.parts import CHANNELS_COLUMN, branch_options, side_by_side
-from espnet_prune.models.espnet.encoder_family import EspnetEncoder
+from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
+from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.options import (
     activation_name,
@@ -12,7 +13,7 @@ from espnet_prune.models.espnet.options import (
     input_options,
     interctc_options,
 )
-from espnet_prune.models.espnet.parts import Part, Place, feed_forward_part
+from espnet_prune.models.espnet.parts import Part, Place, feed_forward_part, is_there
 from espnet_prune.models.family import Support
 
 FEED_FORWARDS = {
@@ -31,12 +32,13 @@ class EBranchformer(EspnetEncoder):
     stock_choice = "e_branchformer"
     known = {
         "input_layer": (
-            *("conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8"),
+            *IMAGES,
             *("conv1d1", "conv1d2", "conv1d3", "linear", None),
         ),
         "attention_layer_type": ("rel_selfattn", "selfattn", "legacy_rel_selfattn"),
         "pos_enc_layer_type": ("rel_pos", "abs_pos", "scaled_abs_pos", "legacy_rel_pos"),
         "positionwise_layer_type": ("linear",),
+        "gradient_checkpoint_layers": ([],),
     }
     parts = ("attn", "cgmlp", "feed_forward_macaron", "feed_forward")
     norms_between = False
@@ -46,7 +48,7 @@ class EBranchformer(EspnetEncoder):
             "yes",
             "yes, both feed-forwards",
             f"{CHANNELS_COLUMN} and convolved",
-            "`conv2d`, `conv2d1`, `conv2d2`, `conv2d6`, `conv2d8`, `conv1d1`, `conv1d2`, `conv1d3`",
+            front_ends(known),
             "macaron, attention, gating MLP, feed-forward",
             "yes",
         ),
@@ -62,7 +64,7 @@ class EBranchformer(EspnetEncoder):
     ) -> tuple[list[Part], list[CostTerm]]:
         parts, others = side_by_side(layer, index, positions, block, merges_channels=True)
         for branch, (attribute, norm) in FEED_FORWARDS.items():
-            if getattr(layer, attribute) is not None:
+            if is_there(getattr(layer, attribute)):
                 place = Place(layer, index, attribute, norm, branch, positions, block)
                 parts.append(feed_forward_part(place))
         return parts, others

@@ -23,20 +23,21 @@ def open_origin(source: str) -> AbstractContextManager[Origin]:
     """A teacher by the file or name that a user gives.
 
     Args:
-        source: a ``.nemo`` archive, or the name of one on the hub, such as
-            ``nvidia/stt_en_conformer_ctc_small``.
+        source: what one of the families or formats reads: a ``.nemo`` archive or its name on the
+            hub, a folder or zip of ESPnet's, a folder of ``espnet_prune.save``.
 
     Raises:
         ModelError: no kind that is known.
         DataError: there is no such file.
         EnvironmentProblem: the hub can't be reached.
     """
-    from espnet_prune.models import families
+    from espnet_prune.models import families, formats
 
-    for family in families():
-        if family.is_origin(source):
-            return family.open_origin(source)
-    known = ", ".join(family.origins for family in families() if family.origins)
+    readers = (*families(), *formats())
+    for reader in readers:
+        if reader.is_origin(source):
+            return reader.open_origin(source)
+    known = "; ".join(reader.origins for reader in readers if reader.origins)
     raise ModelError(
         f"--teacher {source}: no kind of model that can be imported; known are {known}. Further "
         "kinds are added by their family in espnet_prune/models/"

@@ -4,7 +4,8 @@ from torch import nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.encoder_family import EspnetEncoder
+from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
+from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.options import (
     attention_options,
@@ -12,7 +13,13 @@ from espnet_prune.models.espnet.options import (
     input_options,
     interctc_options,
 )
-from espnet_prune.models.espnet.parts import Part, Place, attention_part, feed_forward_part
+from espnet_prune.models.espnet.parts import (
+    Part,
+    Place,
+    attention_part,
+    feed_forward_part,
+    is_there,
+)
 from espnet_prune.models.family import Support
 
 # branch: attributes of the block, the part and its norm; what makes it
@@ -32,7 +39,7 @@ class Transformer(EspnetEncoder):
     stock_choice = "transformer"
     known = {
         "input_layer": (
-            *("conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8"),
+            *IMAGES,
             *("conv1d2", "linear", "wav2vec", None),
         ),
         "pos_enc_layer_type": ("abs_pos",),
@@ -46,7 +53,7 @@ class Transformer(EspnetEncoder):
             "yes",
             "yes",
             "none there",
-            "`conv2d`, `conv2d1`, `conv2d2`, `conv2d6`, `conv2d8`, `conv1d2`",
+            front_ends(known),
             "attention, feed-forward",
             "yes",
         ),
@@ -64,6 +71,8 @@ class Transformer(EspnetEncoder):
             raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
         parts = []
         for branch, (attribute, norm, make) in BRANCHES.items():
+            if not is_there(getattr(layer, attribute)):
+                continue
             norm = norm if layer.normalize_before else None
             parts.append(make(Place(layer, index, attribute, norm, branch, positions, block)))
         return parts, []

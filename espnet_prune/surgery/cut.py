@@ -13,7 +13,7 @@ from espnet_prune.gates import FixedGate, Gate
 from espnet_prune.sites import DECODER, WEIGHT, DecoderConfig, SiteMap
 from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.gated import GatedModel
-from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan
+from espnet_prune.surgery.plan import PARTS, PLAN_ATTRIBUTE, Plan, plan_of
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,17 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     if sparse:
         mark_sparse(model, [layer.weight for layer in sparse])
     if not zeroed:
-        setattr(model, PLAN_ATTRIBUTE, Plan.from_masks(twin.site_map, masks))
+        _attach_plan(model, Plan.from_masks(twin.site_map, masks))
     return model
+
+
+def _attach_plan(model: nn.Module, plan: Plan) -> None:
+    """Gives a cut model its plan, which counts from the model that was never cut."""
+    before = plan_of(model)
+    for part in (getattr(model, name, None) for name in PARTS):
+        if hasattr(part, PLAN_ATTRIBUTE):
+            delattr(part, PLAN_ATTRIBUTE)
+    setattr(model, PLAN_ATTRIBUTE, plan if before is None else plan.after(before))
 
 
 def _holds_none(gate: Gate) -> bool:

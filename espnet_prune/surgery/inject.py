@@ -63,7 +63,7 @@ def _site_map(model: nn.Module, method: GatingMethod) -> SiteMap:
 def _refuse_cut_or_gated(model: nn.Module) -> None:
     """ModelError for a model whose gates are on, which would stay beside the new ones.
 
-    And for one that was cut, whose next plan would count the wrong units.
+    And for one that was cut, of a family that doesn't know its next plan.
     """
     hooks = (hook for m in model.modules() for hook in m._forward_pre_hooks.values())
     if any(isinstance(getattr(hook, "__self__", None), GatedModel) for hook in hooks):
@@ -71,10 +71,10 @@ def _refuse_cut_or_gated(model: nn.Module) -> None:
             f"{type(model).__name__}: a model that is already gated can't be gated; take its gates "
             "off by gated.release() first"
         )
-    if plan_of(model) is not None:
+    if plan_of(model) is not None and not family_of(model).prunes_again:
         raise ModelError(
             f"{type(model).__name__}: a model that is already cut can't be gated; prune the "
-            "dense one"
+            "one that it was cut from"
         )
 
 

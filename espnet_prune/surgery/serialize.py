@@ -93,6 +93,9 @@ def _check_bpe(path: Path) -> None:
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     """Reads what ``save`` wrote, in float32; of a model that was, outputs are equal.
 
+    The folder may also be one that others left, such as an experiment of ESPnet's: a format that
+    reads it gives its model.
+
     Args:
         folder: the folder.
         device: where the model goes.
@@ -105,10 +108,19 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         ModelError: another schema or kind; a configuration of which no model can be built; missing,
             unexpected, mis-shaped or damaged weights.
     """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).exists():
+        for form in formats().values():
+            if form.is_origin(str(folder)):
+                with form.open_origin(str(folder)) as origin:
+                    return origin.load().to(device).eval()
+    return _load_saved(folder).to(device).eval()
+
+
+def _load_saved(folder: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
     description = read_description(folder)
     config = dict(description.config)
     if config.get("bpemodel"):
@@ -131,7 +143,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     load_strictly(model, state, str(folder / WEIGHTS))
     if shapes:
         setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
-    return model.to(device).eval()
+    return model
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

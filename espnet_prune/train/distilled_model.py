@@ -5,7 +5,7 @@ state, so checkpoints hold the student, its gates and the distillation's linear 
 training builds the teacher anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
@@ -19,7 +19,9 @@ from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import LearningMethod
 from espnet_prune.methods.options import StudentConfig
 from espnet_prune.models.conformer.fast_training import speed_up_training
+from espnet_prune.sites import DECODER
 from espnet_prune.surgery import GatedModel, plan_of
+from espnet_prune.surgery.plan import encoder_blocks
 from espnet_prune.train.model_outputs import Outputs, features, outputs
 from espnet_prune.train.teacher_outputs import KeptOutputs
 
@@ -70,11 +72,10 @@ class DistilledModel(AbsESPnetModel):
             speed_up_training(model.encoder)
         teacher.requires_grad_(False)
         object.__setattr__(self, "teacher", teacher.eval())
-        blocks = self.teacher_blocks = len(teacher.encoder.encoders)
-        plan = plan_of(self.student)
-        kept = range(blocks) if plan is None else plan.kept_blocks()
-        self.blocks = [block for block in kept if block < blocks]  # of the encoder alone
-        self.attending = None if plan is None else plan.attending_blocks()
+        numbers = {block: index for index, block in enumerate(encoder_blocks(teacher))}
+        self.teacher_blocks = blocks = len(numbers)
+        self.blocks = [numbers[block] for block in encoder_blocks(self.student)]
+        self.attending = attending_blocks(self.student, numbers)
         self.layerwise = None
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
@@ -190,7 +191,7 @@ class DistilledModel(AbsESPnetModel):
         losses = []
         if self.layerwise is not None:
             eligible = self.attending if self.gated is None else self.gated.open_attention
-            if eligible is not None:
+            if eligible is not None:  # the decoder's may be among them
                 eligible = [block for block in eligible if block < self.teacher_blocks]
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
@@ -215,6 +216,18 @@ class DistilledModel(AbsESPnetModel):
             **gated.controller.values(),
         }
         return {name: value.detach().float() for name, value in stats.items()}
+
+
+def attending_blocks(student: nn.Module, numbers: Mapping[int, int]) -> list[int] | None:
+    """Encoder blocks of a student that attend, by the teacher's indices; None where all do.
+
+    Args:
+        student: cut or not.
+        numbers: the teacher's index of each block, by that in the model that was never cut.
+    """
+    plan = plan_of(student)
+    found = None if plan is None else plan.without(DECODER).attending_blocks()
+    return None if found is None else [numbers[block] for block in found]
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -31,7 +31,13 @@ EACH = [
 ]
 
 
-@pytest.mark.parametrize(("family", "options"), EACH)
+def cases() -> list:
+    """All of them; those that differ least from another one are slow."""
+    slow = (EACH[2], EACH[5], EACH[6], EACH[9])
+    return [pytest.param(*c, marks=pytest.mark.slow) if c in slow else c for c in EACH]
+
+
+@pytest.mark.parametrize(("family", "options"), cases())
 @torch.no_grad()
 def test_a_cut_encoder_runs_in_onnx_runtime(family, options, tmp_path):
     gated = gate(tiny_encoder(family, **options))

@@ -142,14 +142,6 @@ def test_cutting_leaves_the_gated_model_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in gated.state_dict().items())
 
 
-@pytest.mark.parametrize("kinds", [KINDS, ("head",)])
-def test_a_cut_model_is_not_gated_again(kinds):
-    """Even one with all its branches, which looks like a dense one of odd widths."""
-    small = cut(gated_with(lambda site: torch.tensor([0.0] + [1.0] * (site.units - 1)), kinds))
-    with pytest.raises(ModelError, match="ConformerEncoder: .*already cut"):
-        inject(small, AllSites(kinds, learned=False))
-
-
 def test_releasing_gives_back_the_stock_model():
     gated = gated_with(lambda site: random_mask(site, True))
     model = gated.release()

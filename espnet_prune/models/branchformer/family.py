@@ -9,7 +9,8 @@ from espnet_prune.models.branchformer.parts import (
     branch_options,
     side_by_side,
 )
-from espnet_prune.models.espnet.encoder_family import EspnetEncoder
+from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
+from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.options import input_options
 from espnet_prune.models.espnet.parts import Part
@@ -25,7 +26,7 @@ class Branchformer(EspnetEncoder):
     choices = ("pruned_branchformer",)
     stock_choice = "branchformer"
     known = {
-        "input_layer": ("conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8", "linear", None),
+        "input_layer": (*IMAGES, "linear", None),
         "attention_layer_type": ("rel_selfattn", "selfattn", "legacy_rel_selfattn"),
         "pos_enc_layer_type": ("rel_pos", "abs_pos", "scaled_abs_pos", "legacy_rel_pos"),
     }
@@ -36,7 +37,7 @@ class Branchformer(EspnetEncoder):
             "yes",
             FEED_FORWARD_COLUMN,
             f"{CHANNELS_COLUMN} by `concat`",
-            "`conv2d`, `conv2d1`, `conv2d2`, `conv2d6`, `conv2d8`",
+            front_ends(known),
             "attention, gating MLP",
             "yes",
         ),

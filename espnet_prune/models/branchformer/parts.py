@@ -12,6 +12,7 @@ from espnet_prune.models.espnet.parts import (
     Place,
     attention_part,
     gating_part,
+    is_there,
     merged_part,
     merging_terms,
 )
@@ -37,7 +38,7 @@ def side_by_side(
         ("gating", "cgmlp", "norm_mlp"),
     ):
         module = getattr(layer, attribute)
-        if module is None:
+        if not is_there(module):
             continue
         place = Place(layer, index, attribute, norm, branch, positions, block)
         if branch == "attention":

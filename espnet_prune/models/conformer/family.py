@@ -4,7 +4,8 @@ from torch import nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.encoder_family import EspnetEncoder
+from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
+from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.options import (
     activation_name,
@@ -19,6 +20,7 @@ from espnet_prune.models.espnet.parts import (
     attention_part,
     convolution_part,
     feed_forward_part,
+    is_there,
 )
 from espnet_prune.models.family import Support
 
@@ -46,7 +48,7 @@ class Conformer(EspnetEncoder):
     choices = ("pruned_conformer",)
     stock_choice = "conformer"
     known = {
-        "input_layer": ("conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8", "linear", None),
+        "input_layer": (*IMAGES, "linear", None),
         "selfattention_layer_type": ("rel_selfattn", "selfattn", "legacy_rel_selfattn"),
         "pos_enc_layer_type": ("rel_pos", "abs_pos", "scaled_abs_pos", "legacy_rel_pos"),
         "positionwise_layer_type": ("linear", "conv1d", "conv1d-linear"),
@@ -60,7 +62,7 @@ class Conformer(EspnetEncoder):
             "yes",
             "yes, both feed-forwards",
             "yes",
-            "`conv2d`, `conv2d1`, `conv2d2`, `conv2d6`, `conv2d8`",
+            front_ends(known),
             "macaron, attention, convolution, feed-forward",
             "yes",
         ),
@@ -78,7 +80,7 @@ class Conformer(EspnetEncoder):
             raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
         parts = []
         for branch, (attribute, norm) in BRANCHES.items():
-            if getattr(layer, attribute) is None:
+            if not is_there(getattr(layer, attribute)):
                 continue
             norm = norm if layer.normalize_before else None
             place = Place(layer, index, attribute, norm, branch, positions, block)

@@ -15,6 +15,7 @@ from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.features import features_of, run_encoder
 from espnet_prune.models.espnet.front_end import (
+    SUBSAMPLING,
     ConstantFrontEnd,
     EmptyFrontEnd,
     check_input_layer,
@@ -53,6 +54,11 @@ def cut_class(stock: type, part: str) -> type:
     return Pruned
 
 
+def front_ends(known: Mapping[str, tuple]) -> str:
+    """The cell of a support matrix for the front-ends among the options that are known."""
+    return "yes: " + ", ".join(f"`{name}`" for name in known["input_layer"] if name in SUBSAMPLING)
+
+
 class EspnetEncoder(ModelFamily):
     """An encoder of ESPnet, alone or in a whole model.
 
@@ -63,6 +69,7 @@ class EspnetEncoder(ModelFamily):
         norms_between: whether intermediate CTC hears the stream by the encoder's last norm.
     """
 
+    prunes_again = True
     choices: ClassVar[tuple[str, ...]]
     stock_choice: ClassVar[str]
     known: ClassVar[Mapping[str, tuple]] = {}

@@ -28,6 +28,7 @@ SUBSAMPLING = {
     "conv2d6": ("Conv2dSubsampling6", ((3, 2), (5, 3))),
     "conv2d8": ("Conv2dSubsampling8", ((3, 2), (3, 2), (3, 2))),
 }
+IMAGES = tuple(name for name in SUBSAMPLING if name.startswith("conv2d"))
 WITHOUT_CHANNELS = ("linear", "wav2vec", None)  # other input layers that are known
 
 
@@ -48,7 +49,7 @@ class Subsampling:
     @property
     def is_image(self) -> bool:
         """Whether the convolutions run over frequencies as well as over time."""
-        return self.input_layer.startswith("conv2d")
+        return self.input_layer in IMAGES
 
     @property
     def rate(self) -> int:
@@ -91,12 +92,13 @@ def subsampling_of(embed: nn.Module | None) -> Subsampling | None:
 
 def unknown_layers(embed: nn.Module | None) -> list[str]:
     """Classes of a front-end without convolutions that have no place in one; no channels to cut."""
-    layers = embed if isinstance(embed, nn.Sequential) else [embed]
+    if not isinstance(embed, nn.Sequential):
+        return [] if embed is None or isinstance(embed, nn.Linear) else [type(embed).__name__]
     plain = (nn.Linear, nn.LayerNorm, nn.Identity, nn.Dropout, nn.ReLU)
     return [
         type(layer).__name__
-        for layer in layers
-        if not (layer is None or isinstance(layer, plain) or hasattr(layer, "extend_pe"))
+        for layer in embed
+        if not (isinstance(layer, plain) or hasattr(layer, "extend_pe"))
     ]
 
 
@@ -215,7 +217,10 @@ def front_end_sites(
         check_input_layer(embed)
         return [], [CostTerm(_parameters(embed), _linear_macs(embed, frames), ())], frames
     if not isinstance(embed.conv, nn.Sequential):
-        raise ModelError("front_end: a model that is already cut can't be gated")
+        raise ModelError(
+            "front_end: all channels of one of its convolutions were cut, so this model hears "
+            "nothing; prune the model that it was cut from"
+        )
     times = front_end.lengths(frames)
     heights, last = [1] * len(times), 1
     if front_end.is_image:

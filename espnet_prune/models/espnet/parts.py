@@ -102,8 +102,6 @@ class Place:
     def check(self, known: Sequence[str]) -> None:
         """ModelError unless the part is of a class that is known."""
         found = type(self.module).__name__
-        if isinstance(self.module, (GoneBranch, NoChannels)):
-            raise ModelError(f"{self.name}: a model that is already cut can't be gated")
         if found not in known:
             raise ModelError(
                 f"{type(self.layer).__name__} {self.block}: {self.attribute} is {found}, which "
@@ -119,6 +117,11 @@ class Place:
         return [self.module, *([] if self.norm is None else [getattr(self.layer, self.norm)])]
 
 
+def is_there(part: nn.Module | None) -> bool:
+    """Whether a block has a part: it was neither left out nor cut."""
+    return part is not None and not isinstance(part, (GoneBranch, NoChannels))
+
+
 def attention_part(place: Place) -> Part:
     """Self-attention: its heads.
 
@@ -128,8 +131,6 @@ def attention_part(place: Place) -> Part:
     place.check(tuple(ATTENTIONS))
     names, table = ATTENTIONS[type(place.module).__name__]
     heads = HeadSite(place.module, names, place.block, place.name)
-    if heads.units * heads.width != place.module.linear_out.out_features:
-        raise ModelError(f"{place.name}: a model that is already cut can't be gated")
     frames, distances = place.positions, table(place.positions)
     size = heads.consumer.out_features
     projected = (4 * frames + distances) * size * heads.width

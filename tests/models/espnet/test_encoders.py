@@ -7,6 +7,7 @@ from tiny_encoders import ENCODERS, tiny_encoder
 from tiny_models import AllSites, features, saturate
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.known import check_encoder
 from espnet_prune.surgery import inject, load, save
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -143,3 +144,31 @@ def test_all_masks_get_gradients_and_all_gone_still_runs(family):
 def test_what_is_not_known_is_named(family, options, named):
     with pytest.raises(ModelError, match=named):
         inject(tiny_encoder(family, **options), AllSites())
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({}, "my.yaml: encoder: rnn can't be pruned; known are branchformer, conformer, .*models/"),
+        ({"encoder": "vgg_rnn"}, "encoder: vgg_rnn can't be pruned"),
+        (
+            {"encoder": "conformer", "encoder_conf": {"input_layer": "embed"}},
+            "encoder_conf: input_layer: 'embed' can't be pruned; known are conv2d, ",
+        ),
+        (
+            {
+                "encoder": "e_branchformer",
+                "encoder_conf": {"attention_layer_type": "fast_selfattn"},
+            },
+            "attention_layer_type: 'fast_selfattn' can't be pruned; known are rel_selfattn, ",
+        ),
+    ],
+)
+def test_what_is_not_known_is_named_before_anything_is_built(config, named):
+    with pytest.raises(ModelError, match=named):
+        check_encoder(config, "my.yaml")
+
+
+@pytest.mark.parametrize("choice", ["conformer", "nemo_conformer", "ssl", "whisper_hf"])
+def test_known_encoders_pass(choice):
+    assert choice in {*check_encoder({"encoder": choice}, "my.yaml").choices, "conformer"}
