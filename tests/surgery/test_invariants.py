@@ -8,7 +8,6 @@ from tiny_models import AllSites, encoder, features, random_mask, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
-from espnet_prune.errors import ModelError
 from espnet_prune.sites import KINDS
 from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save
 from espnet_prune.surgery.plan import Plan
