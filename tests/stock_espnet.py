@@ -7,6 +7,8 @@ import sentencepiece
 import soundfile
 import yaml
 
+from espnet_prune.models.espnet.imports import importing_espnet
+
 EXPERIMENT = "exp/asr_train"
 STATISTICS = "exp/asr_stats"
 TOKENS = {"bpe": "data/token_list/bpe_unigram20", "char": "data/token_list/char"}
@@ -69,7 +71,8 @@ def train(folder: Path, kind: str, normalize: str, **conf) -> Path:
     Returns:
         The experiment's folder.
     """
-    from espnet2.tasks.asr import ASRTask
+    with importing_espnet():  # torchaudio, which it asks for, may not load here
+        from espnet2.tasks.asr import ASRTask
 
     tokens, model = write_tokens(folder, kind)
     (folder / "conf.yaml").write_text(yaml.safe_dump({**CONF, **conf}))

@@ -132,8 +132,8 @@ def attention_part(place: Place) -> Part:
     names, table = ATTENTIONS[type(place.module).__name__]
     heads = HeadSite(place.module, names, place.block, place.name)
     frames, distances = place.positions, table(place.positions)
-    size = heads.consumer.out_features
-    projected = (4 * frames + distances) * size * heads.width
+    read, written = place.module.linear_q.in_features, heads.consumer.out_features
+    projected = ((3 * frames + distances) * read + frames * written) * heads.width
     looked = (2 * frames + distances) * frames * heads.width
     return _plain(place, heads, projected + looked)
 
