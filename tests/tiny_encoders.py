@@ -10,6 +10,7 @@ SIZES = {
     "dropout_rate": 0.0,
     "positional_dropout_rate": 0.0,
 }
+SEGMENTS = {"block_size": 8, "hop_size": 3, "look_ahead": 2}
 GATING = {"cgmlp_linear_units": 24}
 ENCODERS = {
     "conformer": {**SIZES, "linear_units": 24, "macaron_style": True, "cnn_module_kernel": 7},
@@ -23,6 +24,14 @@ ENCODERS = {
         "use_ffn": True,
         "macaron_ffn": True,
     },
+    "contextual_conformer": {
+        **SIZES,
+        **SEGMENTS,
+        "linear_units": 24,
+        "macaron_style": True,
+        "cnn_module_kernel": 7,
+    },
+    "contextual_transformer": {**SIZES, **SEGMENTS, "linear_units": 24},
     "multiconvformer": {
         **SIZES,
         **GATING,

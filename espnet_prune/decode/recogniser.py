@@ -18,6 +18,7 @@ from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.export.int8 import INT8_MODES
 from espnet_prune.models.espnet.features import sample_rate_of
 from espnet_prune.models.espnet.folder import model_files, own_family, read_espnet_config
+from espnet_prune.models.espnet.front_end import subsampling_of
 from espnet_prune.models.family import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,9 @@ def least_samples(model: Any) -> int:
     front_end = model.frontend
     if front_end is None:
         return model.encoder.least() if hasattr(model.encoder, "least") else 1
-    frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
+    embed = getattr(model.encoder, "embed", None)
+    subsampling = subsampling_of(embed)
+    frames = max(check_short_utt(embed, 0)[1], 1 if subsampling is None else subsampling.reach)
     if hasattr(front_end, "least_samples"):
         return max(front_end.least_samples(), frames * front_end.hop_length)
     return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)

@@ -28,6 +28,7 @@ SUBSAMPLING = {
     "conv2d6": ("Conv2dSubsampling6", ((3, 2), (5, 3))),
     "conv2d8": ("Conv2dSubsampling8", ((3, 2), (3, 2), (3, 2))),
 }
+STREAMING = "Conv2dSubsamplingWOPosEnc"  # any convolutions over images, and no positions
 IMAGES = tuple(name for name in SUBSAMPLING if name.startswith("conv2d"))
 WITHOUT_CHANNELS = ("linear", "wav2vec", None)  # other input layers that are known
 
@@ -84,6 +85,10 @@ class Subsampling:
 def subsampling_of(embed: nn.Module | None) -> Subsampling | None:
     """What is known of a front-end with convolutions; None for any other."""
     names = {kind.__name__ for kind in type(embed).__mro__}
+    if STREAMING in names:
+        own = tuple(zip(embed.kernels, embed.strides, strict=True))
+        found = [name for name in IMAGES if SUBSAMPLING[name][1] == own]
+        return Subsampling(found[0], own) if found else None
     for input_layer, (name, steps) in SUBSAMPLING.items():
         if name in names:
             return Subsampling(input_layer, steps, getattr(embed, "padding", 0))
@@ -236,7 +241,8 @@ def front_end_sites(
         before = (site.name,)
     size = encoder.output_size()
     terms.append(CostTerm(last * size, last * size * times[-1], before))
-    terms.append(CostTerm(size + _parameters(embed.pos_enc), 0, ()))
+    positions = getattr(embed, "pos_enc", None)
+    terms.append(CostTerm(size + _parameters(positions), 0, ()))
     return sites, terms, times[-1]
 
 

@@ -1,6 +1,7 @@
 """An encoder of ESPnet as a site map: front-end, blocks of parts, and what is around them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from espnet_prune.budget.structure import CostTerm
 from espnet_prune.models.espnet.front_end import front_end_sites
 from espnet_prune.models.espnet.parts import Part, mixed
 from espnet_prune.sites import Site, SiteMap, count_parameters
-from espnet_prune.sites.block import BlockSite
+from espnet_prune.sites.block import BlockSite, Mix
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 from espnet_prune.sites.weights import Matrix
 
@@ -24,11 +25,12 @@ class EncoderBlockSite(BlockSite):
     Args:
         encoder: ESPnet's.
         block: index of the block.
+        mix: how a mask acts on what it returns.
     """
 
-    def __init__(self, encoder: nn.Module, block: int) -> None:
+    def __init__(self, encoder: nn.Module, block: int, mix: Mix = mixed) -> None:
         layers = encoder.encoders
-        super().__init__(f"block.{block}", block, layers, layers[block], mixed)
+        super().__init__(f"block.{block}", block, layers, layers[block], mix)
         self.encoder = encoder
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
@@ -45,6 +47,9 @@ def encoder_site_map(
     reference_seconds: float,
     frames_per_second: float,
     feature_bins: int | None,
+    segments: Callable[[int], tuple[int, int]] = lambda positions: (positions, 1),
+    mix: Mix = mixed,
+    staying: Collection[int] = (),
 ) -> SiteMap:
     """All sites of an encoder and what they cost.
 
@@ -56,6 +61,9 @@ def encoder_site_map(
         reference_seconds: length of the utterance that MACs are counted for.
         frames_per_second: of the features.
         feature_bins: width of the features; None for what the front-end implies.
+        segments: length and number of the pieces that so many positions are encoded in.
+        mix: how a mask acts on what a block returns.
+        staying: indices of further blocks that can't go.
 
     Returns:
         The site map, in an order in which sites may be cut one after the other.
@@ -71,13 +79,16 @@ def encoder_site_map(
     branches: list[Site] = []
     blocks: list[Site] = []
     heard = heard_blocks(encoder)
+    length, number = segments(positions)
     for index, layer in enumerate(encoder.encoders):
-        site = None if index in heard else EncoderBlockSite(encoder, index)
+        stays = index in heard or index in staying
+        site = None if stays else EncoderBlockSite(encoder, index, mix)
         name = None if site is None else site.name
-        parts, others = parts_of(layer, index, positions, name)
+        parts, others = parts_of(layer, index, length, name)
         sites += [unit for part in parts for unit in part.units]
         branches += [part.branch for part in parts]
         of_block = [*(term for part in parts for term in part.all_terms()), *others]
+        of_block = [replace(term, macs=term.macs * number) for term in of_block]
         units = {unit.name: unit.units for part in parts for unit in part.units}
         rest = count_parameters(layer) - counted(of_block, units)
         terms += [*of_block, CostTerm(rest, 0, () if name is None else (name,))]

@@ -62,6 +62,15 @@ KINDS = {
         {**ABSOLUTE, "attention_layer_type": "selfattn", "use_linear_after_conv": True},
         {"interctc_layer_idx": [1], "num_blocks": 3, "merge_conv_kernel": 5},
     ],
+    "contextual_conformer": [
+        {"input_layer": "conv2d8", "macaron_style": False, "use_cnn_module": False},
+        {"input_layer": "linear", "positionwise_layer_type": "conv1d"},
+        {"block_size": 0, "normalize_before": False, "num_blocks": 3},
+    ],
+    "contextual_transformer": [
+        {"input_layer": "conv2d6"},
+        {"block_size": 40, "hop_size": 16, "look_ahead": 16, "ctx_pos_enc": False},
+    ],
     "multiconvformer": [
         {"multicgmlp_type": "weighted_sum"},
         {"multicgmlp_type": "concat", "use_linear_after_conv": True},
