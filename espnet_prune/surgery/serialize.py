@@ -114,6 +114,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
             if form.is_origin(str(folder)):
                 with form.open_origin(str(folder)) as origin:
                     return origin.load().to(device).eval()
+        others = "; ".join(form.origins for form in formats().values() if form.origins)
+        if folder.is_dir():
+            raise DataError(
+                f"{folder / DESCRIPTION}: no such file, so no model of espnet_prune.save is there; "
+                f"known besides are {others}"
+            )
     return _load_saved(folder).to(device).eval()
 
 

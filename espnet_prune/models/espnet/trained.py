@@ -5,7 +5,6 @@ an experiment's folder they have the names that ESPnet's training gives. Paths i
 configuration begin where the training ran, or where the zip begins.
 """
 
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_prune.errors import DataError, EnvironmentProblem, ModelError
+from espnet_prune.errors import DataError, ModelError
 from espnet_prune.models.espnet.folder import CONFIG, read_espnet_config
 
 META = "meta.yaml"
 ZIP, WEIGHTS = ".zip", ".pth"
-ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 RESUMED_FROM = "checkpoint.pth"  # of the trainer: no weights alone
 BY_DEFAULT = (("valid", "acc"), ("valid", "loss"), ("train", "loss"))  # criteria, best first
 
@@ -44,9 +42,7 @@ def is_trained(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return any((path / name).is_file() for name in (META, CONFIG))
-    if path.suffix in (ZIP, WEIGHTS):
-        return True
-    return not path.exists() and ON_HUB.fullmatch(source) is not None
+    return path.suffix in (ZIP, WEIGHTS)
 
 
 @contextmanager
@@ -54,23 +50,20 @@ def opened(source: str) -> Iterator[Trained]:
     """The files of a trained model, for as long as they are needed.
 
     Args:
-        source: an experiment's folder, one of its ``.pth`` files, a zip of the model zoo or what
-            was unpacked from one, or the name of a model on the hub, such as ``espnet/NAME``.
+        source: an experiment's folder, one of its ``.pth`` files, a zip of the model zoo, or a
+            folder that was unpacked from one or had from the hub.
 
     Raises:
         DataError: a file is missing.
         ModelError: no such archive; a model of another task than recognition.
-        EnvironmentProblem: the hub can't be reached, or has no such model.
     """
     path = Path(source)
     if path.suffix == ZIP:
         with tempfile.TemporaryDirectory() as folder:
             _unpack(path, Path(folder))
             yield find(Path(folder), source)
-    elif path.exists() or path.suffix == WEIGHTS:
-        yield find(path, source)
     else:
-        yield find(_from_hub(source), source)
+        yield find(path, source)
 
 
 def find(path: Path, source: str) -> Trained:
@@ -182,22 +175,3 @@ def _unpack(archive: Path, folder: Path) -> None:
             z.extractall(folder)
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ModelError(f"{archive}: can't be read as a {ZIP} ({error})") from error
-
-
-def _from_hub(name: str) -> Path:
-    """The folder of a model that the hub has.
-
-    Raises:
-        EnvironmentProblem: the hub can't be reached, or holds no such model.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EnvironmentProblem(
-            f"{name}: there is no such folder or file, and it can't be had from the hub "
-            f"({reason}); download it where there is internet, and give the folder"
-        ) from error
