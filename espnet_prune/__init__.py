@@ -10,9 +10,16 @@ Four verbs::
 """
 
 import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from espnet_prune.methods import L0Distill, make_method
+    from espnet_prune.surgery import cut, inject, load, save
 
+    __version__: str
+
+_UNINSTALLED = "0+uninstalled"
 _LAZY = {
     "inject": "espnet_prune.surgery",
     "cut": "espnet_prune.surgery",
@@ -21,11 +28,21 @@ _LAZY = {
     "L0Distill": "espnet_prune.methods",
     "make_method": "espnet_prune.methods",
 }
-__all__ = [*_LAZY, "__version__"]
+__all__ = ["L0Distill", "__version__", "cut", "inject", "load", "make_method", "save"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Imports torch only when a verb is used, so that the data stages start at once."""
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'espnet_prune' has no attribute '{name}'")
+
+
+def _version() -> str:
+    """That of the tag that was installed; a folder that is merely on the path has none."""
+    try:
+        return importlib.metadata.version("espnet_prune")
+    except importlib.metadata.PackageNotFoundError:
+        return _UNINSTALLED

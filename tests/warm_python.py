@@ -27,7 +27,7 @@ from pathlib import Path
 PACKAGE = "espnet_prune"
 READY_SECONDS = 500  # imports, on a machine that does other things
 # What imports happen inside functions.
-USED_INSIDE = ("librosa.filters", "matplotlib.pyplot", "jiwer", "kaldialign", "torch.utils.data")
+USED_INSIDE = ("librosa.filters", "matplotlib.pyplot", "jiwer", "torch.utils.data")
 WAITING = "INT TERM HUP USR1 USR2"
 LENGTH = struct.Struct("!I")
 CLIENT = """\

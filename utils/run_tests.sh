@@ -6,8 +6,8 @@ usage() {
     cat <<'EOF'
 usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 
-Sets up .venv, then runs ruff, shellcheck, codespell and pytest in two processes; the first failure of the linters
-ends it.
+Sets up .venv, then runs the linters (ruff, shellcheck, hadolint, codespell, mypy) and pytest in two processes; the first
+failure of a linter ends it.
 
   --all    also run the tests marked slow; installs 125 MB for two of them, once
   --help   this text
@@ -38,8 +38,10 @@ ruff check --quiet .
 ruff format --check --quiet . || { echo "error: not formatted: ruff format --diff . shows where" >&2; exit 1; }
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
 shellcheck "${scripts[@]}"
+hadolint --ignore DL3008 Dockerfile # versions of Debian packages: those of the base image, which is an argument
 codespell
-echo "lint: ruff, shellcheck (${#scripts[@]} scripts) and codespell found nothing"
+mypy >/dev/null || mypy
+echo "lint: ruff, shellcheck (${#scripts[@]} scripts), hadolint, codespell and mypy found nothing"
 
 markers="not gpu and not slow"
 if [[ $run_slow == true ]]; then markers="not gpu"; fi

@@ -49,6 +49,11 @@ class Structure(Protocol):
         terms: what combinations of units cost.
     """
 
-    sites: Mapping[str, Place]
-    children: Mapping[str, Sequence[str]]
-    terms: Sequence[CostTerm]
+    @property
+    def sites(self) -> Mapping[str, Place]: ...
+
+    @property
+    def children(self) -> Mapping[str, Sequence[str]]: ...
+
+    @property
+    def terms(self) -> Sequence[CostTerm]: ...

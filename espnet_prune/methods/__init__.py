@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 from espnet_prune.config import check_choice, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
@@ -46,7 +47,7 @@ METHODS: Mapping[str, type[Method]] = {
 }
 
 
-def make_method(name: str, options: Mapping | None = None, **arguments) -> Method:
+def make_method(name: str, options: Mapping | None = None, **arguments: Any) -> Method:
     """A method by its name.
 
     Args:

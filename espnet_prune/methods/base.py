@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -16,7 +16,13 @@ from espnet_prune.config import check_range
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import FixedGate, Gate
-from espnet_prune.methods.options import DataConfig, MethodConfig, StudentConfig, UnitsConfig
+from espnet_prune.methods.options import (
+    DataConfig,
+    MethodConfig,
+    RefitConfig,
+    StudentConfig,
+    UnitsConfig,
+)
 from espnet_prune.sites import UNIT_KINDS, WEIGHT, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
@@ -62,7 +68,7 @@ class Method(ABC):
         check_range("seed", seed, 0, MAX_SEED)
         self.target = target
         self.seed = seed
-        self.config = self.Config() if config is None else config
+        self.config: Any = self.Config() if config is None else config  # of the class's own type
         if not isinstance(self.config, self.Config):
             raise ConfigError(
                 f"config: {type(self.config).__name__}: {type(self).__name__} reads a "
@@ -76,6 +82,10 @@ class Method(ABC):
                 f"budget: align: {self.config.budget.align}: none of the sites of "
                 f"{type(self).__name__}, {list(self.site_kinds)}, has a width to align; add one of "
                 f"{ALIGNED_KINDS} to `sites`, or leave align at 1 for it"
+            )
+        if self.from_scratch and self.refit is not None:
+            raise ConfigError(
+                f"refit: {type(self).__name__} draws its weights anew after the cut; leave it out"
             )
         self.check()
 
@@ -98,6 +108,11 @@ class Method(ABC):
     def decoder(self) -> DecoderConfig | None:
         """What the attention decoder is counted for; None where the encoder alone is pruned."""
         return self.config.decoder
+
+    @property
+    def refit(self) -> RefitConfig | None:
+        """How weights are solved anew at the cut, if they are."""
+        return getattr(self.config, "refit", None)
 
     @property
     def measure(self) -> str:
@@ -213,7 +228,8 @@ Pass = Callable[[], Tensor]
 class DataMethod(Method):
     """A method that learns nothing, but looks at data when it chooses its masks.
 
-    Example:
+    Example::
+
         passes = [lambda batch=batch: loss_of(gated(**batch)) for batch in batches]
         small = espnet_prune.cut(gated, method.masks(gated, passes))
     """
@@ -319,9 +335,10 @@ def learned_groups(gated: GatedModel, gates_rate: float, multipliers_rate: float
 
     Nothing decays, multipliers ascend.
     """
+    controller = gated.controller
     gates = {"params": list(gated.gates.parameters()), "lr": gates_rate}
     multipliers = {
-        "params": list(gated.controller.parameters()),
+        "params": [] if controller is None else list(controller.parameters()),
         "lr": multipliers_rate,
         "maximize": True,
     }
@@ -335,7 +352,7 @@ def labels_only(distillation: DistillConfig) -> DistillConfig:
     )
 
 
-def unit_scores(gated: GatedModel, score) -> dict[str, Tensor]:
+def unit_scores(gated: GatedModel, score: Callable[[Site], Tensor]) -> dict[str, Tensor]:
     """``score(site)`` for every gated site of units; branches and blocks follow from them."""
     sites = gated.site_map.sites
     names = [name for name in gated.gate_names() if sites[name].kind in UNIT_KINDS]

@@ -95,6 +95,24 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class RefitConfig:
+    """How the layers that read kept units are solved anew at the cut (``surgery.refit``); ours.
+
+    Attributes:
+        utterances: of the training set, drawn by the system's seed; their labels aren't read.
+        damping: pulls the weights to what they are, relative to the mean square of what a layer
+            reads.
+    """
+
+    utterances: int = 64
+    damping: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_range("refit: utterances", self.utterances, 1, 1e6)
+        check_range("refit: damping", self.damping, 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
 class MethodConfig:
     """What every method reads; each method's ``Config`` adds its own.
 
@@ -123,10 +141,13 @@ class UnitsConfig(MethodConfig):
         sites: kinds of sites that get a gate; their units are the sparsity's denominator.
         decoder: given (``{}`` is enough), these kinds get gates in the attention decoder too; left
             out, the encoder alone is pruned.
+        refit: given (``{}`` is enough), the layers that read what is kept are solved anew at the
+            cut, by least squares against the uncompressed model.
     """
 
     sites: tuple[str, ...] = (*UNIT_KINDS, "branch")
     decoder: DecoderConfig | None = None
+    refit: RefitConfig | None = None
 
     def __post_init__(self) -> None:
         for kind in self.sites:

@@ -1,9 +1,11 @@
 """Verbs that show results: reports, plots, a hub's folder."""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from espnet_prune.data.parallel import add_jobs, share_of
+from espnet_prune.report.text_table import TERMINAL_COLUMNS
 
 SHOWN = 10  # lines of the printed list of sites
 
@@ -19,12 +21,20 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes the report and prints its table."""
+    """Writes the report, prints its table and what it comes to."""
+    from espnet_prune.io_atomic import read_json
     from espnet_prune.record import command_line
-    from espnet_prune.report.report import write_report
+    from espnet_prune.report.headline import gained, next_steps
+    from espnet_prune.report.report import REPORT_FILE, write_report
 
     text, results, page = write_report(args.experiments, args.corpus, args.out, command_line())
     print(f"{text}\n\nReport: {page.resolve()}\nTable:  {results.resolve()}")
+    if len(args.experiments) == 1:
+        written = read_json(results.with_name(REPORT_FILE))
+        sentence = gained(written)
+        if sentence is not None:
+            steps = next_steps(written, args.experiments[0])
+            print("", textwrap.fill(sentence, TERMINAL_COLUMNS), *steps, sep="\n")
 
 
 def pareto_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ def score_system(
     teacher: Path | None = None,
     others: Sequence[Path] = (),
     normalise: str = "none",
+    tool: str | None = None,
 ) -> Iterator[str]:
     """Writes ``score.json`` of every decoded mode.
 
@@ -31,6 +32,7 @@ def score_system(
         teacher: the teacher's folder, for the p-value.
         others: folders of systems that it is compared with besides.
         normalise: ``none`` or ``english``, what is done to texts before they count.
+        tool: what counts the errors; None for sclite where it is installed.
 
     Yields:
         A line a mode, for the user.
@@ -52,13 +54,13 @@ def score_system(
             if not found.exists() or not found.samefile(path):  # of itself p says nothing
                 theirs[other] = _hypotheses(found, reference, normalise)
         own = _hypotheses(path, reference, normalise)
-        result = score(reference, own, theirs.get(teacher))
+        result = score(reference, own, theirs.get(teacher), tool)
         record = {**result.to_json(), "normalisation": _normalisation(normalise)}
         found = [f"95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}"]
         if teacher in theirs:
             found.append(f"p {result.p_vs_teacher:.3g} against the teacher")
         for other in (other for other in others if other in theirs):
-            p_value = score(reference, own, theirs[other]).p_vs_teacher
+            p_value = score(reference, own, theirs[other], tool).p_vs_teacher
             record.setdefault("p_vs", {})[_folder_name(other)] = p_value
             found.append(f"p {p_value:.3g} against {_folder_name(other)}")
         write_json(path.parent / "score.json", record)

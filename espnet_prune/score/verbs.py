@@ -23,6 +23,12 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--normalise", choices=["none", "english"], default="none", help="texts before they count"
     )
+    parser.add_argument(
+        "--tool",
+        choices=["sclite", "alignment", "jiwer"],
+        help="what counts the errors; default: sclite where it is installed, else alignment, which "
+        "counts alike; jiwer may find fewer",
+    )
 
 
 def score(args: argparse.Namespace) -> None:
@@ -30,7 +36,7 @@ def score(args: argparse.Namespace) -> None:
     from espnet_prune.score.system_score import score_system
 
     for line in score_system(
-        args.system, args.set, args.data, args.teacher, args.compare_with, args.normalise
+        args.system, args.set, args.data, args.teacher, args.compare_with, args.normalise, args.tool
     ):
         print(line)
 

@@ -5,7 +5,8 @@ what sclite does: a substitution costs 4, an insertion or deletion 3, and of equ
 first of substitution, insertion, deletion is taken. That order matters, because equally cheap
 alignments can differ in their number of errors: jiwer, whose weights are all 1, and kaldialign's
 sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as neutral
-symbols, so that case, parentheses and encodings mean nothing special to it.
+symbols, so that case, parentheses and encodings mean nothing special to it. Who compares with
+figures that were counted by jiwer may ask for it.
 
 The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
 matched-pair test: the share of all ways to flip the signs of the differences of errors per
@@ -96,14 +97,13 @@ def count_errors(
     Args:
         reference: transcript by utterance.
         hypothesis: recognised text by utterance, which may be empty.
-        tool: ``sclite`` or ``alignment``; by default sclite where it is installed.
+        tool: one of ``TOOLS``; by default sclite where it is installed, else ``alignment``.
     """
     check_same_utterances(reference, hypothesis, "hypotheses")
     pairs = [(reference[u].split(), hypothesis[u].split()) for u in reference]
     if tool is None:
         tool = "sclite" if find_sclite() else "alignment"
-    counter = {"sclite": _count_by_sclite, "alignment": _count_by_alignment}[tool]
-    return counter(pairs), tool
+    return TOOLS[tool](pairs), tool
 
 
 def align(words: Sequence[str], recognised: Sequence[str]) -> Counts:
@@ -155,6 +155,23 @@ def _count_by_sclite(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Count
             f"{program}: {len(found)} of {len(pairs)} utterances were scored ({run.stderr[:200]})"
         )
     return [Counts(c + s + d, s, d, i) for c, s, d, i in found]
+
+
+def _count_by_jiwer(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    import jiwer
+
+    counts = []
+    for words, recognised in pairs:
+        if not words:  # which jiwer refuses
+            counts.append(Counts(0, 0, 0, len(recognised)))
+            continue
+        found = jiwer.process_words(" ".join(words), " ".join(recognised))
+        kinds = (found.substitutions, found.deletions, found.insertions)
+        counts.append(Counts(len(words), *kinds))
+    return counts
+
+
+TOOLS = {"sclite": _count_by_sclite, "alignment": _count_by_alignment, "jiwer": _count_by_jiwer}
 
 
 def interval(errors: numpy.ndarray, words: numpy.ndarray, seed: int = SEED) -> tuple[float, float]:

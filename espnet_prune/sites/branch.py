@@ -45,6 +45,12 @@ class BranchSite(OutputSite):
         self.layer = layer
         self.instead = instead
 
+    @property
+    def norm(self) -> str | None:
+        """Attribute of the block's norm that reads the residual stream for this branch alone."""
+        gone = (a for a, value in self.instead.items() if isinstance(value, nn.Identity))
+        return next((attribute for attribute in gone if "norm" in attribute), None)
+
     def remove(self) -> None:
         for attribute, value in self.instead.items():
             setattr(self.layer, attribute, value)

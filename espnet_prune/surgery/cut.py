@@ -43,7 +43,7 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     twin = twin_of(gated)
     masks = twin.hard_masks() if masks is None else masks
     model = twin.release()
-    zeroed = [site.layer for site in twin.site_map.of_kinds((WEIGHT,))]
+    zeroed = [layer for site in twin.site_map.of_kinds((WEIGHT,)) for layer in site.layers()]
     sparse = [*sparse_layers(model), *zeroed]
     _cut_sites(twin.site_map, masks)
     if sparse:

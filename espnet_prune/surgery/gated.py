@@ -63,7 +63,7 @@ class GatedModel(nn.Module):
             ]
         with torch.no_grad():
             self.start_sparsity.copy_(self.expected_sparsity())
-        self.open_attention: list[int] | None = None
+        self.open_attention: list[int | None] | None = None
 
     def forward(self, *inputs, **keywords):
         """The wrapped model's forward, masked."""
@@ -225,7 +225,7 @@ class GatedModel(nn.Module):
                 "gradients would be wrong; call gradient_checkpointing_disable()"
             )
 
-    def _open_attention(self, masks: Mapping[str, Tensor]) -> list[int] | None:
+    def _open_attention(self, masks: Mapping[str, Tensor]) -> list[int | None] | None:
         """Blocks that still attend; None where no branch can close."""
         branches = {n: s for n, s in self.site_map.sites.items() if n.endswith(".attention")}
         if not branches:

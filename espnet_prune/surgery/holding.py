@@ -16,8 +16,8 @@ def holding(gated: GatedModel, masks: Mapping[str, Tensor]) -> Iterator[None]:
         gated: the gated model.
         masks: (units,) by site; sites that aren't named are left unmasked.
     """
-    gated.masks = lambda: masks
+    gated.__dict__["masks"] = lambda: masks  # hides the method for as long
     try:
         yield
     finally:
-        del gated.masks
+        del gated.__dict__["masks"]

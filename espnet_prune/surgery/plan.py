@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -114,22 +115,23 @@ class Plan:
     def kept_blocks(self) -> list[int]:
         """Original indices of the blocks that are still there, ascending."""
         gone = {s.block for s in self.sites.values() if s.kind == "block" and not s.kept}
-        return sorted({s.block for s in self.sites.values()} - gone - {None})
+        blocks = {s.block for s in self.sites.values() if s.block is not None}
+        return sorted(blocks - gone)
 
-    def attending_blocks(self) -> list[int] | None:
+    def attending_blocks(self) -> list[int | None] | None:
         """Original indices of the blocks that still attend; None where no branch can close."""
         branches = {n: s for n, s in self.sites.items() if n.endswith(".attention")}
         if not branches:
             return None
-        blocks = {name: self.sites.get(name.rpartition(".")[0]) for name in branches}
+        gone = {name for name, site in self.sites.items() if not site.kept}
         return [
             site.block
             for name, site in branches.items()
-            if site.kept and (blocks[name] is None or blocks[name].kept)
+            if not {name, name.rpartition(".")[0]} & gone
         ]
 
 
-def _read_site(entry: object, where: str) -> SitePlan:
+def _read_site(entry: Any, where: str) -> SitePlan:
     try:
         site = SitePlan(str(entry["kind"]), entry["block"], entry["units"], tuple(entry["kept"]))
     except (KeyError, TypeError) as error:

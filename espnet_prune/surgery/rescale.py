@@ -12,8 +12,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.sites import Site
-from espnet_prune.sites.base import ConsumedSite
+from espnet_prune.sites.base import ConsumedSite, Site
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 
@@ -42,7 +41,9 @@ def rescale(
     """
     device = next(gated.model.parameters()).device
     scaled = {name: mask.to(device) for name, mask in masks.items()}
-    sites = [s for n, s in gated.site_map.sites.items() if _wants_factors(s, masks[n])]
+    sites = [
+        site for name, site in gated.site_map.sites.items() if _wants_factors(site, masks[name])
+    ]
     for block in sorted({site.block for site in sites}):
         members = [site for site in sites if site.block == block]
         for site, system in zip(members, _systems(gated, members, scaled, passes), strict=True):

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,11 +49,12 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: a file; a model is saved as a folder, choose another name")
     form = format_of(model)
-    description = {"schema": SCHEMA, "kind": form.kind, "config": form.describe(model)}
-    bpe = description["config"].get("bpemodel")
+    config: dict[str, Any] = form.describe(model)
+    description: dict[str, Any] = {"schema": SCHEMA, "kind": form.kind, "config": config}
+    bpe = config.get("bpemodel")
     if bpe:
         copy_bpe(bpe, folder / BPE)
-        description["config"]["bpemodel"] = BPE
+        config["bpemodel"] = BPE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     for each in formats().values():
         each.clear(folder, state)
@@ -128,7 +130,7 @@ def _load_saved(folder: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     description = read_description(folder)
-    config = dict(description.config)
+    config: dict[str, Any] = dict(description.config)
     if config.get("bpemodel"):
         bpe = (folder / config["bpemodel"]).resolve()
         _check_bpe(bpe)

@@ -49,7 +49,7 @@ def hold_zeros(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     masks = [(parameters[name], parameters[name] != 0) for name in sparse_names(model)]
 
     @torch.no_grad()
-    def restore(*unused) -> None:
+    def restore(*unused: object) -> None:
         for weight, mask in masks:
             weight.mul_(mask.to(weight.device))
 

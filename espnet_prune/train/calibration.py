@@ -14,13 +14,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
+from espnet_prune.methods.options import RefitConfig
 from espnet_prune.surgery import GatedModel, inject, load
+from espnet_prune.surgery.refit import refit
 from espnet_prune.train import archives
 from espnet_prune.train.distributed import check_gpu
 from espnet_prune.train.system_config import SystemConfig
@@ -58,6 +60,24 @@ def write_order(config: SystemConfig, out: Path, ngpu: int) -> None:
     _write(method.order_scores(gated, passes), out / ORDER)
 
 
+def refit_on_data(
+    gated: GatedModel, masks: Mapping[str, Tensor], options: RefitConfig, config: SystemConfig
+) -> None:
+    """Solves the gated model's layers anew for what the teacher says of training utterances.
+
+    Args:
+        gated: in evaluation mode; its weights are changed.
+        masks: resolved masks (units,) of all sites.
+        options: how many utterances, and how.
+        config: of the system.
+    """
+    data = (config.folders.train, config.folders.tokens)
+    batches = _utterances(config.prune.training, *data, options.utterances, config.seed, "cpu")
+    runs = [partial(_run, batch) for batch in batches]
+    logger.info("weights are solved anew on %d utterances", len(runs))
+    refit(gated, load(config.teacher / "model").eval(), masks, runs, options.damping)
+
+
 def read_masks(folder: Path) -> dict[str, Tensor]:
     """The masks (units,) of all sites that ``choose_masks`` left."""
     return load_file(folder / MASKS)
@@ -78,6 +98,10 @@ def _gated_and_passes(
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
     with atomic_path(path) as temporary:
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
+
+
+def _run(batch: Mapping[str, Tensor], model: nn.Module) -> object:
+    return model(**batch)
 
 
 def _loss(gated: GatedModel, batch: Mapping[str, Tensor]) -> Tensor:

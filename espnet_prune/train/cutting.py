@@ -21,7 +21,7 @@ from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS
 from espnet_prune.surgery.sparse import count_zeroed
-from espnet_prune.train.calibration import read_masks
+from espnet_prune.train.calibration import read_masks, refit_on_data
 from espnet_prune.train.system import parts_of, write_cut
 from espnet_prune.train.system_config import SystemConfig
 
@@ -58,6 +58,8 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
     masks = method.aligned(gated, masks)
     method.rewrite(gated, masks)
+    if method.refit is not None:
+        refit_on_data(gated, masks, method.refit, config)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, method, gated, reached)

@@ -83,6 +83,19 @@ def test_the_alignment_is_as_cheap_as_kaldialigns():
         assert cost == 4 * theirs["sub"] + 3 * (theirs["del"] + theirs["ins"])
 
 
+def test_jiwer_finds_no_more_errors_and_keeps_the_length():
+    reference, hypothesis = corpus(0.4, 0.5, 1)
+    reference, hypothesis = {**reference, "empty": ""}, {**hypothesis, "empty": "ONE"}
+    (ours, _), (theirs, tool) = (
+        count_errors(reference, hypothesis, tool) for tool in ("alignment", "jiwer")
+    )
+    assert tool == "jiwer"
+    for own, other in zip(ours, theirs, strict=True):
+        assert other.words == own.words and other.errors <= own.errors
+        assert other.insertions - other.deletions == own.insertions - own.deletions
+    assert theirs[-1].insertions == 1
+
+
 def test_known_counts():
     reference = {"a": "ONE TWO THREE", "b": "FOUR"}
     result = score(reference, {"a": "ONE TOO THREE FIVE", "b": ""}, tool="alignment")

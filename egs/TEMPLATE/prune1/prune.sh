@@ -30,6 +30,7 @@ token_type=bpe                   # bpe, char, or hugging_face
 vocab_size=30                    # number of BPE tokens
 tokenizer=                       # with hugging_face: the pretrained Whisper's name or folder
 normalise=none                   # texts before they are scored: none, or english (Whisper's rules)
+scorer=                          # what counts errors: sclite, alignment or jiwer; default: sclite where it is installed
 text_case=keep                   # transcripts as they are: keep; or lower, or upper, as a teacher's tokens may need
 # Systems
 teacher=                         # a trained model instead: an ESPnet experiment's folder, its zip, a .nemo file, a hub's name
@@ -113,6 +114,7 @@ check_choice audio_format flac ark keep
 check_choice token_type bpe char hugging_face
 check_choice normalise none english
 check_choice text_case keep lower upper
+[[ -z $scorer ]] || check_choice scorer sclite alignment jiwer
 [[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
     option_error "--tag: '$tag' is not a folder's name of letters, digits, '.', '_', '-'"
 
@@ -189,7 +191,8 @@ decode_and_score() { # SYSTEM [ARGUMENT...]
 }
 
 score_system() { # SET SYSTEM [ARGUMENT...]
-    run "$decode_cmd" score --data "dump/$1" --system "$exp/$2" --set "$1" --normalise "$normalise" "${@:3}"
+    run "$decode_cmd" score --data "dump/$1" --system "$exp/$2" --set "$1" --normalise "$normalise" \
+        ${scorer:+--tool "$scorer"} "${@:3}"
 }
 
 stage_data() {

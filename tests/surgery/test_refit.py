@@ -1,0 +1,184 @@
+"""Refitting: what it leaves alone, what it recovers, and that it is the least squares."""
+
+import copy
+
+import pytest
+import torch
+from tiny_encoders import tiny_encoder
+from tiny_models import AllSites, encoder, features
+
+from espnet_prune.errors import ModelError
+from espnet_prune.sites import UNIT_KINDS
+from espnet_prune.surgery import cut, inject
+from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.refit import refit
+
+
+class Model(torch.nn.Module):
+    """An encoder within a model, as a recogniser has it."""
+
+    def __init__(self, part: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = part
+
+    def forward(self, *inputs):
+        return self.encoder(*inputs)
+
+
+def runs(utterances: int = 4) -> list:
+    """Each runs a model on an utterance of noise of its own length."""
+    noise = torch.randn(utterances, 120, 80, generator=torch.Generator().manual_seed(3))
+
+    def run_of(feats):
+        return lambda model: model(feats, torch.tensor([feats.shape[1]]))
+
+    return [run_of(feats[None, : 120 - 8 * i]) for i, feats in enumerate(noise)]
+
+
+def gated_and_teacher(kinds=UNIT_KINDS, **options):
+    teacher = encoder(**options)
+    gated = inject(copy.deepcopy(teacher), AllSites(kinds, learned=False)).eval()
+    return gated, teacher
+
+
+def masks_of(gated, kept: float = 0.5, kinds=UNIT_KINDS) -> dict:
+    masks = {name: torch.ones(site.units) for name, site in gated.site_map.sites.items()}
+    generator = torch.Generator().manual_seed(1)
+    for site in gated.site_map.of_kinds(kinds):
+        gone = torch.randperm(site.units, generator=generator)[: int(site.units * (1 - kept))]
+        masks[site.name][gone] = 0.0
+    return masks
+
+
+@torch.no_grad()
+def gap(gated, teacher, masks, of=runs) -> float:
+    """Mean square of what the output lost."""
+    with holding(gated, masks):
+        return sum(float((run(gated)[0] - run(teacher)[0]).square().mean()) for run in of())
+
+
+def test_where_nothing_is_cut_weights_stay():
+    gated, teacher = gated_and_teacher()
+    refit(gated, teacher, masks_of(gated, 1.0), runs())
+    for (name, found), expected in zip(
+        gated.model.named_parameters(), teacher.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", UNIT_KINDS)
+def test_a_unit_that_others_make_up_for_is_recovered(kind):
+    """Every second unit is made as the one before it; without it the same output can be given."""
+    gated, teacher = gated_and_teacher((kind,))
+    masks = masks_of(gated, 1.0)
+    with torch.no_grad():
+        for model in (gated, inject(teacher, AllSites((kind,), learned=False))):
+            for site in model.site_map.of_kinds((kind,)):
+                for rows in site.unit_rows():
+                    rows[1::2] = rows[0::2]
+                masks[site.name][1::2] = 0.0
+    assert gap(gated, teacher, masks) > 1e-4
+    refit(gated, teacher, masks, runs(12), damping=1e-9)
+    assert gap(gated, teacher, masks) < 1e-7
+    small = cut(gated, masks)
+    with torch.no_grad():
+        assert (small(*features(1))[0] - teacher(*features(1))[0]).abs().max() < 1e-2
+
+
+def test_one_layer_is_numpys_least_squares():
+    """The first feed-forward of a block hears what the teacher's hears, whatever comes later."""
+    gated, teacher = gated_and_teacher(("feed_forward_unit",), num_blocks=1)
+    masks = masks_of(gated, 0.25, ("feed_forward_unit",))
+    part = teacher.encoders[0].feed_forward_macaron
+    heard, said = [], []
+    handle = part.w_2.register_forward_hook(
+        lambda _, inputs, output: (heard.append(inputs[0][0]), said.append(output[0])) and None
+    )
+    with torch.no_grad():
+        for run in runs():
+            run(teacher)
+    handle.remove()
+    kept = masks["block.0.macaron.units"].nonzero()[:, 0]
+    rows = torch.cat(heard)[:, kept].double()
+    rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+    expected = torch.linalg.lstsq(rows, torch.cat(said).double()).solution.float()
+    refit(gated, teacher, masks, runs(), damping=1e-9)
+    found = gated.model.encoders[0].feed_forward_macaron.w_2
+    torch.testing.assert_close(found.weight[:, kept], expected[:-1].T, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.bias.data, expected[-1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"macaron_style": False}], ids=["macaron", "plain"])
+def test_less_is_lost_on_what_it_has_seen_and_on_what_not(options):
+    gated, teacher = gated_and_teacher(**options)
+    masks = masks_of(gated)
+    before = gap(gated, teacher, masks), gap(gated, teacher, masks, lambda: runs(9)[4:])
+    refit(gated, teacher, masks, runs(9)[:4], damping=0.01)
+    assert gap(gated, teacher, masks) < 0.5 * before[0]
+    assert gap(gated, teacher, masks, lambda: runs(9)[4:]) < before[1]
+
+
+def test_a_branch_makes_up_for_what_the_stream_has_lost():
+    """A block of which nothing is cut is solved, too, where the block before it has lost units."""
+    gated, teacher = gated_and_teacher()
+    masks = masks_of(gated, 1.0)
+    masks["block.0.feed_forward.units"][1:] = 0.0
+    before = gated.model.encoders[1].feed_forward_macaron.w_2.weight.clone()
+    refit(gated, teacher, masks, runs())
+    assert not torch.allclose(gated.model.encoders[1].feed_forward_macaron.w_2.weight, before)
+
+
+def test_values_of_masks_are_kept_as_factors():
+    """Masks of other values than 1 are folded in by the cut, and must not count twice."""
+    gated, teacher = gated_and_teacher()
+    ones = masks_of(gated)
+    twin = copy.deepcopy(gated)
+    halves = {name: mask * (0.5 if ".units" in name else 1.0) for name, mask in ones.items()}
+    refit(gated, teacher, ones, runs(), damping=1e-9)
+    refit(twin, teacher, halves, runs(), damping=1e-9)
+    assert abs(gap(gated, teacher, ones) - gap(twin, teacher, halves)) < 1e-3
+
+
+def test_removed_branches_and_soft_gates_pass():
+    gated, teacher = gated_and_teacher()
+    masks = masks_of(gated)
+    masks["block.1.attention"][:] = 0.0
+    masks["block.1.attention.heads"][:] = 0.0
+    before = gap(gated, teacher, masks)
+    refit(gated, teacher, masks, runs())
+    assert gap(gated, teacher, masks) < before
+
+
+def test_a_stack_that_is_no_chain_is_refused():
+    gated, teacher = gated_and_teacher()
+    gated.model.encoders[1].register_forward_pre_hook(
+        lambda _, inputs: ((inputs[0][0] + 1.0, inputs[0][1]), *inputs[1:])
+    )
+    layers = gated.model.encoders
+    real = layers.forward
+    layers.forward = lambda x, masks: real((x[0] * 1.5, x[1]), masks)
+    last = layers[-1]
+    calls = []
+
+    def odd(_, inputs, output):  # every second pass is another's
+        calls.append(1)
+        (x, position), padding = output
+        return ((x + len(calls), position), padding)
+
+    last.register_forward_hook(odd)
+    with pytest.raises(ModelError, match="don't simply follow each other"):
+        refit(gated, teacher, masks_of(gated), runs())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "message"),
+    [
+        ("e_branchformer", {}, "read together with those of block.0.attention.merged"),
+        ("conformer", {"positionwise_layer_type": "conv1d"}, "read several frames at a time"),
+    ],
+)
+def test_layers_whose_equations_are_not_known_are_refused(family, options, message):
+    teacher = tiny_encoder(family, **options)
+    gated = inject(copy.deepcopy(teacher), AllSites(UNIT_KINDS, learned=False)).eval()
+    with pytest.raises(ModelError, match=message):
+        refit(gated, teacher, masks_of(gated), runs())
