@@ -14,6 +14,7 @@ import numpy
 
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.segments import split_at_pauses
+from espnet_prune.decode.language_model import LanguageModel
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.export.int8 import INT8_MODES
 from espnet_prune.models.espnet.features import sample_rate_of
@@ -30,7 +31,7 @@ FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How a set is decoded; there is no language model.
+    """How a set is decoded.
 
     Attributes:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
@@ -41,6 +42,9 @@ class DecodeConfig:
         penalty: added for each token.
         maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection.
         minlenratio: shortest one.
+        lm: folder of a language model that ESPnet trained, on the same tokens; the joint search
+            alone reads it.
+        lm_weight: of its scores there.
         segment_seconds: a longer recording is cut at its quietest points into pieces of at most
             this length, since attention over it would need memory by its square.
     """
@@ -51,6 +55,8 @@ class DecodeConfig:
     penalty: float = 0.0
     maxlenratio: float = 0.0
     minlenratio: float = 0.0
+    lm: str | None = None
+    lm_weight: float = 0.3
     segment_seconds: float = 40.0
 
     def __post_init__(self) -> None:
@@ -60,6 +66,7 @@ class DecodeConfig:
             raise ConfigError(f"modes: {list(self.modes)}; expected some of {ALL_MODES}, each once")
         check_range("beam_size", self.beam_size, 1, 1000)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
+        check_range("lm_weight", self.lm_weight, 0, 100)
         check_range("segment_seconds", self.segment_seconds, 1, 1e6)
 
 
@@ -89,13 +96,15 @@ class Recogniser:
         files = model_files(folder)
         self.config = config
         asr_config = read_espnet_config(files[0])
+        lm = None if config.lm is None else LanguageModel(config.lm, asr_config)
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
         try:
             self.search = Speech2Text(
                 *map(str, files),
                 beam_size=config.beam_size,
                 ctc_weight=config.ctc_weight if has_ctc else 0.0,
-                lm_weight=0.0,
+                lm_weight=0.0 if lm is None else config.lm_weight,
+                **({} if lm is None else lm.files),
                 penalty=config.penalty,
                 maxlenratio=config.maxlenratio,
                 minlenratio=config.minlenratio,
@@ -112,6 +121,8 @@ class Recogniser:
         self.modes = tuple(mode for mode, part in needed if part is not None)
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
+        if lm is not None:
+            lm.check(self.search.beam_search.scorers["lm"])
         if int8:
             from espnet_prune.decode.int8 import quantise_linear
 

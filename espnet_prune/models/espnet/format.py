@@ -38,7 +38,7 @@ class EspnetFormat(Format):
     )
 
     def owns(self, model: nn.Module) -> bool:
-        return any(kind.__name__ == "AbsESPnetModel" for kind in type(model).__mro__)
+        return _is(model, "AbsESPnetModel") and not _is(model, S2tFormat.model)
 
     def describe(self, model: nn.Module) -> dict:
         return espnet_config(model)
@@ -56,6 +56,29 @@ class EspnetFormat(Format):
 
     def clear(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         remove_outdated(folder, state)
+
+
+class S2tFormat(EspnetFormat):
+    """An ESPnetS2TModel, as OWSM has them."""
+
+    kind = "espnet_s2t"
+    model = "ESPnetS2TModel"
+    origins = ""  # those of ``EspnetFormat``
+
+    def owns(self, model: nn.Module) -> bool:
+        return _is(model, self.model)
+
+    def build(self, config: Mapping) -> nn.Module:
+        from espnet_prune.models.espnet.build import build_model
+
+        return build_model(config, "s2t")
+
+    def is_origin(self, source: str) -> bool:
+        return False
+
+
+def _is(model: nn.Module, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(model).__mro__)
 
 
 def espnet_config(model: nn.Module) -> dict:

@@ -71,15 +71,31 @@ class TrainedTeacher(EspnetTeacher):
     def __init__(self, trained: Trained) -> None:
         super().__init__(trained.source, trained.config)
         self.weights = trained.weights
+        self.task = trained.task
         check_model(self.config, self.source)
         check_tokens(self.config, self.source)
 
     def load(self) -> nn.Module:
-        from espnet_prune.models.espnet.build import build_asr_model
+        from espnet_prune.models.espnet.build import build_model
 
-        model = build_asr_model(self.config)
+        model = build_model(self.config, self.task)
         load_strictly(model, read_torch(self.weights), str(self.weights))
         return model.eval()
+
+    def write_tokens(self, out: Path) -> list[str]:
+        self._check_task()
+        return super().write_tokens(out)
+
+    def build(self, tokens: Path) -> nn.Module:
+        self._check_task()
+        return super().build(tokens)
+
+    def _check_task(self) -> None:
+        if self.task != "asr":
+            raise ModelError(
+                f"{self.source}: a model of ESPnet's task {self.task}; recipes train and decode "
+                "those of task asr. Prune it in Python: espnet_prune.load takes it"
+            )
 
 
 class SavedTeacher(EspnetTeacher):

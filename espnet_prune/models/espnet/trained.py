@@ -19,6 +19,8 @@ from espnet_prune.models.espnet.folder import CONFIG, read_espnet_config
 META = "meta.yaml"
 ZIP, WEIGHTS = ".zip", ".pth"
 RESUMED_FROM = "checkpoint.pth"  # of the trainer: no weights alone
+S2T = "s2t"  # the task, and what only its configurations name as preprocessor
+TASKS = ("asr", S2T)
 BY_DEFAULT = (("valid", "acc"), ("valid", "loss"), ("train", "loss"))  # criteria, best first
 
 
@@ -35,6 +37,11 @@ class Trained:
     source: str
     config: Mapping[str, Any]
     weights: Path
+
+    @property
+    def task(self) -> str:
+        """ESPnet's task: ``asr``, or ``s2t`` for the models of OWSM."""
+        return S2T if self.config.get("preprocessor") == S2T else "asr"
 
 
 def is_trained(source: str) -> bool:
@@ -127,11 +134,13 @@ def _by_meta(folder: Path, source: str) -> tuple[Path, Path]:
     """Configuration and weights that ``meta.yaml`` names."""
     meta = read_espnet_config(folder / META)
     files = {**(meta.get("yaml_files") or {}), **(meta.get("files") or {})}
-    named = [files.get(key) for key in ("asr_train_config", "asr_model_file")]
+    task = next((task for task in TASKS if f"{task}_model_file" in files), TASKS[0])
+    named = [files.get(f"{task}_{kind}") for kind in ("train_config", "model_file")]
     if None in named:
         raise ModelError(
             f"{source}: {META} names {', '.join(sorted(files)) or 'no file'}; expected "
-            "asr_train_config and asr_model_file, of a model for recognition (task asr)"
+            "asr_train_config and asr_model_file, of a model for recognition (task asr), or those "
+            "of s2t"
         )
     for name in named:
         if not (folder / name).is_file():
