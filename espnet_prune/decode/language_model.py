@@ -38,8 +38,8 @@ class LanguageModel:
         ours, theirs = (list(c.get("token_list") or ()) for c in (asr_config, config))
         if ours != theirs:
             raise ModelError(
-                f"{config_file}: token_list: its {len(theirs)} tokens aren't the {len(ours)} of the "
-                "recogniser; a language model on the same tokens was expected"
+                f"{config_file}: token_list: its {len(theirs)} tokens aren't the {len(ours)} of "
+                "the recogniser; a language model on the same tokens was expected"
             )
 
     def check(self, lm: nn.Module) -> None:
