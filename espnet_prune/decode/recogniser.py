@@ -96,7 +96,8 @@ class Recogniser:
         files = model_files(folder)
         self.config = config
         asr_config = read_espnet_config(files[0])
-        lm = None if config.lm is None else LanguageModel(config.lm, asr_config)
+        reads = config.lm is not None and config.lm_weight > 0
+        lm = LanguageModel(config.lm, asr_config) if reads else None
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
         try:
             self.search = Speech2Text(

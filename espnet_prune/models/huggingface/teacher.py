@@ -67,11 +67,11 @@ class TransformersTeacher:
         from espnet_prune.models.espnet.build import build_asr_model
 
         self._check_input()
+        listed = self._tokens()
         pretrained = self.load()
         core_class, attribute = CORES[self.class_name]
         core = getattr(pretrained, attribute)
         conf = {**core.config.to_dict(), "layerdrop": 0.0}  # a dropped layer would hide its gates
-        listed = self._tokens()
         model = build_asr_model(
             {
                 "token_list": [*(token for token, _ in listed), END],

@@ -11,7 +11,6 @@ from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_model
 from espnet_prune.models.espnet.features import random_outputs
 from espnet_prune.models.origins import open_origin
-from espnet_prune.sites import DecoderConfig
 from espnet_prune.surgery import cut, inject, plan_of
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -53,7 +52,7 @@ def model():
 
 @torch.no_grad()
 def test_encoder_and_decoder_are_cut_saved_and_loaded(model, tmp_path):
-    method = make_method("magnitude", target=0.5, updates=4, decoder=DecoderConfig())
+    method = make_method("magnitude", {"decoder": {}}, target=0.5, updates=4)
     gated = inject(model, method).eval()
     masks = method.masks(gated)
     small = cut(gated, masks).eval()
