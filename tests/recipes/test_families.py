@@ -48,3 +48,19 @@ def test_stages_six_to_eleven(family, tmp_path, repository):
         assert not cli.run([*decode, "--config", "conf/decode.yaml"])
     lines = (tmp_path / "exp/l0/decode/joint/hyp").read_text().splitlines()
     assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer", "branchformer", "e_branchformer", "multiconvformer"]
+)
+def test_the_recipes_configurations_are_known_as_they_are_and_in_debug(name, repository):
+    from espnet_prune.config import load_yaml, merge
+    from espnet_prune.models.espnet.known import check_model
+    from espnet_prune.train.options import check_training_config
+    from espnet_prune.train.teacher_task import TeacherTask
+
+    config = load_yaml(repository / f"egs/librispeech_100/l0_conformer1/conf/{name}.yaml")
+    debug = load_yaml(repository / "conf/debug/overrides/teacher.yaml")
+    for each in (config, merge(config, debug)):
+        checked = check_training_config(TeacherTask, each, name)
+        assert check_model(checked, name).name == name
