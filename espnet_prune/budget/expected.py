@@ -72,7 +72,9 @@ class ExpectedSize:
         units = number * opened
         read = torch.where(tables["readers"] < len(number), 1 - empty[tables["readers"]], 1.0)
         counts = torch.where(is_upper, opened * alive, units * read)
-        known = torch.cat([counts, one, units, one, number])
+        opened_all = torch.cat([values, one])[tables["gates"]].prod(dim=1)
+        whole = torch.where(is_gated, opened_all, 1.0)
+        known = torch.cat([counts, one, units, one, number, one, whole])
         return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
 
     def _gates(self, structure: Structure) -> list[list[int]]:
@@ -105,12 +107,14 @@ def _children(structure: Structure, site, place: Mapping[str, int]) -> list[int]
 
 
 def _factors(structure: Structure, term: CostTerm, place: Mapping[str, int]) -> list[int]:
-    """Places of a term's factors in three tables, one behind the other.
+    """Places of a term's factors in four tables, one behind the other.
 
     The second is for a factor whose reader is a factor too; the third for one whose branch or block
-    another has counted already, of which the number alone counts.
+    another has counted already, of which the number alone counts; the last for whole sites.
     """
     behind = len(place) + 1
+    if term.whole:
+        return [place[name] + 3 * behind for name in term.factors]
     found, parents = [], set()
     for name in term.factors:
         site = structure.sites[name]

@@ -63,11 +63,14 @@ def collect_stats(args: argparse.Namespace) -> None:
     made_by.update({key: config.get(key) for key in reads})
     if finished(args.out, made_by):
         return
+    from espnet_prune.data.alignable import check_alignable
     from espnet_prune.train import training
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.teacher_task import TeacherTask
 
     config = check_training_config(TeacherTask, config, str(args.config))
+    for folder in (args.train, args.valid):
+        check_alignable(config, folder, args.tokens)
     training.collect_stats(TeacherTask, config, args.train, args.valid, args.tokens, args.out)
     mark_finished(args.out, made_by)
 
@@ -178,6 +181,20 @@ def finetune(args: argparse.Namespace) -> None:
     from espnet_prune.train.stages import run_stage
 
     run_stage("finetune", args.system, args.ngpu)
+
+
+def quantise_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", type=Path, required=True, help="the finished system's folder")
+    parser.add_argument("--bits", type=int, choices=(4, 8), required=True, help="of a weight")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make, beside it")
+
+
+def quantise(args: argparse.Namespace) -> None:
+    """Rounds and writes the model."""
+    from espnet_prune.train.quantise import quantise_system
+
+    size = quantise_system(args.system, args.bits, args.out)
+    print(f"{args.out}: the file of weights has {size / 1e6:.1f} MB")
 
 
 def estimate_cost_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from espnet_prune.models.espnet.parts import (
     is_there,
 )
 from espnet_prune.models.family import Support
+from espnet_prune.sites.linear_attention import Attention
 
 # branch: attributes of the block, the part and its norm; in the order in which they are cut
 BRANCHES = {
@@ -37,6 +38,7 @@ PARTS = {
     "feed_forward": feed_forward_part,
     "macaron": feed_forward_part,
 }
+BY_SOFTMAX = "RelPositionMultiHeadedAttention"  # the attention that linear attention stands for
 
 
 class Conformer(EspnetEncoder):
@@ -86,6 +88,19 @@ class Conformer(EspnetEncoder):
             place = Place(layer, index, attribute, norm, branch, positions, block)
             parts.append(PARTS[branch](place))
         return parts, []
+
+    def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
+        self.check(encoder)
+        found = []
+        for index, layer in enumerate(encoder.encoders):
+            kind = type(layer.self_attn).__name__
+            if kind != BY_SOFTMAX:
+                raise ModelError(
+                    f"block {index}: self_attn is {kind}, expected {BY_SOFTMAX} of a model that "
+                    "wasn't cut: `rel_pos_type: latest`, `selfattention_layer_type: rel_selfattn`"
+                )
+            found.append((f"block.{index}.softmax", index, layer))
+        return found
 
     def options(self, encoder: nn.Module) -> dict:
         layer = encoder.encoders[0]

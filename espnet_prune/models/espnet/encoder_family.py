@@ -28,9 +28,10 @@ from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states, st
 from espnet_prune.models.family import DecoderFamily, Encoded, ModelFamily
 from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
 from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.families import Format, Matrices, find_family
+from espnet_prune.surgery.families import Attentions, Format, Matrices, find_family
 from espnet_prune.surgery.plan import Plan, plan_of
 
 CONFIG_ATTRIBUTE = "espnet_prune_config"
@@ -164,6 +165,10 @@ class EspnetEncoder(ModelFamily):
             self.block_parts(layer, index, 1, None)
         return stack_matrices(encoder, self.parts)
 
+    def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
+        """The blocks that attend by softmax, with relative positions."""
+        return super().attentions(encoder).layers
+
     def positions(self, encoder: nn.Module, frames: int) -> int:
         """Length of its output for so many frames of features."""
         return positions_of(encoder, frames)
@@ -234,6 +239,10 @@ class EspnetEncoder(ModelFamily):
     def matrices(self, model: nn.Module) -> Matrices:
         encoder = self.encoder_of(model)
         return Matrices(encoder, self.encoder_matrices(encoder))
+
+    def attentions(self, model: nn.Module) -> Attentions:
+        encoder = self.encoder_of(model)
+        return Attentions(encoder, self.encoder_attentions(encoder))
 
     def encoder_of(self, model: nn.Module) -> nn.Module:
         """The encoder itself, or that of a whole model."""

@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet import graphs
-from espnet_prune.models.espnet.features import sample_rate_of
-from espnet_prune.models.espnet.front_end import subsampling_of
+from espnet_prune.models.espnet.features import least_samples, sample_rate_of
+from espnet_prune.models.espnet.front_end import check_input_layer, subsampling_of
 from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
 
-LEAST_POSITIONS = 3  # of the encoder, that a recording has at least
+LEAST_POSITIONS = 3  # that the exporter is told of; with fewer it would fix the length at one
 LONGEST_POSITIONS = 4000  # ESPnet's table has 5000 of them, fixed in a graph
 CHECKED_POSITIONS = (29, 13, 74)  # the first is exported
 
@@ -53,19 +53,23 @@ def speech_graphs(model: nn.Module, features: nn.Module, norms_between: bool = T
         features: the graph of its front-end.
         norms_between: as ``EncoderGraph`` has it.
     """
+    about, hop = describe(model), model.frontend.hop_length
     encoder = EncoderGraph(model.encoder, model.ctc, norms_between)
     graph = graphs.SpeechGraph(model, features, encoder)
-    tried = tuple(model.frontend.hop_length * n for n in checked_frames(model.encoder))
-    return graphs.speech_graphs(model, graph, describe(model), tried)
+    # the graph runs with fewer samples than the exporter is told of, down to what torch needs
+    tried = (*(hop * n for n in checked_frames(model.encoder)), about["least_samples"])
+    least, _ = frames_limits(model.encoder)
+    return graphs.speech_graphs(model, graph, about, tried, least * hop)
 
 
 def describe(model: nn.Module) -> dict:
     """What a program must know of a whole ESPnet model with CTC."""
+    check_input_layer(model.encoder.embed)
     hop = model.frontend.hop_length
-    least, longest = frames_limits(model.encoder)
+    _, longest = frames_limits(model.encoder)
     frames = {
         "sample_rate": sample_rate_of(model.espnet_prune_config),
-        "least_samples": least * hop,
+        "least_samples": least_samples(model),
         "longest_samples": longest * hop,
         "samples_a_frame": rate_of(model.encoder) * hop,
     }

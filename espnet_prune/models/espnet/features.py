@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.front_end import subsampling_of
 
 SAMPLE_RATE = 16000  # of ESPnet's front-end where ``fs`` isn't given
 FRAMES_PER_SECOND = 100.0  # of an encoder by itself: a 10 ms shift
@@ -51,6 +52,24 @@ def sample_rate_of(config: Mapping[str, Any] | None) -> int:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate < 1:
         raise ModelError(f"frontend_conf: fs: {rate!r}; expected a rate in Hz, such as 8000 or 8k")
     return int(rate)
+
+
+def least_samples(model: nn.Module) -> int:
+    """Least number of samples that an ESPnetASRModel encodes.
+
+    The front-end's padding mirrors half a window; the frames are then subsampled.
+    """
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import check_short_utt
+
+    front_end = model.frontend
+    if front_end is None:
+        return model.encoder.least() if hasattr(model.encoder, "least") else 1
+    embed = getattr(model.encoder, "embed", None)
+    subsampling = subsampling_of(embed)
+    frames = max(check_short_utt(embed, 0)[1], 1 if subsampling is None else subsampling.reach)
+    if hasattr(front_end, "least_samples"):
+        return max(front_end.least_samples(), frames * front_end.hop_length)
+    return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
 
 
 def features_of(model: nn.Module) -> tuple[float, int | None]:

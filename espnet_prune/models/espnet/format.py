@@ -16,6 +16,7 @@ from espnet_prune.models.espnet.teacher import (
     open_trained,
 )
 from espnet_prune.models.espnet.trained import is_trained
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.sites import DECODER
 from espnet_prune.surgery.families import Format, find_family
 from espnet_prune.surgery.plan import plan_of
@@ -25,7 +26,7 @@ MODEL_KEYS = (
     "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
     "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
     "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
-).split()
+).split() + [TRAINED_SECONDS]
 
 
 class EspnetFormat(Format):
