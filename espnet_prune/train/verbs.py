@@ -109,8 +109,8 @@ def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         required=True,
-        help="a .nemo archive of a Conformer with CTC, or its name on the hub, such as "
-        "nvidia/stt_en_conformer_ctc_small",
+        help="an ESPnet experiment's folder or one of its .pth files, a .zip of its model zoo, a "
+        "folder of espnet_prune.save, a .nemo archive (a Conformer with CTC), or a name on the hub",
     )
     parser.add_argument("--tokens", type=Path, help="folder of its tokens; made beside if missing")
     parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
@@ -118,9 +118,9 @@ def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_teacher(args: argparse.Namespace) -> None:
     """Imports, unless it is done already."""
-    from espnet_prune.record import finished, mark_finished
+    from espnet_prune.record import ORIGIN_FILES, contents_of, finished, mark_finished
 
-    made_by = {"teacher": args.teacher}
+    made_by = {"teacher": args.teacher, **contents_of(args.teacher, ORIGIN_FILES)}
     if finished(args.out, made_by):
         return
     from espnet_prune.train.teacher import import_teacher as import_from

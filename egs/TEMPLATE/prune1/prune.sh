@@ -36,7 +36,7 @@ normalise=none                   # texts before they are scored: none, or englis
 scorer=                          # what counts errors: sclite, alignment or jiwer; default: sclite where it is installed
 text_case=keep                   # transcripts as they are: keep; or lower, or upper, as a teacher's tokens may need
 # Systems
-teacher=                         # a trained model to import instead of training one: a .nemo file, or its name on the hub
+teacher=                         # a trained model instead: an ESPnet experiment's folder, its zip, a .nemo file, a hub's name
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
 compare_with=                    # systems to compare the others with besides the teacher; "NAME?": if it is there
 # Configurations: YAML files, relative to the recipe's folder
@@ -149,6 +149,7 @@ needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
 needs_config profile_config "$profile_config" 12
+[[ ! -e $teacher ]] || teacher=$(realpath -s "$teacher")
 overrides=${overrides:+$(realpath -m "$overrides")}
 [[ -z $overrides || -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
 ! runs 1 || [[ -n $local_data_cmd ]] ||
