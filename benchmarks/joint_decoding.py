@@ -22,12 +22,16 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of audio")
-    parser.add_argument("--tokens", type=int, default=40, help="of every hypothesis")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of the audio")
+    parser.add_argument("--tokens", type=int, default=40, help="length of every hypothesis")
     parser.add_argument("--beam", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--blocks", type=int, default=12, help="of the encoder; decoder: half")
-    parser.add_argument("--size", type=int, default=512, help="of the model; units: four times")
+    parser.add_argument(
+        "--blocks", type=int, default=12, help="blocks of the encoder; the decoder has half"
+    )
+    parser.add_argument(
+        "--size", type=int, default=512, help="width of the model; units are four times as many"
+    )
     parser.add_argument("--vocabulary", type=int, default=5000)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser

@@ -20,7 +20,7 @@ HELP_COLUMNS = "100"
 # The headline of the README: what the report of the real Conformer says.
 HEADLINE_REPORT = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1/report.json"
 HEADLINE_KEY = "test_clean/greedy"
-HEADLINE_SYSTEMS = ("teacher", "l0_50", "fisher_50", "uniform_50")
+HEADLINE_PLOT = HEADLINE_REPORT.with_name("pareto_test_clean_greedy.png")  # of espnet-prune pareto
 NO_HEADLINE = "The runs that this table is made from are under way."
 PICTURE = re.compile(r"(!\[[^]]*\]\()(?=[^)/]+\))")  # one beside the text
 BEGIN, END = "<!-- begin {}: docs/generated.py writes this -->", "<!-- end {} -->"
@@ -73,9 +73,9 @@ def command_line() -> str:
 def recipe_options() -> str:
     """The options and stages of a recipe's run.sh, as its ``--help`` prints them."""
     driver = REPOSITORY / "egs/TEMPLATE/prune1/prune.sh"
-    environment = {**os.environ, "program": "run.sh", "nj": "1"}
+    environment = {**os.environ, "program": "run.sh"}
     run = subprocess.run(
-        ["bash", str(driver), "--nj", "2", "--help"],
+        ["bash", str(driver), "--help"],
         env=environment,
         capture_output=True,
         text=True,
@@ -168,13 +168,17 @@ def results_index(names: list[str]) -> str:
 
 
 def headline() -> str:
-    """The README's table, of the report of the real Conformer; a sentence where there is none."""
+    """The README's table and plot of the real Conformer; a sentence where there is no report."""
     if not HEADLINE_REPORT.exists():
         return NO_HEADLINE
     from espnet_prune.report.headline import headline_table
 
     report = json.loads(HEADLINE_REPORT.read_text(encoding="utf-8"))
-    return headline_table(report, HEADLINE_KEY, HEADLINE_SYSTEMS)
+    scored = [s["name"] for s in report["systems"] if HEADLINE_KEY in s["wer"]]
+    table = headline_table(report, HEADLINE_KEY, scored)
+    if not HEADLINE_PLOT.exists():
+        return table
+    return f"{table}\n\n![WER against size]({HEADLINE_PLOT.relative_to(REPOSITORY)})"
 
 
 def readme(text: str) -> str:

@@ -22,6 +22,14 @@ from espnet_prune.job_control import STOPPED_EXIT, StoppedOnRequest
 PROGRAM = "espnet-prune"
 BROKEN_PIPE_EXIT = 141  # 128 + SIGPIPE, as a shell says of a program that ended so
 HELP_COLUMNS = 100
+# Packages that an installation may be without, and what brings them.
+REMEDIES = {
+    "espnet2": "pip install --no-deps --ignore-requires-python espnet==202611 (docs/install.md)",
+    "matplotlib": "pip install espnet_prune",
+    "torch": "pip install espnet_prune",
+    "transformers": "pip install 'espnet_prune[hf]'",
+    "wandb": "pip install 'espnet_prune[wandb]'",
+}
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED_EXIT
     except EspnetPruneError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        remedy = REMEDIES.get((error.name or "").partition(".")[0])
+        if remedy is None:
+            raise
+        print(f"error: {error.name} is missing; install it: {remedy}", file=sys.stderr)
         return 2
 
 

@@ -30,6 +30,7 @@ OTHER_WORK_DIR = (
     "from it has to be made anew then, too."
 )
 TOKENIZER_FILES = ("config.json", "tokenizer.json")
+ORIGIN_FILES = ("config.yaml", "meta.yaml", "model.json", "*.pth", "*.safetensors")
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.bin")
 SCHEMA = 1
 RECORD = "system.json"
@@ -114,11 +115,13 @@ def contents_of(name: object, patterns: Sequence[str]) -> dict[str, str]:
     """The part of a stage's record that tells a pretrained model from another in its place.
 
     Args:
-        name: of the model; of a name on the hub, or none at all, nothing is known.
-        patterns: of the files that the stage reads.
+        name: of the model, a folder or file; of a name on the hub, or none, nothing is known.
+        patterns: of the files in a folder that the stage reads.
     """
-    if not isinstance(name, str) or not Path(name).is_dir():
+    if not isinstance(name, str) or not Path(name).exists():
         return {}
+    if Path(name).is_file():
+        return {f"contents of {name}": file_digest(Path(name))}
     return {f"contents of {name}": contents_digest(Path(name), patterns)}
 
 

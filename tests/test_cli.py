@@ -42,3 +42,30 @@ def test_an_unknown_verb_is_named_with_the_nearest(capsys):
     assert "no verb 'prun' (did you mean 'prune'?)" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         cli.run(["nothing_like_it"])
+
+
+def test_a_package_that_is_missing_is_named_with_what_brings_it(capsys, monkeypatch):
+    def without(given):
+        raise ModuleNotFoundError("No module named 'espnet2.tasks'", name="espnet2.tasks")
+
+    monkeypatch.setattr("espnet_prune.data.verbs.list_chapters", without)
+    assert cli.main(["list_chapters", "."]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: espnet2.tasks is missing; install it: pip install ")
+
+
+def test_a_mistake_of_the_program_is_not_called_a_missing_package(monkeypatch):
+    def mistaken(given):
+        raise ModuleNotFoundError(
+            "No module named 'espnet_prune.nothing'", name="espnet_prune.nothing"
+        )
+
+    monkeypatch.setattr("espnet_prune.data.verbs.list_chapters", mistaken)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["list_chapters", "."])
+
+
+@pytest.mark.parametrize("name", OWN_PARSERS)
+def test_no_help_begins_as_half_a_sentence(name):
+    helps = [action.help for action in cli.get_parser(name)._actions]
+    assert [text for text in helps if text.startswith("of ")] == []

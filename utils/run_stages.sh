@@ -70,7 +70,8 @@ run_one_stage() { # NUMBER NAME, here
     set -e
     if ((status)); then
         echo "error: stage $1 ($2) failed after $((SECONDS - started)) s; its log is $PWD/$log" >&2
-        echo "       To resume, give the same command again: what is done already is skipped." >&2
+        ((status == 2)) || # the user's error, whose text names the remedy
+            echo "       To resume, give the same command again: what is done already is skipped." >&2
         exit "$status"
     fi
     keep_configs "$2"
@@ -115,6 +116,8 @@ run_stages() {
         trap 'exit 130' INT
         trap 'exit 143' TERM HUP
     fi
+    [[ $cmd_backend != local ]] ||
+        echo "Data and decoding: $nj at a time ($nj_reason). Training: $OMP_NUM_THREADS threads (OMP_NUM_THREADS)."
     for n in $(seq "$first" "$last"); do
         runs "$n" || continue
         log=$(stage_log "$n" "${stage_names[n - 1]}")

@@ -9,7 +9,7 @@ usage: utils/run_tests.sh [--all] [PYTEST ARGUMENT...]
 Sets up .venv, then runs the linters (ruff, shellcheck, hadolint, codespell, mypy) and pytest in two processes; the first
 failure of a linter ends it.
 
-  --all    also run the tests marked slow; installs 125 MB for two of them, once
+  --all    also run the tests marked slow; installs what some of them need, once: 125 MB, and Chromium
   --help   this text
 
 Everything else goes to pytest: utils/run_tests.sh tests/gates -k hard_concrete

@@ -12,7 +12,7 @@ after an interruption.
 
   --hf       also install the extra hf: transformers, for recipes of wav2vec 2.0, HuBERT and Whisper
   --test     also install what utils/run_tests.sh needs, the extra hf included
-  --slow     all of this, and what tests marked slow need besides: CTranslate2, a Whisper, ESPnet's model zoo (125 MB)
+  --slow     all of this, and what tests marked slow need besides: CTranslate2, a Whisper, ESPnet's model zoo (125 MB), Chromium
   --help     this text
 
 PYTHON=/path/to/python chooses the interpreter that .venv is made from (3.11 to 3.13; default: the first found).
@@ -40,6 +40,7 @@ log=$root/.setup_env.log
 building=$venv/.building            # there while pip works: what it left after an interruption can't be trusted
 apt_tried=$venv/.debian_packages_tried
 test_apt_tried=$venv/.debian_test_packages_tried
+slow_apt_tried=$venv/.debian_slow_packages_tried
 
 say() { echo "setup: $*" >&2; }
 
@@ -157,6 +158,7 @@ test_packages=(
     "sge_qmaster gridengine-master those on Grid Engine, with those below"
     "sge_execd gridengine-exec the same"
     "qconf gridengine-client the same; without it they are skipped")
+slow_packages=("chromium chromium looks at a report's page; without it, that test is skipped")
 
 packages_done() { # MARK ENTRY...
     local program entry
@@ -197,7 +199,7 @@ nothing_to_do() {
     [[ $with_hf == false ]] || addition_is_current hf || return 1
     [[ $with_test == true ]] || return 0
     addition_is_current test && packages_done "$test_apt_tried" "${test_packages[@]}" || return 1
-    [[ $with_slow == false ]] || addition_is_current slow
+    [[ $with_slow == false ]] || { addition_is_current slow && packages_done "$slow_apt_tried" "${slow_packages[@]}"; }
 }
 
 nothing_to_do && exit 0
@@ -219,5 +221,9 @@ if [[ $with_test == true ]]; then
         add_debian_packages "$test_apt_tried" "${test_packages[@]}"
     add_packages test "the test tools"
 fi
-if [[ $with_slow == true ]]; then add_packages slow "what slow tests compare with"; fi
+if [[ $with_slow == true ]]; then
+    packages_done "$slow_apt_tried" "${slow_packages[@]}" ||
+        add_debian_packages "$slow_apt_tried" "${slow_packages[@]}"
+    add_packages slow "what slow tests compare with"
+fi
 say "ready after $SECONDS s"

@@ -1,8 +1,9 @@
 """The expected size of a model whose gates are independent, in a few operations on all of them.
 
 The expectation is hierarchical, as in CoFi (arXiv 2204.00408): P(block) P(branch) sum of P(unit)
-cost(unit). A branch with gated units is there while one of them is. What one other site alone reads
-is there while that one has a unit left; where both are factors of one cost, this follows by itself.
+cost(unit). A branch with gated units is there while each of its sites has one. What one other
+site alone reads is there while that one has a unit left; where both are factors of one cost, this
+follows by itself. Of factors in one branch, the first counts that the branch is open.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,13 +67,14 @@ class ExpectedSize:
         opened = torch.ones_like(number)
         for _ in range(DEPTH):
             opened = own * torch.cat([opened, one])[tables["parents"]]
-        alive = torch.where(tables["children"][:, 0] < len(number), 1.0, 0.0)
-        alive = 1 - alive * empty[tables["children"]].prod(dim=1)
+        inside = tables["children"] < len(number)
+        alive = torch.where(inside, 1 - empty[tables["children"]], 1.0).prod(dim=1)
         units = number * opened
         read = torch.where(tables["readers"] < len(number), 1 - empty[tables["readers"]], 1.0)
         counts = torch.where(is_upper, opened * alive, units * read)
         opened_all = torch.cat([values, one])[tables["gates"]].prod(dim=1)
-        known = torch.cat([counts, one, units, torch.where(is_gated, opened_all, 1.0)])
+        whole = torch.where(is_gated, opened_all, 1.0)
+        known = torch.cat([counts, one, units, one, number, one, whole])
         return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
 
     def _gates(self, structure: Structure) -> list[list[int]]:
@@ -105,15 +107,20 @@ def _children(structure: Structure, site, place: Mapping[str, int]) -> list[int]
 
 
 def _factors(structure: Structure, term: CostTerm, place: Mapping[str, int]) -> list[int]:
-    """Places of a term's factors among the counts, or behind those, among units or whole sites.
+    """Places of a term's factors in four tables, one behind the other.
 
-    Units are meant where a factor's reader is one of the factors, too.
+    The second is for a factor whose reader is a factor too; the third for one whose branch or block
+    another has counted already, of which the number alone counts; the last for whole sites.
     """
     behind = len(place) + 1
     if term.whole:
-        return [place[name] + behind + len(place) for name in term.factors]
-    readers = (structure.sites[name].reader for name in term.factors)
-    return [
-        place[name] + (behind if reader in term.factors else 0)
-        for name, reader in zip(term.factors, readers, strict=True)
-    ]
+        return [place[name] + 3 * behind for name in term.factors]
+    found, parents = [], set()
+    for name in term.factors:
+        site = structure.sites[name]
+        table = 1 if site.reader in term.factors else 0
+        if site.parent is not None and site.parent in parents:
+            table = 2
+        parents.add(site.parent)
+        found.append(place[name] + table * behind)
+    return found

@@ -1,5 +1,8 @@
 """Which masks follow from which: a branch whose units are all gone is gone, and the reverse.
 
+Where a branch has two sites of units, neither of which works without the other, it is gone with
+either.
+
 The last linear of a branch has a bias, so a branch without units would still add a constant.
 By this project's rule it doesn't: it equals a branch that is gone.
 """
@@ -13,7 +16,7 @@ from espnet_prune.budget.structure import BLOCK, BRANCH, Structure
 
 
 def close_empty_branches(structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sets a branch's mask to 0 where all of its units' masks are 0; differentiable otherwise.
+    """Sets a branch's mask to 0 where all of its units of a kind are 0; differentiable otherwise.
 
     Args:
         structure: the model's sites.
@@ -29,7 +32,7 @@ def close_empty_branches(structure: Structure, masks: Mapping[str, Tensor]) -> d
         units = [masks[child] for child in structure.children[name] if child in masks]
         if not units:
             continue
-        alive = torch.stack([(unit != 0).any() for unit in units]).any().to(units[0].dtype)
+        alive = torch.stack([(unit != 0).any() for unit in units]).all().to(units[0].dtype)
         closed[name] = closed[name] * alive if name in closed else alive.reshape(1)
     return closed
 

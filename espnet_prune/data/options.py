@@ -18,7 +18,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--sample_rate", type=int, default=16000, help="to which others are resampled, in Hz"
     )
     parser.add_argument(
-        "--channel", help="of recordings of several: which is taken, from 1, or mean; else refused"
+        "--channel", help="which of several channels is taken, from 1, or mean; else refused"
     )
     parser.add_argument(
         "--pipes", choices=[RUN, FORBID], default=RUN, help="commands of wav.scp: run or forbid"

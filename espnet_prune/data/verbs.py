@@ -239,7 +239,9 @@ def format_audio_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_seconds", type=float, default=float("inf"), help="longer ones are left out"
     )
-    parser.add_argument("--text_case", default="keep", help="of the texts: keep, lower or upper")
+    parser.add_argument(
+        "--text_case", default="keep", help="case of the texts: keep, lower or upper"
+    )
     add_reading_options(parser)
     add_jobs(parser)
 

@@ -15,7 +15,7 @@ MOST_TOKENS, MOST_RATIO, MOST_PENALTY = 10000, 10, 100  # far beyond what any te
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How a set is decoded; there is no language model.
+    """How a set is decoded.
 
     Attributes:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
@@ -28,6 +28,9 @@ class DecodeConfig:
             below 0, a number of tokens.
         minlenratio: shortest one, likewise; where a recording has no text so long, it is searched
             without.
+        lm: folder of a language model that ESPnet trained, on the same tokens; the joint search
+            alone reads it.
+        lm_weight: of its scores there.
         segment_seconds: a longer recording is cut at its quietest points into pieces of at most
             this length, since attention over it would need memory by its square.
     """
@@ -38,6 +41,8 @@ class DecodeConfig:
     penalty: float = 0.0
     maxlenratio: float = 0.0
     minlenratio: float = 0.0
+    lm: str | None = None
+    lm_weight: float = 0.3
     segment_seconds: float = LONGEST_SECONDS
 
     def __post_init__(self) -> None:
@@ -56,4 +61,5 @@ class DecodeConfig:
                 f"minlenratio: {shortest} is more than maxlenratio: {longest}, so that no text "
                 "would be left; lower it"
             )
+        check_range("lm_weight", self.lm_weight, 0, 100)
         check_range("segment_seconds", self.segment_seconds, LEAST_SECONDS, 1e6)

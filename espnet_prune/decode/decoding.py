@@ -23,9 +23,16 @@ from espnet_prune.export.int8 import base_mode, by_onnx
 from espnet_prune.job_control import only_writer
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.models.family import Transcriber
-from espnet_prune.record import file_digest, finished, mark_finished
+from espnet_prune.record import (
+    ORIGIN_FILES,
+    contents_of,
+    file_digest,
+    finished,
+    mark_finished,
+)
 
 PART_UTTERANCES = 8  # decoded between two writes
+OF_LM = ("lm", "lm_weight")  # which the joint search alone reads, if there is one
 PARTS, BEGUN = "parts", ".begun.json"
 
 
@@ -80,9 +87,12 @@ def _made_by(model: Path, data: Path, config: DecodeConfig) -> dict[str, dict]:
         "data": fingerprint(data),
         "segment_seconds": config.segment_seconds,
     }
-    search = {key: value for key, value in asdict(config).items() if key != "modes"}
+    search = {k: v for k, v in asdict(config).items() if k not in ("modes", *OF_LM)}
     joint = {**common, **search}
     prefix = {key: value for key, value in joint.items() if key != "ctc_weight"}
+    if config.lm is not None:
+        joint |= {key: getattr(config, key) for key in OF_LM}
+        joint |= contents_of(config.lm, ORIGIN_FILES)
     made_by = {"greedy": common, "ctc_prefix": prefix, "joint": joint}
     return {mode: made_by[base_mode(mode)] for mode in config.modes}
 

@@ -15,6 +15,7 @@ import numpy
 from espnet_prune.data.segments import split_at_pauses
 from espnet_prune.decode.decode_checks import fitting_beam, special_ids
 from espnet_prune.decode.decode_config import MODES, DecodeConfig
+from espnet_prune.decode.language_model import LanguageModel
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.features import least_samples, sample_rate_of
 from espnet_prune.models.espnet.folder import model_files, own_family, read_espnet_config
@@ -52,6 +53,8 @@ class Recogniser:
         files = model_files(folder)
         self.config = config
         asr_config = read_espnet_config(files[0])
+        reads = config.lm is not None and config.lm_weight > 0
+        lm = LanguageModel(config.lm, asr_config) if reads else None
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
         beam_size = fitting_beam(config.beam_size, asr_config, files[0])
         try:
@@ -59,7 +62,8 @@ class Recogniser:
                 *map(str, files),
                 beam_size=beam_size,
                 ctc_weight=config.ctc_weight if has_ctc else 0.0,
-                lm_weight=0.0,
+                lm_weight=0.0 if lm is None else config.lm_weight,
+                **({} if lm is None else lm.files),
                 penalty=config.penalty,
                 maxlenratio=config.maxlenratio,
                 minlenratio=config.minlenratio,
@@ -76,6 +80,8 @@ class Recogniser:
         self.modes = tuple(mode for mode, part in needed if part is not None)
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
+        if lm is not None:
+            lm.check(self.search.beam_search.scorers["lm"])
         if int8:
             from espnet_prune.decode.int8 import quantise_linear
 
@@ -128,14 +134,19 @@ class Recogniser:
         return " ".join(text.split())
 
     def _joint(self, speech: numpy.ndarray) -> str:
-        results = self.search(speech)
+        results = self._searched(speech)
         if not results and self.config.minlenratio:
             self.search.minlenratio = 0.0
-            results = self.search(speech)
+            results = self._searched(speech)
             self.search.minlenratio = self.config.minlenratio
         best = results[0][3] if results else None
         possible = best is not None and float(best.score) > -math.inf
         return self._text(best.yseq.tolist()) if possible else ""
+
+    def _searched(self, speech: numpy.ndarray) -> list:
+        """Hypotheses of the joint search, best first."""
+        found = self.search(speech)
+        return found[0] if isinstance(found, tuple) else found  # intermediate CTC's are beside
 
     def _greedy(self, speech: numpy.ndarray) -> str:
         return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))

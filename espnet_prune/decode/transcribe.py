@@ -34,7 +34,9 @@ def transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     modes = ("greedy", "ctc_prefix", "joint")
     parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
     parser.add_argument(
-        "--channel", type=int, help="of several, which is transcribed, from 1; default: their mean"
+        "--channel",
+        type=int,
+        help="which of several channels is transcribed, from 1; default: their mean",
     )
     parser.add_argument(
         "--segment_seconds",

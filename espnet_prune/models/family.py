@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy
-from torch import nn
+from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.graphs import Graph
@@ -42,6 +42,24 @@ class Support:
     def row(self) -> str:
         """The row in Markdown."""
         return "| " + " | ".join((self.model, *self.cells)) + " |"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of a batch.
+
+    Attributes:
+        output: (B, T, D), after the last norm.
+        lengths: (B,), in frames.
+        hidden: (B, T, D) by block; of the last, before the encoder's last norm where it has one,
+            but after it in Whisper, whose last is ``output``.
+        heard: (B, T, D) by each layer of intermediate CTC.
+    """
+
+    output: Tensor
+    lengths: Tensor
+    hidden: Sequence[Tensor] = ()
+    heard: Sequence[Tensor] = ()
 
 
 class Transcriber(Protocol):
@@ -124,6 +142,17 @@ class ModelFamily(Family):
     def hears_nothing(self, model: nn.Module) -> bool:
         """Whether an ESPnet model was cut so far that no sound gets past its front-end."""
         return False
+
+    def encode(self, model: nn.Module, feats: Tensor, lengths: Tensor) -> Encoded:
+        """What a whole model's encoder makes of a batch, in training or evaluation.
+
+        Args:
+            model: an ESPnetASRModel.
+            feats: (B, T, F) features, or samples where there is no front-end.
+            lengths: (B,).
+        """
+        (output, hidden), lengths, _ = model.encoder(feats, lengths, return_all_hs=True)
+        return Encoded(output, lengths, hidden)
 
     def speed_up(self, model: nn.Module, search: Any = None) -> None:
         """Lets decoding be faster with the same outputs, where this family knows how.

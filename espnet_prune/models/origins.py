@@ -1,12 +1,16 @@
 """Teachers that were trained elsewhere: which family reads one, and what all give."""
 
+import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import EnvironmentProblem, ModelError
+
+ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Origin(Protocol):
@@ -23,21 +27,50 @@ def open_origin(source: str) -> AbstractContextManager[Origin]:
     """A teacher by the file or name that a user gives.
 
     Args:
-        source: a ``.nemo`` archive, or the name of one on the hub, such as
-            ``nvidia/stt_en_conformer_ctc_small``.
+        source: what one of the families or formats reads: a ``.nemo`` archive or its name on the
+            hub, a folder or zip of ESPnet's, a folder of ``espnet_prune.save``, one of
+            transformers' ``save_pretrained``, or a name on the hub of what is such a folder.
 
     Raises:
         ModelError: no kind that is known.
         DataError: there is no such file.
         EnvironmentProblem: the hub can't be reached.
     """
-    from espnet_prune.models import families
+    from espnet_prune.models import families, formats
 
-    for family in families():
-        if family.is_origin(source):
-            return family.open_origin(source)
-    known = ", ".join(family.origins for family in families() if family.origins)
+    readers = (*families(), *formats())
+    reader = _reader(source, readers)
+    if reader is None and not Path(source).exists() and ON_HUB.fullmatch(source):
+        source = str(_from_hub(source))
+        reader = _reader(source, readers)
+    if reader is not None:
+        return reader.open_origin(source)
+    known = "; ".join(reader.origins for reader in readers if reader.origins)
     raise ModelError(
         f"--teacher {source}: no kind of model that can be imported; known are {known}. Further "
         "kinds are added by their family in espnet_prune/models/"
     )
+
+
+def _reader(source: str, readers: Iterable) -> Any:
+    """The family or format that reads a source, if one does."""
+    return next((reader for reader in readers if reader.is_origin(source)), None)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a model that the hub has.
+
+    Raises:
+        EnvironmentProblem: the hub can't be reached, or holds no such model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EnvironmentProblem(
+            f"{name}: there is no such folder or file, and it can't be had from the hub "
+            f"({reason}); download it where there is internet, and give the folder"
+        ) from error

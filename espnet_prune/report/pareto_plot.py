@@ -10,7 +10,7 @@ from espnet_prune.io_atomic import write_json
 from espnet_prune.out_path import check_out_folder
 from espnet_prune.report.collect import TEACHER
 from espnet_prune.report.pareto import Chart, Curve, Point
-from espnet_prune.report.plots import COLOURS, bars, save, subplots
+from espnet_prune.report.plots import COLOURS, MARKERS, TEACHER_MARKER, bars, save, subplots
 
 SCHEMA = 1
 PARETO_FILE = "pareto.json"
@@ -25,8 +25,7 @@ NAME_POINTS = 8.0
 ROW_POINTS = 10.0
 NEAR = 0.1  # of a panel's width: names that are closer stand below each other
 TEACHER_COLOUR = "black"
-MARKERS = "o^vDPX*<>"  # the next one when all colours are used
-TEACHER_MARKERS = "s" + MARKERS
+TEACHER_MARKERS = (TEACHER_MARKER, *MARKERS)
 RING = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": "black", "zorder": 4}
 
 
@@ -89,7 +88,7 @@ def front(chart: Chart) -> list[Point]:
 
 
 def styles(curves: Sequence[Curve]) -> dict[str, Style]:
-    """By label, no two alike: the teachers are black, the methods have the colours in turn."""
+    """By label, no two alike: teachers are black, methods have colours and markers in turn."""
     teachers = [curve.label for curve in curves if curve.method == TEACHER]
     methods = [curve.label for curve in curves if curve.method != TEACHER]
     found = {
@@ -97,8 +96,7 @@ def styles(curves: Sequence[Curve]) -> dict[str, Style]:
         for index, label in enumerate(teachers)
     }
     for index, label in enumerate(methods):
-        turn, colour = divmod(index, len(COLOURS))
-        found[label] = Style(COLOURS[colour], MARKERS[turn % len(MARKERS)])
+        found[label] = Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
     return found
 
 

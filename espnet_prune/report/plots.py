@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from espnet_prune.io_atomic import atomic_path
@@ -22,6 +23,9 @@ COLOURS = (
     *("#0000ff", "#ff22ff", "#334400", "#6600aa", "#00ddaa"),
     *("#ff0077", "#eebb88", "#00dd00", "#996600", "#0066ff"),
 )
+# What tells lines and points apart where colours can't: in grey, and for many eyes.
+STYLES = ("-", "--", "-.", ":")
+TEACHER_MARKER, MARKERS = "s", tuple("o^vDPX*<>phd8")
 
 
 def subplots(rows: int, width: float, height: float, columns: int = 1, **options):
@@ -137,10 +141,9 @@ def plot_training(name: str, columns: Mapping[str, Sequence[float]], path: Path)
     figure, (upper, middle, lower) = subplots(3, 8, 9, sharex=True)
     for key, style in SPARSITIES.items():
         _line(upper, columns, key, style, color="black" if style == ":" else None)
-    for key in MULTIPLIERS:
-        _line(middle, columns, key)
-    for key in losses:
-        _line(lower, columns, key)
+    for axes, keys in ((middle, MULTIPLIERS), (lower, losses)):
+        for index, key in enumerate(keys):
+            _line(axes, columns, key, STYLES[index % len(STYLES)])
     upper.set_title(f"{name}: the pruning stage")
     upper.set_ylabel("sparsity")
     middle.set_ylabel("multiplier")
@@ -164,7 +167,7 @@ def _line(axes, columns: Mapping, key: str, style: str = "-", color: str | None 
 
 
 def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: Path) -> Path | None:
-    """WER with its interval against the encoder's parameters, a colour a method.
+    """WER with its interval against the encoder's parameters, a colour and a marker a method.
 
     Where any system's decoder was pruned too, against those of the whole model.
 
@@ -181,6 +184,7 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
         return None
     figure, axes = subplots(1, 8, 4.5)
     methods = list(dict.fromkeys(system["method"] for system in shown))
+    markers = dict(zip([m for m in methods if m != TEACHER], cycle(MARKERS), strict=False))
     part, name = _part_that_differs(shown)
     sizes = [system["params"][part]["kept"] / 1e6 for system in shown]
     for index, (system, size) in enumerate(zip(shown, _side_by_side(sizes), strict=True)):
@@ -190,7 +194,7 @@ def plot_wer_against_size(systems: Sequence[tuple[str, dict]], key: str, path: P
             size,
             score["wer"],
             bars([score["wer"]], [score["ci95"]]),
-            fmt="s" if method == TEACHER else "o",
+            fmt=markers.get(method, TEACHER_MARKER),
             color=COLOURS[methods.index(method) % len(COLOURS)],
             label=str(method) if first else None,
             capsize=3,

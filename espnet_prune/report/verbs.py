@@ -99,7 +99,9 @@ def sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="dump folder, of development")
     parser.add_argument("--out", type=Path, required=True, help="gets JSON and heat maps")
     parser.add_argument("--utterances", type=int, default=100, help="so many of the data")
-    parser.add_argument("--fractions", type=float, nargs="+", help="of a site's units")
+    parser.add_argument(
+        "--fractions", type=float, nargs="+", help="shares of a site's units that are left out"
+    )
     parser.add_argument("--sites", nargs="+", help="kinds of sites")
     parser.add_argument("--decoder", action="store_true", help="sites of the decoder as well")
     add_jobs(parser)
@@ -133,7 +135,7 @@ def sensitivity(args: argparse.Namespace) -> None:
 def hub_folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", type=Path, required=True, help="exp/TAG/SYSTEM")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
-    parser.add_argument("--name", help="of the model in its card; default: the system's")
+    parser.add_argument("--name", help="the model's name in its card; default: the system's")
     parser.add_argument("--license", help="as the hub abbreviates it, such as apache-2.0")
     parser.add_argument("--language", nargs="+", default=[], help="codes, such as en")
     parser.add_argument("--dataset", help="its name on the hub")

@@ -17,7 +17,7 @@ from espnet_prune.data.resume import fingerprint
 from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.recogniser import open_recogniser, rate_of
 from espnet_prune.models.conformer.fast_encoder import as_espnet, is_fast
-from espnet_prune.models.espnet.features import input_shape
+from espnet_prune.models.espnet.features import input_shape, run_encoder
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.models.family import Transcriber
 from espnet_prune.record import file_digest, machine
@@ -112,7 +112,7 @@ def encoder_macs(model, reference_seconds: float) -> int:
     feats, length = torch.zeros(1, *shape), torch.tensor([shape[0]])
     with torch.no_grad(), as_espnet(model.encoder), eager_attention(model.encoder):
         with FlopCounterMode(display=False) as counter:
-            model.encoder(feats, length)
+            run_encoder(model, feats, length)
     return counter.get_total_flops() // FLOPS_A_MAC
 
 

@@ -4,6 +4,7 @@ Dense and cut run in turn (A B A B), one utterance at a time: what else the mach
 lengthen times, and hits both alike.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, where
 from espnet_prune.decode.recogniser import FULL_SCALE
 from espnet_prune.errors import DataError
-from espnet_prune.models.espnet.features import sample_rate_of
+from espnet_prune.models.espnet.features import run_encoder, sample_rate_of
 from espnet_prune.models.family import Transcriber
 
 # Recordings shorter than this are left out: nothing is recognised in them.
@@ -131,10 +132,10 @@ def time_encoder(model, speech: Sequence[numpy.ndarray], seconds: float) -> Call
         feats, lengths = model._extract_feats(waves, torch.tensor([needed]))
         if model.normalize is not None:
             feats, lengths = model.normalize(feats, lengths)
-    return encoder_run(model.encoder, feats, lengths)
+    return encoder_run(functools.partial(run_encoder, model), feats, lengths)
 
 
-def encoder_run(encoder, feats, lengths) -> Callable[[], object]:
+def encoder_run(encoder: Callable, feats, lengths) -> Callable[[], object]:
     """One pass of an encoder without gradients, to be timed."""
     import torch
 

@@ -111,9 +111,14 @@ class ConsumedSite(Site):
     """A site whose mask scales the weight columns of the layer that reads its units.
 
     Args:
-        consumer: the layer that reads the units.
+        consumer: the layer that reads the units, and nothing else unless ``first`` says so.
         width: how many of the consumer's inputs one unit feeds (d_k for a head).
     """
+
+    @property
+    def first(self) -> int:
+        """The first of the consumer's inputs that the units feed."""
+        return 0
 
     def __init__(self, *args, consumer: nn.Module, width: int = 1, **keywords) -> None:
         super().__init__(*args, **keywords)
@@ -139,7 +144,7 @@ class ConsumedSite(Site):
     def unit_parameters(self) -> int:
         """How many parameters one unit has: what makes it, and its columns where it is read."""
         made = sum(tensor[0].numel() for tensor in self.made_by())
-        return made + self.consumer.weight.numel() // self.units
+        return made + self.width * self.consumer.weight[:, 0].numel()
 
     def spread(self, per_unit: Tensor) -> Tensor:
         """(units,) -> (units * width,), each value repeated for the unit's inputs."""
@@ -147,8 +152,13 @@ class ConsumedSite(Site):
 
     def columns(self, kept: Tensor) -> Tensor:
         """Indices of the consumer's inputs that belong to the units ``kept``."""
-        offsets = torch.arange(self.width)
+        offsets = torch.arange(self.first, self.first + self.width)
         return (kept[:, None] * self.width + offsets[None, :]).reshape(-1)
+
+    def read_weights(self) -> Tensor:
+        """The consumer's columns that read the units, (units * width, ...)."""
+        columns = self.columns(torch.arange(self.units)).to(self.consumer.weight.device)
+        return self.consumer.weight[:, columns].transpose(0, 1)
 
     def cut_consumer(self, kept: Tensor, values: Tensor) -> None:
         """Keeps the consumer's columns of ``kept``, scaled by ``values`` (kept,)."""
@@ -170,7 +180,7 @@ class LinearSite(ConsumedSite):
         return [*self.projections, self.consumer]
 
     def unit_weights(self) -> list[Tensor]:
-        return [p.weight for p in self.projections] + [self.consumer.weight.T.contiguous()]
+        return [p.weight for p in self.projections] + [self.read_weights()]
 
     def made_by(self) -> list[Tensor]:
         made_by = [t for p in self.projections for t in (p.weight, p.bias) if t is not None]

@@ -10,11 +10,14 @@ from espnet_prune.sites.base import OutputSite
 
 
 class GoneBranch(nn.Module):
-    """Stands where a branch was: adds nothing, costs nothing."""
+    """Stands where a branch was: adds nothing, costs nothing.
 
-    def forward(self, x: Tensor, *unused, **ignored) -> Tensor:
+    A gating MLP gets positions with its input.
+    """
+
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], *unused, **ignored) -> Tensor:
         """(B, T, D) -> zeros (B, T, D)."""
-        return torch.zeros_like(x)
+        return torch.zeros_like(x[0] if isinstance(x, tuple) else x)
 
 
 class BranchSite(OutputSite):

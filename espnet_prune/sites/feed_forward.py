@@ -1,4 +1,7 @@
-"""Hidden units of a feed-forward part: rows of its first layer, columns of its second."""
+"""Hidden units of a feed-forward part: rows of its first layer, columns of its second.
+
+Either layer may be a convolution over time.
+"""
 
 from torch import nn
 
@@ -15,11 +18,11 @@ class FeedForwardSite(LinearSite):
         branch: name of the branch that it is.
     """
 
-    def __init__(self, first: nn.Linear, second: nn.Linear, block: int, branch: str) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module, block: int, branch: str) -> None:
         super().__init__(
             f"{branch}.units",
             FEED_FORWARD_UNIT,
-            first.out_features,
+            len(first.weight),
             block,
             branch,
             consumer=second,

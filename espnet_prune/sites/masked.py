@@ -83,6 +83,21 @@ def clear(layer: nn.Module) -> None:
     layer.weight_mask = None
 
 
+def scale_inputs(layer: nn.Module, values: Tensor, first: int = 0) -> None:
+    """Multiplies the scale of some inputs of a masked layer, for as long as masks act.
+
+    Args:
+        layer: one that is attached; several sites may share it.
+        values: (inputs,), factors.
+        first: of the layer's inputs that they are for.
+    """
+    own = layer.input_scale
+    if own is None:
+        own = values.new_ones(layer.weight.shape[1])
+    last = first + len(values)
+    layer.input_scale = torch.cat([own[:first], own[first:last] * values, own[last:]])
+
+
 def detach(layer: nn.Module) -> None:
     """Turns a masked layer back into its stock kind, in place."""
     if type(layer) in _STOCK:

@@ -22,7 +22,7 @@ from espnet_prune.sites import (
 )
 from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.gated import GatedModel
-from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
+from espnet_prune.surgery.plan import PARTS, PLAN_ATTRIBUTE, Plan, plan_of
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
 logger = logging.getLogger(__name__)
@@ -58,11 +58,17 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     if sparse:
         mark_sparse(model, [layer.weight for layer in sparse])
     if not zeroed:
-        before = plan_of(model)
-        plan = Plan.from_masks(twin.site_map, masks)
-        earlier = {} if before is None else before.sites  # units, where now ranks were cut
-        setattr(model, PLAN_ATTRIBUTE, Plan({**earlier, **plan.sites}))
+        _attach_plan(model, Plan.from_masks(twin.site_map, masks))
     return model
+
+
+def _attach_plan(model: nn.Module, plan: Plan) -> None:
+    """Gives a cut model its plan, which counts from the model that was never cut."""
+    before = plan_of(model)
+    for part in (getattr(model, name, None) for name in PARTS):
+        if hasattr(part, PLAN_ATTRIBUTE):
+            delattr(part, PLAN_ATTRIBUTE)
+    setattr(model, PLAN_ATTRIBUTE, plan if before is None else plan.after(before))
 
 
 def _holds_none(gate: Gate) -> bool:

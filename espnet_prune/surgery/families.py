@@ -9,6 +9,7 @@ import functools
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -60,11 +61,13 @@ class Family(ABC):
         name: in the registry.
         title: what its models are called in errors and texts.
         classes: names of the classes that it knows, and all derived from them.
+        prunes_again: whether a model that was cut can be pruned further.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
+    prunes_again: ClassVar[bool] = False
 
     @abstractmethod
     def sites(
@@ -114,9 +117,11 @@ class Format(ABC):
 
     Attributes:
         kind: its name there.
+        origins: which trained models it reads, in words; none by default.
     """
 
     kind: ClassVar[str]
+    origins: ClassVar[str] = ""
 
     @abstractmethod
     def owns(self, model: nn.Module) -> bool:
@@ -137,6 +142,18 @@ class Format(ABC):
         Raises:
             ModelError: no model can be built of it.
         """
+
+    def is_origin(self, source: str) -> bool:
+        """Whether a folder, file or name is that of a trained model which it reads."""
+        return False
+
+    def open_origin(self, source: str) -> AbstractContextManager:
+        """That model, which then gives itself by ``load()``.
+
+        Raises:
+            DataError, ModelError: a file is missing, or the model isn't known.
+        """
+        raise ModelError(f"{source}: no trained model is read as {self.kind}")
 
     def remember(self, model: nn.Module) -> None:
         """Keeps with a model what its cut would hide; by default nothing."""

@@ -62,6 +62,6 @@ def fold(site: ConsumedSite, clusters: Sequence[Tensor]) -> None:
 
 def _described(site: ConsumedSite) -> Tensor:
     """(units, numbers): rows and columns of each unit, float64."""
-    columns = site.consumer.weight.detach().transpose(0, 1)
+    columns = site.read_weights().detach()
     parts = [part.reshape(site.units, -1).double() for part in (*site.unit_rows(), columns)]
     return torch.cat([part / part.square().mean().sqrt().clamp_min(TINY) for part in parts], dim=1)

@@ -78,8 +78,8 @@ def _site_map(model: nn.Module, method: GatingMethod) -> SiteMap:
 def _refuse_cut_or_gated(model: nn.Module, kinds: Sequence[str]) -> None:
     """ModelError for a model whose gates are on, which would stay beside the new ones.
 
-    And for one that was cut, whose next plan would count the wrong units; ranks may be cut after
-    units.
+    And for one that was cut, of a family that doesn't know its next plan, or whose ranks or softmax
+    were cut; ranks may be cut after units.
     """
     hooks = (hook for m in model.modules() for hook in m._forward_pre_hooks.values())
     if any(isinstance(getattr(hook, "__self__", None), GatedModel) for hook in hooks):
@@ -90,10 +90,13 @@ def _refuse_cut_or_gated(model: nn.Module, kinds: Sequence[str]) -> None:
     plan = plan_of(model)
     if plan is None or plan.is_whole:
         return
-    if tuple(kinds) != (RANK,) or RANK in {site.kind for site in plan.sites.values()}:
+    cut = {site.kind for site in plan.sites.values()}
+    apart = {RANK, SOFTMAX}
+    again = family_of(model).prunes_again and not apart & {*cut, *kinds}
+    if not again and (tuple(kinds) != (RANK,) or RANK in cut):
         raise ModelError(
             f"{type(model).__name__}: a model that is already cut can't be gated; prune the "
-            "dense one"
+            "one that it was cut from"
         )
 
 

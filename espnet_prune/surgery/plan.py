@@ -1,16 +1,19 @@
 """Plan: the shape of a cut model, kept units by site, as JSON."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
-from espnet_prune.sites import SiteMap
+from espnet_prune.sites import DECODER, SiteMap
 
 SCHEMA = 1
 PLAN_ATTRIBUTE = "espnet_prune_plan"
+PARTS = ("encoder", "decoder")  # of an ESPnet model that was loaded, which have a plan each
+IN_BLOCK = re.compile(r"(.*\bblock\.)(\d+)(.*)")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,31 @@ class Plan:
             {name: _read_site(entry, f"{where}: site '{name}'") for name, entry in found.items()}
         )
 
+    def after(self, before: "Plan") -> "Plan":
+        """This plan of a model that another one had cut, as one of the model before both."""
+        names = before._later_names()
+        sites = {}
+        for name, site in before.sites.items():
+            later = self.sites.get(names.get(name, ""))
+            kept = site.kept if later is None else tuple(site.kept[unit] for unit in later.kept)
+            sites[name] = replace(site, kept=kept)
+        others = set(self.sites) - set(names.values())  # of a part that hadn't been cut
+        return Plan({**sites, **{name: self.sites[name] for name in sorted(others)}})
+
+    def _later_names(self) -> dict[str, str]:
+        """By site, its name in the cut model, whose blocks count anew; none in a gone block."""
+        places = {name: IN_BLOCK.fullmatch(name) for name in self.sites}
+        numbers: dict[str, set[int]] = {}
+        for match in filter(None, places.values()):
+            block = self.sites.get(f"{match[1]}{match[2]}")
+            if block is None or block.kept:
+                numbers.setdefault(match[1], set()).add(int(match[2]))
+        found = {name: name for name, match in places.items() if match is None}
+        for name, match in places.items():
+            if match is not None and int(match[2]) in (left := numbers.get(match[1], set())):
+                found[name] = f"{match[1]}{sorted(left).index(int(match[2]))}{match[3]}"
+        return found
+
     @property
     def is_whole(self) -> bool:
         """Whether nothing was cut, as of a model that was only trained on."""
@@ -148,7 +176,15 @@ def plan_of(model: nn.Module) -> Plan | None:
     plan = getattr(model, PLAN_ATTRIBUTE, None)
     if plan is not None:
         return plan
-    modules = (getattr(model, name, None) for name in ("encoder", "decoder"))
+    modules = (getattr(model, name, None) for name in PARTS)
     parts = [getattr(module, PLAN_ATTRIBUTE, None) for module in modules]
     sites = {n: site for part in parts if part is not None for n, site in part.sites.items()}
     return Plan(sites) if sites else None
+
+
+def encoder_blocks(model: nn.Module) -> list[int]:
+    """Blocks of a model's encoder, by their indices in the model that was never cut, ascending."""
+    plan = plan_of(model)
+    if plan is None:
+        return list(range(len(model.encoder.encoders)))
+    return plan.without(DECODER).kept_blocks()

@@ -10,7 +10,7 @@ Few utterances without labels are enough, and no gradient is needed.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,9 +49,11 @@ def refit(
             the layer reads.
 
     Raises:
-        ModelError: a stack whose blocks don't simply follow each other.
+        ModelError: a stack whose blocks don't simply follow each other; a layer that reads units
+            of several sites, or several frames at a time.
     """
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
+    _check_readers(gated.site_map.sites.values())
     names = {id(module): name for name, module in gated.model.named_modules()}
 
     def twin(module: nn.Module) -> nn.Module:
@@ -86,6 +88,22 @@ def refit(
             )
     with holding(gated, masks):
         _check_chain(layers, ours[0], gated, runs[0])
+
+
+def _check_readers(sites: Iterable[object]) -> None:
+    """ModelError for layers whose equations aren't known."""
+    read: dict[int, str] = {}
+    for site in sites:
+        if not isinstance(site, ConsumedSite):
+            continue
+        layer, other = site.consumer, read.setdefault(id(site.consumer), site.name)
+        wide = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
+        if wide or other != site.name:
+            what = "several frames at a time" if wide else f"together with those of {other}"
+            raise ModelError(
+                f"refit: {site.name}: its units are read {what}, for which refitting isn't known "
+                "yet; leave the method's key `refit` out"
+            )
 
 
 def _is_read(gated: GatedModel, site: object, masks: Mapping[str, Tensor]) -> bool:

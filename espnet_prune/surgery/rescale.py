@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.sites.base import ConsumedSite
+from espnet_prune.sites.base import ConsumedSite, Site
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 
@@ -42,11 +42,9 @@ def rescale(
     device = next(gated.model.parameters()).device
     scaled = {name: mask.to(device) for name, mask in masks.items()}
     sites = [
-        site
-        for name, site in gated.site_map.sites.items()
-        if isinstance(site, ConsumedSite) and _is_partly_kept(masks[name])
+        site for name, site in gated.site_map.sites.items() if _wants_factors(site, masks[name])
     ]
-    for block in sorted({site.block for site in sites if site.block is not None}):
+    for block in sorted({site.block for site in sites}):
         members = [site for site in sites if site.block == block]
         for site, system in zip(members, _systems(gated, members, scaled, passes), strict=True):
             factors = _solve(*system, damping)
@@ -59,8 +57,11 @@ def rescale(
     return scaled
 
 
-def _is_partly_kept(mask: Tensor) -> bool:
-    return bool((mask == 0).any() and (mask != 0).any())
+def _wants_factors(site: Site, mask: Tensor) -> bool:
+    if not isinstance(site, ConsumedSite) or site.block is None:
+        return False
+    at_a_time = site.consumer.weight[0].numel() == site.consumer.weight.shape[1]  # reads one frame
+    return at_a_time and bool((mask == 0).any() and (mask != 0).any())
 
 
 def _systems(
@@ -72,6 +73,7 @@ def _systems(
     """The normal equations (kept, kept) and (kept,) of each site, summed over all passes."""
     device = sites[0].consumer.weight.device
     columns = [s.columns(masks[s.name].cpu().nonzero()[:, 0]).to(device) for s in sites]
+    whole = [s.columns(torch.arange(s.units)).to(device) for s in sites]  # others may share a layer
     own: list[Tensor | float] = [0.0] * len(sites)
     cross: list[Tensor | float] = [0.0] * len(sites)
     for run in passes:
@@ -80,13 +82,16 @@ def _systems(
         for i, kept in enumerate(columns):
             ours = small[i][:, kept]
             own[i] = own[i] + (ours.T @ ours).double()
-            cross[i] = cross[i] + (ours.T @ dense[i]).double()
+            cross[i] = cross[i] + (ours.T @ dense[i][:, whole[i]]).double()
     systems = []
-    for site, kept, squares, products in zip(sites, columns, own, cross, strict=True):
+    for site, kept, all_own, squares, products in zip(
+        sites, columns, whole, own, cross, strict=True
+    ):
         weight = site.consumer.weight.flatten(1).double()
         weights = weight[:, kept].T @ weight
         left = _by_unit(_by_unit(squares * weights[:, kept], site.width).T, site.width)
-        systems.append((left, _by_unit((products * weights).sum(dim=1), site.width)))
+        right = (products * weights[:, all_own]).sum(dim=1)
+        systems.append((left, _by_unit(right, site.width)))
     return systems
 
 

@@ -101,6 +101,9 @@ def _check_bpe(path: Path) -> None:
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     """Reads what ``save`` wrote, in float32; of a model that was, outputs are equal.
 
+    The folder may also be one that others left, such as an experiment of ESPnet's: a format that
+    reads it gives its model.
+
     Args:
         folder: the folder.
         device: where the model goes.
@@ -113,10 +116,25 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         ModelError: another schema or kind; a configuration of which no model can be built; missing,
             unexpected, mis-shaped or damaged weights.
     """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).exists():
+        for form in formats().values():
+            if form.is_origin(str(folder)):
+                with form.open_origin(str(folder)) as origin:
+                    return origin.load().to(device).eval()
+        others = "; ".join(form.origins for form in formats().values() if form.origins)
+        if folder.is_dir():
+            raise DataError(
+                f"{folder / DESCRIPTION}: no such file, so no model of espnet_prune.save is there; "
+                f"known besides are {others}"
+            )
+    return _load_saved(folder).to(device).eval()
+
+
+def _load_saved(folder: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
     description = read_description(folder)
     config: dict[str, Any] = dict(description.config)
     if config.get("bpemodel"):
@@ -142,7 +160,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
     if description.rounded:
         note_rounded(model, description.bits, description.rounded)
-    return model.to(device).eval()
+    return model
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

@@ -5,7 +5,7 @@ state, so checkpoints hold the student, its gates and the distillation's linear 
 training builds the teacher anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -26,7 +26,9 @@ from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import LearningMethod
 from espnet_prune.methods.options import StudentConfig
 from espnet_prune.models.conformer.fast_training import speed_up_training
+from espnet_prune.sites import DECODER
 from espnet_prune.surgery import GatedModel, plan_of
+from espnet_prune.surgery.plan import encoder_blocks
 from espnet_prune.train.disturbed import Disturbed
 from espnet_prune.train.model_outputs import Outputs, features, outputs
 from espnet_prune.train.quant_noise import QuantNoise
@@ -85,11 +87,10 @@ class DistilledModel(AbsESPnetModel):
             speed_up_training(model.encoder)
         teacher.requires_grad_(False)
         object.__setattr__(self, "teacher", teacher.eval())
-        blocks = self.teacher_blocks = len(teacher.encoder.encoders)
-        plan = plan_of(self.student)
-        kept = range(blocks) if plan is None else plan.kept_blocks()
-        self.blocks = [block for block in kept if block < blocks]  # of the encoder alone
-        self.attending = None if plan is None else plan.attending_blocks()
+        numbers = {block: index for index, block in enumerate(encoder_blocks(teacher))}
+        self.teacher_blocks = blocks = len(numbers)
+        self.blocks = [numbers[block] for block in encoder_blocks(self.student)]
+        self.attending = attending_blocks(self.student, numbers)
         self.layerwise = None
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
@@ -211,6 +212,11 @@ class DistilledModel(AbsESPnetModel):
         loss = ours.encoded.new_zeros(())
         if student.ctc is not None:
             ctc = student.ctc(ours.encoded, ours.lengths, text, text_lengths)
+            if ours.heard and student.interctc_weight:
+                each = [student.ctc(h, ours.lengths, text, text_lengths) for h in ours.heard]
+                between = torch.stack(each).mean(dim=0)
+                stats["loss_interctc"] = between.detach()
+                ctc = (1 - student.interctc_weight) * ctc + student.interctc_weight * between
             stats["loss_ctc"] = ctc.detach()
             weight = self.options.intermediate_ctc.weight
             losses = self._intermediate_losses(ours, text, text_lengths)
@@ -253,7 +259,7 @@ class DistilledModel(AbsESPnetModel):
         losses = []
         if self.layerwise is not None:
             eligible = self.attending if self.gated is None else self.gated.open_attention
-            if eligible is not None:
+            if eligible is not None:  # the decoder's may be among them
                 eligible = [block for block in eligible if block < self.teacher_blocks]
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
@@ -284,6 +290,18 @@ class DistilledModel(AbsESPnetModel):
         return {name: value.detach().float() for name, value in stats.items()}
 
 
+def attending_blocks(student: nn.Module, numbers: Mapping[int, int]) -> list[int] | None:
+    """Encoder blocks of a student that attend, by the teacher's indices; None where all do.
+
+    Args:
+        student: cut or not.
+        numbers: the teacher's index of each block, by that in the model that was never cut.
+    """
+    plan = plan_of(student)
+    found = None if plan is None else plan.without(DECODER).attending_blocks()
+    return None if found is None else [numbers[block] for block in found]
+
+
 def _disturbed(student: nn.Module, options: StudentConfig, seed: int) -> Disturbed | None:
     """What changes the student's weights for the pass that gradients come from, if anything."""
     weights = [p for p in student.parameters() if p.requires_grad]
@@ -310,3 +328,8 @@ def _check(model: ESPnetASRModel) -> None:
             raise ModelError(f"{name}: can't be joined with distillation yet; leave it out")
     if model.use_transducer_decoder or model.use_linear_decoder:
         raise ModelError("decoder: only CTC and attention models can be pruned yet")
+    if getattr(model, "aux_ctc", None):
+        raise ModelError(
+            "model_conf: aux_ctc: intermediate CTC on other transcripts can't be joined with "
+            "pruning; leave it out"
+        )

@@ -45,6 +45,20 @@ def check_gpu(ngpu: int) -> None:
         )
 
 
+def check_gpus(number: int) -> None:
+    """Refuses more GPUs than this machine has, before a process is started for each.
+
+    Raises:
+        EnvironmentProblem: there are fewer.
+    """
+    found = torch.cuda.device_count()
+    if found < number:
+        raise EnvironmentProblem(
+            f"--ngpu {number}: PyTorch sees {found} GPUs here; give --ngpu {found}, or use an "
+            "environment with a PyTorch for this machine's GPUs (ESPNET_PRUNE_CURRENT_ENV=1)"
+        )
+
+
 def options(ngpu: int) -> dict:
     """ESPnet's options for the processes that there are.
 

@@ -8,6 +8,8 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.legacy.nets.pytorch_backend.transformer.add_sos_eos import add_sos_eos
 from torch import Tensor
 
+from espnet_prune.surgery.families import find_family
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -16,11 +18,11 @@ class Outputs:
     Attributes:
         encoded: (B, T, D), after the last norm; None where only the rest was kept.
         lengths: (B,), frames; None likewise.
-        hidden: (B, T, D) by block; of the last, before the encoder's last norm where it has one,
-            but after it in Whisper, whose last is ``encoded``.
+        hidden: (B, T, D) by block, as ``models.family.Encoded`` has it.
         ctc_logits: (B, T, V), None without CTC.
         decoded: (B, L, V), None without a decoder.
         targets: (B, L), the text with its end; None without a decoder.
+        heard: (B, T, D) by each layer of intermediate CTC.
     """
 
     encoded: Tensor | None
@@ -29,6 +31,7 @@ class Outputs:
     ctc_logits: Tensor | None
     decoded: Tensor | None
     targets: Tensor | None
+    heard: Sequence[Tensor] = ()
 
     def to(self, device: torch.device) -> "Outputs":
         """What was kept of a teacher's, on another device."""
@@ -67,13 +70,11 @@ def outputs(
     model: ESPnetASRModel, feats: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor
 ) -> Outputs:
     """A model's outputs for what ``features`` made; text (B, tokens) is padded by its ignore_id."""
-    encoded, lengths, _ = model.encoder(feats, lengths, return_all_hs=True)
-    hidden: Sequence[Tensor] = ()
-    if isinstance(encoded, tuple):
-        encoded, hidden = encoded
+    made = find_family(model.encoder).encode(model, feats, lengths)
+    encoded, lengths = made.output, made.lengths
     logits = None if model.ctc is None else model.ctc.ctc_lo(encoded)
     decoded = targets = None
     if model.decoder is not None:
         inputs, targets = add_sos_eos(text, model.sos, model.eos, model.ignore_id)
         decoded, _ = model.decoder(encoded, lengths, inputs, text_lengths + 1)
-    return Outputs(encoded, lengths, hidden, logits, decoded, targets)
+    return Outputs(encoded, lengths, made.hidden, logits, decoded, targets, made.heard)

@@ -14,9 +14,9 @@ def train_teacher(args: argparse.Namespace) -> None:
     made_by = _made_by(args, config)
     if finished(args.out, made_by):
         return
-    from espnet_prune.models import family_called
     from espnet_prune.models.espnet.build import build_asr_model
     from espnet_prune.models.espnet.features import sample_rate_of
+    from espnet_prune.models.espnet.known import check_model
     from espnet_prune.train.distributed import is_first
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.system import finish_teacher
@@ -30,11 +30,11 @@ def train_teacher(args: argparse.Namespace) -> None:
     )
 
     checked = check_training_config(TeacherTask, config, str(args.config))
+    family = check_model(checked, str(args.config))
     folders = Folders(args.train, args.valid, args.tokens, args.stats)
     untrained = seconds = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
-        family = family_called(checked.get("encoder"))
-        if family is None or not family.ready_as_pretrained:
+        if not family.ready_as_pretrained:
             raise ConfigError(
                 f"{args.config}: max_epoch: 0 takes the teacher as it was pretrained, but encoder "
                 f"{checked.get('encoder')} would be random, or lack an output layer; train it for "

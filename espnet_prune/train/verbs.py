@@ -23,6 +23,7 @@ def configure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare_with", default="", help="names to compare with, NAME? if there")
     _add_data(parser)
     parser.add_argument("--stats", type=Path, required=True, help="folder of stage 5")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs that this machine has to have")
 
 
 def configure(args: argparse.Namespace) -> None:
@@ -31,6 +32,10 @@ def configure(args: argparse.Namespace) -> None:
     from espnet_prune.train.recipe import read_recipe
     from espnet_prune.train.system_names import compared
 
+    if args.ngpu:
+        from espnet_prune.train.distributed import check_gpus
+
+        check_gpus(args.ngpu)
     recipe = read_recipe({name: Path(file) for name, file in args.configs}, args.over)
     write_conf(recipe, args.out)
     names, taken = [], []
@@ -104,8 +109,8 @@ def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         required=True,
-        help="a .nemo archive of a Conformer with CTC, or its name on the hub, such as "
-        "nvidia/stt_en_conformer_ctc_small",
+        help="an ESPnet experiment's folder or one of its .pth files, a .zip of its model zoo, a "
+        "folder of espnet_prune.save, a .nemo archive (a Conformer with CTC), or a name on the hub",
     )
     parser.add_argument("--tokens", type=Path, help="folder of its tokens; made beside if missing")
     parser.add_argument("--out", type=Path, required=True, help="folder of the teacher")
@@ -113,9 +118,9 @@ def import_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_teacher(args: argparse.Namespace) -> None:
     """Imports, unless it is done already."""
-    from espnet_prune.record import finished, mark_finished
+    from espnet_prune.record import ORIGIN_FILES, contents_of, finished, mark_finished
 
-    made_by = {"teacher": args.teacher}
+    made_by = {"teacher": args.teacher, **contents_of(args.teacher, ORIGIN_FILES)}
     if finished(args.out, made_by):
         return
     from espnet_prune.train.teacher import import_teacher as import_from
@@ -205,12 +210,12 @@ def estimate_cost_arguments(parser: argparse.ArgumentParser) -> None:
         "own; a CPU measures one utterance."
     )
     parser.add_argument("--conf_dir", type=Path, required=True, help="a recipe's conf/")
-    parser.add_argument("--train_hours", type=float, required=True, help="of the training set")
-    parser.add_argument("--valid_hours", type=float, required=True, help="of the development set")
+    parser.add_argument("--train_hours", type=float, required=True, help="speech to train on")
+    parser.add_argument("--valid_hours", type=float, required=True, help="speech to validate on")
     parser.add_argument("--speed_factors", default="1.0", help='as in the recipe: "0.9 1.0 1.1"')
     parser.add_argument("--vocab_size", type=int, required=True, help="number of tokens")
     parser.add_argument("--utterance_seconds", type=float, default=12.3, help="mean length")
-    parser.add_argument("--tokens_per_second", type=float, default=4.0, help="of the texts")
+    parser.add_argument("--tokens_per_second", type=float, default=4.0, help="density of the texts")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs that share a batch; one measures")
     parser.add_argument("--utterances", type=int, help="in a measured batch")
     parser.add_argument("--updates", type=int, default=2, help="measured of each training")

@@ -64,11 +64,6 @@ def test_a_model_that_is_no_conformer_is_refused():
         sites_of(torch.nn.Linear(2, 2))
 
 
-def test_legacy_attention_is_refused_with_the_remedy():
-    with pytest.raises(ModelError, match="rel_pos_type: latest"):
-        sites_of(encoder(rel_pos_type="legacy"))
-
-
 def test_schedule_starts_at_the_measured_sparsity_and_holds():
     schedule = TargetSchedule(0.5, 100)
     assert schedule.at(0, 0.1) == pytest.approx(0.1)

@@ -16,7 +16,7 @@ from espnet_prune.export.folder import DESCRIPTION, GRAPH, others_than_export
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.onnx import export_onnx, open_session
 from espnet_prune.io_atomic import new_folder
-from espnet_prune.models.conformer.graphs import CHECKED_FRAMES
+from espnet_prune.models.espnet.encoder_graphs import checked_frames
 from espnet_prune.sites import KINDS, RANK
 from espnet_prune.surgery import cut, inject
 
@@ -58,7 +58,7 @@ def without(names):
 
 def check(model, folder) -> None:
     differences = export_onnx(model, folder)
-    assert list(differences) == [f"model.onnx {length}" for length in CHECKED_FRAMES]
+    assert list(differences) == [f"model.onnx {length}" for length in checked_frames(model)]
     assert max(differences.values()) < TOLERANCE
     session = open_session(folder / GRAPH)
     feats = torch.randn(1, 200, 80)
@@ -169,6 +169,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_intermediate_ctc_is_refused():
-    with pytest.raises(ModelError, match="interctc_layer_idx"):
-        export_onnx(encoder(interctc_layer_idx=[1]), "nowhere")
+def test_an_encoder_conditioned_on_a_ctc_that_is_not_there_is_refused():
+    model = encoder(interctc_layer_idx=[1], interctc_use_conditioning=True)
+    with pytest.raises(ModelError, match="interctc_use_conditioning: .*export the whole model"):
+        export_onnx(model, "nowhere")

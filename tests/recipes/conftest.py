@@ -25,7 +25,7 @@ shift
 mkdir -p "${log%/*}"
 printf '# 2026-01-01 00:00:00 command\nprinted by %s\n' "${*:3:2}" >> "$log"
 echo "$*" >> "$RECORD"
-[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]]
+[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]] || exit "${FAIL_STATUS:-1}"
 """
 
 

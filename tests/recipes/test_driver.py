@@ -181,11 +181,11 @@ def test_stages_by_number_or_name_and_skipping(driver, places):
     assert verbs(commands) == ["prune", "decode", "score", "decode", "score"]
 
 
-def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
+def test_trainings_on_several_gpus_have_a_process_for_each(submitting):
     stages = ["--stage", "teacher", "--stop_stage", "finetune", "--systems", "l0_50"]
-    process, commands = driver(*places, *stages, "--ngpu", "3")
+    process, commands = submitting(*stages, "--ngpu", "3")
     assert process.returncode == 0, process.stderr
-    launched = [c for c in commands if c.startswith("torchrun --standalone --nproc-per-node 3 -m ")]
+    launched = [c for c in commands if " torchrun --standalone --nproc-per-node 3 -m " in c]
     assert [verb(command) for command in launched] == ["train_teacher", "prune", "finetune"]
     assert all(command.endswith(" --ngpu 1") for command in launched)
 
@@ -329,6 +329,28 @@ def test_failure_names_stage_log_and_remedy(driver, places):
     assert "stage 9 (cut) failed" in process.stderr
     assert "exp/base/log/09_cut.log" in process.stderr
     assert "same command" in process.stderr
+
+
+def test_a_user_s_error_is_not_followed_by_advice_to_repeat_it(driver, places):
+    process, _ = driver(*places, "--stage", "8", FAIL_ON="espnet_prune cut", FAIL_STATUS="2")
+    assert process.returncode == 2
+    assert "stage 9 (cut) failed" in process.stderr
+    assert "same command" not in process.stderr
+
+
+def test_gpus_that_are_not_there_are_missed_before_anything_runs(driver, places):
+    process, commands = driver(*places, "--ngpu", "999")
+    assert process.returncode == 2 and not commands
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: --ngpu 999: PyTorch sees ")
+
+
+def test_what_runs_at_a_time_is_said_with_its_reason(driver, places):
+    process, _ = driver(*places, "--stop_stage", "1", OMP_NUM_THREADS="1")
+    processors = len(os.sched_getaffinity(0))
+    assert f"{processors} at a time (this machine's processors)" in process.stdout
+    process, _ = driver(*places, "--stop_stage", "1", "--nj", "3")
+    assert "3 at a time (--nj)" in process.stdout
 
 
 def test_paths_with_spaces(driver, tmp_path):

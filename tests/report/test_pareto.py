@@ -242,6 +242,8 @@ def test_no_two_curves_look_alike(teachers, methods):
     of_methods = {drawn[curve.label].colour for curve in curves if curve.method != "teacher"}
     assert of_teachers == {"black"} and "black" not in of_methods
     assert len(of_methods) == min(methods, 20)
+    markers = {drawn[curve.label].marker for curve in curves if curve.method != "teacher"}
+    assert len(markers) == min(methods, 13)  # what is left of a look in grey
 
 
 def test_the_colours_can_be_told_apart():
@@ -259,7 +261,7 @@ def test_figures_have_the_styles(experiment, monkeypatch):
     run(["pareto", str(experiment)])
     for axes in figures[0].axes:
         looks = {bars[0].get_color(): bars[0].get_marker() for bars in axes.containers}
-        assert looks == {"black": "s", "#1f77b4": "o", "#ff7f0e": "o"}
+        assert looks == {"black": "s", "#1f77b4": "o", "#ff7f0e": "^"}
 
 
 def test_names_of_those_above_are_inside_the_panel_and_apart(experiment, monkeypatch):

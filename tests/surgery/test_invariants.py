@@ -8,7 +8,6 @@ from tiny_models import AllSites, encoder, features, random_mask, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
-from espnet_prune.errors import ModelError
 from espnet_prune.sites import KINDS
 from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save
 from espnet_prune.surgery.plan import Plan
@@ -140,14 +139,6 @@ def test_cutting_leaves_the_gated_model_as_it_was():
     before = copy.deepcopy(gated.state_dict())
     cut(gated)
     assert all(torch.equal(value, before[name]) for name, value in gated.state_dict().items())
-
-
-@pytest.mark.parametrize("kinds", [KINDS, ("head",)])
-def test_a_cut_model_is_not_gated_again(kinds):
-    """Even one with all its branches, which looks like a dense one of odd widths."""
-    small = cut(gated_with(lambda site: torch.tensor([0.0] + [1.0] * (site.units - 1)), kinds))
-    with pytest.raises(ModelError, match="ConformerEncoder: .*already cut"):
-        inject(small, AllSites(kinds, learned=False))
 
 
 def test_releasing_gives_back_the_stock_model():

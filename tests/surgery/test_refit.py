@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_encoders import tiny_encoder
 from tiny_models import AllSites, encoder, features
 
 from espnet_prune.errors import ModelError
@@ -166,4 +167,18 @@ def test_a_stack_that_is_no_chain_is_refused():
 
     last.register_forward_hook(odd)
     with pytest.raises(ModelError, match="don't simply follow each other"):
+        refit(gated, teacher, masks_of(gated), runs())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "message"),
+    [
+        ("e_branchformer", {}, "read together with those of block.0.attention.merged"),
+        ("conformer", {"positionwise_layer_type": "conv1d"}, "read several frames at a time"),
+    ],
+)
+def test_layers_whose_equations_are_not_known_are_refused(family, options, message):
+    teacher = tiny_encoder(family, **options)
+    gated = inject(copy.deepcopy(teacher), AllSites(UNIT_KINDS, learned=False)).eval()
+    with pytest.raises(ModelError, match=message):
         refit(gated, teacher, masks_of(gated), runs())

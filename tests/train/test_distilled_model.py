@@ -14,6 +14,8 @@ from torch import nn
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods.options import IntermediateCtcConfig, StudentConfig
+from espnet_prune.models.family import Encoded
+from espnet_prune.train import model_outputs
 from espnet_prune.train.distilled_model import DistilledModel
 from espnet_prune.train.model_outputs import Outputs
 
@@ -48,9 +50,19 @@ class Encoder(nn.Module):
     def output_size(self) -> int:
         return SIZE
 
-    def forward(self, feats, lengths, return_all_hs):
-        assert return_all_hs
-        return (self.states[-1], list(self.states)), torch.tensor(LENGTHS), None
+
+class Family:
+    """Of the stub's encoders."""
+
+    @staticmethod
+    def encode(model, feats, lengths):
+        states = list(model.encoder.states)
+        return Encoded(states[-1], torch.tensor(LENGTHS), states)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setattr(model_outputs, "find_family", lambda encoder: Family)
 
 
 class Student(nn.Module):

@@ -10,7 +10,7 @@ skip_stages=                     # stages to leave out, such as "2 profile"
 list_stages=false                # true: print the stages and end
 ngpu=0                           # GPUs for training; 0 trains on the CPU
 nodes=1                          # machines for each training, with --ngpu GPUs each; more than 1 needs slurm
-nj=$(nproc)                      # parallel jobs for data and decoding
+nj=                              # parallel jobs for data and decoding; default: one for each processor of this machine
 cmd_backend=local                # local, or submit every command to slurm or sge and return (cmd.sh, conf/)
 wait=false                       # true: having submitted, wait for the end; Ctrl-C then cancels the jobs
 # Where
@@ -23,7 +23,7 @@ train_set=train                  # set to train on
 valid_set=dev                    # set to choose checkpoints by
 test_sets="test"                 # sets to score
 speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none but the original
-channel=                         # of recordings of several: which is taken, from 1, or mean; default: refused
+channel=                         # which of several channels is taken, from 1, or mean; default: several are refused
 pipes=run                        # commands in wav.scp: run, or forbid
 fix_data=false                   # true: leave out what can't be used; data/SET/left_out.txt lists it
 audio_format=flac                # flac, ark, or keep: the recordings as they are
@@ -36,7 +36,7 @@ normalise=none                   # texts before they are scored: none, or englis
 scorer=                          # what counts errors: sclite, alignment or jiwer; default: sclite where it is installed
 text_case=keep                   # transcripts as they are: keep; or lower, or upper, as a teacher's tokens may need
 # Systems
-teacher=                         # a trained model to import instead of training one: a .nemo file, or its name on the hub
+teacher=                         # a trained model instead: an ESPnet experiment's folder, its zip, a .nemo file, a hub's name
 systems=                         # systems to make, such as "l0_50 magnitude_50"; default: all of systems_config
 compare_with=                    # systems to compare the others with besides the teacher; "NAME?": if it is there
 # Configurations: YAML files, relative to the recipe's folder
@@ -106,6 +106,11 @@ for name in $skip_stages; do skipped+="$(stage_number skip_stages "$name") "; do
 ((first <= last)) || option_error "--stage $stage comes after --stop_stage $stop_stage"
 check_number ngpu 0
 check_number nodes 1
+nj_reason="--nj"
+if [[ -z $nj ]]; then
+    nj=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # which nproc would count by
+    nj_reason="this machine's processors"
+fi
 check_number nj 1
 check_number vocab_size 2
 check_seconds min_seconds
@@ -144,6 +149,7 @@ needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
 needs_config profile_config "$profile_config" 12
+[[ ! -e $teacher ]] || teacher=$(realpath -s "$teacher")
 overrides=${overrides:+$(realpath -m "$overrides")}
 [[ -z $overrides || -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
 ! runs 1 || [[ -n $local_data_cmd ]] ||
@@ -179,6 +185,7 @@ for set in $test_sets $valid_set; do # no set is made or formatted in place of a
 done
 training_data=(--train "$train_dump" --valid "$valid_dump" --tokens data/tokens)
 configuration=(--out "$exp" "${training_data[@]}" --stats "$exp/stats" ${overrides:+--over "$overrides"})
+if [[ $cmd_backend == local ]] && { for n in 6 8 10; do runs "$n" && break; done; }; then configuration+=(--ngpu "$ngpu"); fi
 for name in systems teacher prune finetune decode profile; do
     file=${name}_config
     configuration+=(--config "$name" "${!file}")

@@ -4,6 +4,14 @@
 set -euo pipefail
 
 export program=$0
+if [[ ${1-} == --real ]]; then # the same of a model that people use: another recipe
+    [[ -f ${2-} ]] || { echo "error: --real: '${2-}' is no file; give a .nemo archive of a Conformer-CTC" >&2; exit 2; }
+    teacher=$(realpath "$2")
+    exec "$(dirname "${BASH_SOURCE[0]}")/../../librispeech_1/l0_nemo_conformer1/run.sh" --teacher "$teacher" "${@:3}"
+fi
+if [[ " $* " == *" --help "* ]]; then
+    echo "--real FILE.nemo   first of all: prune that Conformer on an hour of LibriSpeech (egs/librispeech_1) instead"
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # shellcheck disable=SC2016  # prune.sh expands $conf_dir when it runs the command

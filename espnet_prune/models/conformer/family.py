@@ -2,22 +2,43 @@
 
 from torch import nn
 
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.conformer.front_end import (
-    ConstantFrontEnd,
-    EmptyFrontEnd,
-    encoder_positions,
-    fitting_bins,
-    padding_of,
-)
-from espnet_prune.models.conformer.sites import check_parts, conformer_matrices, conformer_sites
-from espnet_prune.models.espnet.encoder_family import EspnetEncoder
+from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
+from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
+from espnet_prune.models.espnet.options import (
+    activation_name,
+    attention_options,
+    feed_forward_options,
+    input_options,
+    interctc_options,
+)
+from espnet_prune.models.espnet.parts import (
+    Part,
+    Place,
+    attention_part,
+    convolution_part,
+    feed_forward_part,
+    is_there,
+)
 from espnet_prune.models.family import Support
-from espnet_prune.models.graphs import Graph
-from espnet_prune.sites import SiteMap
 from espnet_prune.sites.linear_attention import Attention
-from espnet_prune.sites.weights import Matrix
+
+# branch: attributes of the block, the part and its norm; in the order in which they are cut
+BRANCHES = {
+    "attention": ("self_attn", "norm_mha"),
+    "convolution": ("conv_module", "norm_conv"),
+    "feed_forward": ("feed_forward", "norm_ff"),
+    "macaron": ("feed_forward_macaron", "norm_ff_macaron"),
+}
+PARTS = {
+    "attention": attention_part,
+    "convolution": convolution_part,
+    "feed_forward": feed_forward_part,
+    "macaron": feed_forward_part,
+}
+BY_SOFTMAX = "RelPositionMultiHeadedAttention"  # the attention that linear attention stands for
 
 
 class Conformer(EspnetEncoder):
@@ -27,14 +48,23 @@ class Conformer(EspnetEncoder):
     title = "ESPnet's ConformerEncoder"
     classes = ("ConformerEncoder",)
     choices = ("pruned_conformer",)
-    front_ends = ("Conv2dSubsampling",)
+    stock_choice = "conformer"
+    known = {
+        "input_layer": (*IMAGES, "linear", None),
+        "selfattention_layer_type": ("rel_selfattn", "selfattn", "legacy_rel_selfattn"),
+        "pos_enc_layer_type": ("rel_pos", "abs_pos", "scaled_abs_pos", "legacy_rel_pos"),
+        "positionwise_layer_type": ("linear", "conv1d", "conv1d-linear"),
+        "concat_after": (False,),
+        "ctc_trim": (False,),
+    }
+    parts = ("self_attn", "feed_forward_macaron", "feed_forward")
     support = Support(
-        "ESPnet `ConformerEncoder` (`rel_pos_type: latest`, `conv2d` front-end)",
+        "ESPnet `conformer` (relative positions of either type, absolute ones)",
         (
             "yes",
             "yes, both feed-forwards",
             "yes",
-            "yes",
+            front_ends(known),
             "macaron, attention, convolution, feed-forward",
             "yes",
         ),
@@ -45,94 +75,64 @@ class Conformer(EspnetEncoder):
             from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
         return ConformerEncoder
 
-    def encoder_sites(
-        self,
-        encoder: nn.Module,
-        reference_seconds: float,
-        frames_per_second: float,
-        feature_bins: int | None,
-    ) -> SiteMap:
-        check_parts(encoder, self.front_ends)
-        return conformer_sites(encoder, reference_seconds, frames_per_second, feature_bins)
-
-    def encoder_matrices(self, encoder: nn.Module) -> list[Matrix]:
-        check_parts(encoder, self.front_ends, dense=False)
-        return conformer_matrices(encoder)
+    def block_parts(
+        self, layer: nn.Module, index: int, positions: int, block: str | None
+    ) -> tuple[list[Part], list[CostTerm]]:
+        if layer.concat_after:
+            raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
+        parts = []
+        for branch, (attribute, norm) in BRANCHES.items():
+            if not is_there(getattr(layer, attribute)):
+                continue
+            norm = norm if layer.normalize_before else None
+            place = Place(layer, index, attribute, norm, branch, positions, block)
+            parts.append(PARTS[branch](place))
+        return parts, []
 
     def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
-        check_parts(encoder, self.front_ends)
-        return [(f"block.{i}.softmax", i, layer) for i, layer in enumerate(encoder.encoders)]
-
-    def positions(self, encoder: nn.Module, frames: int) -> int:
-        return encoder_positions(frames, padding_of(encoder.embed))
+        self.check(encoder)
+        found = []
+        for index, layer in enumerate(encoder.encoders):
+            kind = type(layer.self_attn).__name__
+            if kind != BY_SOFTMAX:
+                raise ModelError(
+                    f"block {index}: self_attn is {kind}, expected {BY_SOFTMAX} of a model that "
+                    "wasn't cut: `rel_pos_type: latest`, `selfattention_layer_type: rel_selfattn`"
+                )
+            found.append((f"block.{index}.softmax", index, layer))
+        return found
 
     def options(self, encoder: nn.Module) -> dict:
-        check_parts(encoder, self.front_ends)
-        layers, embed = encoder.encoders, encoder.embed
-        layer = layers[0]
-        widths = fitting_bins(embed.out.in_features // embed.conv[2].out_channels)
-        return {
-            "input_size": widths if len(widths) > 1 else widths[0],
-            "output_size": encoder.output_size(),
-            "attention_heads": layer.self_attn.h,
-            "linear_units": layer.feed_forward.w_1.out_features,
-            "num_blocks": len(layers),
+        layer = encoder.encoders[0]
+        convolution = layer.conv_module
+        source = layer.feed_forward if convolution is None else convolution
+        options = {
+            **input_options(encoder),
+            **attention_options(encoder, layer.self_attn, "selfattention_layer_type"),
+            **feed_forward_options(layer.feed_forward),
+            **interctc_options(encoder),
+            "num_blocks": len(encoder.encoders),
             "dropout_rate": float(layer.dropout.p),
-            "positional_dropout_rate": float(embed.pos_enc.dropout.p),
-            "attention_dropout_rate": float(layer.self_attn.dropout.p),
-            "stochastic_depth_rate": [float(block.stochastic_depth_rate) for block in layers],
-            "layer_drop_rate": float(layers.layer_drop_rate),
+            "stochastic_depth_rate": [float(b.stochastic_depth_rate) for b in encoder.encoders],
+            "layer_drop_rate": float(encoder.encoders.layer_drop_rate),
             "macaron_style": layer.feed_forward_macaron is not None,
-            "rel_pos_type": "latest",
-            "cnn_module_kernel": layer.conv_module.depthwise_conv.kernel_size[0],
-            "activation_type": _activation_name(layer.conv_module.activation),
-            "zero_triu": layer.self_attn.zero_triu,
-            "use_sdpa": layer.self_attn.use_sdpa,
+            "use_cnn_module": convolution is not None,
+            "normalize_before": layer.normalize_before,
         }
+        if hasattr(source, "activation"):  # a feed-forward of convolutions has ReLU
+            options["activation_type"] = activation_name(source.activation)
+        return {**options, **self.convolution_options(convolution)}
 
-    def hears_nothing(self, model: nn.Module) -> bool:
-        front_end = getattr(model.encoder.embed, "conv", None)
-        return isinstance(front_end, (EmptyFrontEnd, ConstantFrontEnd))
+    def convolution_options(self, module: nn.Module | None) -> dict:
+        """Those of the convolution module."""
+        if module is None:
+            return {}
+        return {"cnn_module_kernel": module.depthwise_conv.kernel_size[0]}
 
     def speed_up(self, model: nn.Module, search=None) -> None:
         from espnet_prune.models.conformer.fast_encoder import speed_up
 
         speed_up(model.encoder)
-
-    def graphs(self, model: nn.Module) -> list[Graph]:
-        from espnet_prune.models.conformer import graphs
-
-        if self.encoder_of(model) is model:
-            return [graphs.encoder_graph(model, self.describe(model)["input_size"])]
-        self._check_front_end(model)
-        return graphs.speech_graphs(model, self.features_graph(model.frontend))
-
-    def features_graph(self, frontend: nn.Module) -> nn.Module:
-        """The graph of a whole model's front-end, (1, samples) to (1, T, F)."""
-        from espnet_prune.models.espnet.graphs import FilterBank
-
-        return FilterBank(frontend)
-
-    def describe_graphs(self, model: nn.Module) -> dict:
-        from espnet_prune.models.conformer import graphs
-
-        if self.encoder_of(model) is model:
-            return {"kind": f"{self.name}_encoder"}
-        self._check_front_end(model)
-        return graphs.describe(model)
-
-    def _check_front_end(self, model: nn.Module) -> None:
-        found = type(model.encoder.embed).__name__
-        if found not in self.front_ends:
-            raise ModelError(
-                f"input_layer: {found}, whose frames aren't known; expected "
-                f"{' or '.join(self.front_ends)}"
-            )
-
-
-def _activation_name(activation: nn.Module) -> str:
-    name = type(activation).__name__.lower()
-    return "swish" if name == "silu" else name
 
 
 FAMILY = Conformer()

@@ -41,7 +41,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_prune.models.conformer.front_end import encoder_positions, padding_of, subsampled
+from espnet_prune.models.espnet.front_end import subsampling_of
 from espnet_prune.models.espnet.onednn import add, apply, convolve, linear
 from espnet_prune.sites.branch import GoneBranch
 
@@ -135,8 +135,7 @@ class _FastForward:
 def _embed(embed: Conv2dSubsampling, feats: Tensor) -> tuple[Tensor, Tensor]:
     """Features (1, T, F) -> (T', D), and the table of relative positions (2 T' - 1, D)."""
     if isinstance(embed.conv, nn.Sequential):
-        padding = padding_of(embed)
-        frames = encoder_positions(feats.shape[1], padding)
+        frames = subsampling_of(embed).lengths(feats.shape[1])[-1]
         # `contiguous` would leave a size of 1 its strides, by which convolutions choose the order
         weights = [embed.conv[i].weight.to(memory_format=torch.channels_last) for i in (0, 2)]
         parts = []
@@ -161,8 +160,9 @@ def _piece(
     Returns:
         (last - first, C F''), each channel's frequencies together.
     """
-    padding = padding_of(embed)
-    between = subsampled(feats.shape[1], padding)  # frames after the first convolution
+    front_end = subsampling_of(embed)
+    padding = front_end.padding
+    between = front_end.lengths(feats.shape[1])[0]  # frames after the first convolution
     begin, end = _read(first, last, padding)
     x = _stretch(feats[:, None], *_read(max(begin, 0), min(end, between), padding))
     x = _convolve(embed.conv, 0, weights[0], x, padding)

@@ -64,9 +64,21 @@ def _forward_of(module: nn.Module) -> Callable | None:
         return _convolution
     if type(module) is RelPositionMultiHeadedAttention and not module.zero_triu:
         return _attention
-    if isinstance(module, nn.Conv2d) and module.in_channels > 1 and module.bias is not None:
+    if isinstance(module, nn.Conv2d) and _is_plain(module):
         return _second_convolution
     return None
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is one of a front-end's, but for its first."""
+    return (
+        layer.in_channels > 1
+        and layer.bias is not None
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and not isinstance(layer.padding, str)
+        and layer.padding_mode == "zeros"
+    )
 
 
 def _weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:

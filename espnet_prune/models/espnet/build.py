@@ -21,6 +21,7 @@ from espnet_prune.models.espnet import choices  # noqa: F401  (stubs and our cla
 from espnet_prune.surgery.families import find_family
 from espnet_prune.surgery.serialize import load_strictly
 
+ASR = "asr"  # the task of recognition; the other one is ``s2t``
 UNBUILDABLE = (
     AssertionError,
     ArithmeticError,
@@ -35,11 +36,17 @@ UNBUILDABLE = (
 
 
 def build_asr_model(config: Mapping) -> nn.Module:
-    """An ESPnetASRModel from its configuration, weights random.
+    """An ESPnetASRModel, as ``build_model`` makes it."""
+    return build_model(config, ASR)
+
+
+def build_model(config: Mapping, task: str) -> nn.Module:
+    """A model of ESPnet's from its configuration, weights random.
 
     Args:
         config: what ESPnet writes to config.yaml; ``token_list`` a list or a path. The statistics
             of global_mvn needn't exist: they are among the weights.
+        task: ``asr``, or ``s2t`` for the models of OWSM.
 
     Returns:
         The model, its configuration attached as ``espnet_prune_config``.
@@ -47,11 +54,9 @@ def build_asr_model(config: Mapping) -> nn.Module:
     Raises:
         ModelError: ESPnet can't build it; says why.
     """
-    from espnet2.tasks.asr import ASRTask
-
-    config = dict(config)
+    builder, config = task_of(task), dict(config)
     with tempfile.TemporaryDirectory() as folder:
-        values = {**espnet_defaults(), **config}
+        values = {**espnet_defaults(task), **config}
         with naming_what_fails():
             if values.get("normalize") == "global_mvn":
                 stats = Path(folder) / "stats.npz"
@@ -62,7 +67,7 @@ def build_asr_model(config: Mapping) -> nn.Module:
                     "stats_file": str(stats),
                 }
             arguments = argparse.Namespace(**values)
-            model = ASRTask.build_model(arguments)
+            model = builder.build_model(arguments)
     config["token_list"] = list(arguments.token_list)
     plan = config.pop("pruned_arch", None)
     model.espnet_prune_config = config
@@ -120,9 +125,19 @@ def _feature_size(values: Mapping) -> int:
     return frontend_choices.get_class(values["frontend"])(**values["frontend_conf"]).output_size()
 
 
-def espnet_defaults() -> dict:
-    """ESPnet's default of every option, as plain values."""
-    from espnet2.tasks.asr import ASRTask
-
-    arguments, _ = ASRTask.get_parser().parse_known_args([])
+def espnet_defaults(task: str = ASR) -> dict:
+    """ESPnet's default of every option of a task, as plain values."""
+    arguments, _ = task_of(task).get_parser().parse_known_args([])
     return dict(vars(arguments))
+
+
+def task_of(name: str) -> type:
+    """ESPnet's task of this name, which knows the classes of cut models."""
+    if name == ASR:
+        from espnet2.tasks.asr import ASRTask
+
+        return ASRTask
+    from espnet2.tasks import s2t
+
+    choices.register_in({"encoder": s2t.encoder_choices, "decoder": s2t.decoder_choices})
+    return s2t.S2TTask

@@ -5,6 +5,9 @@ ConformerEncoder and cuts it to the plan's shape, so that stock ``Speech2Text`` 
 weights. Importing this module registers them; spawned processes must import it again.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from espnet_prune.models import families
 from espnet_prune.models.espnet.imports import importing_espnet
 
@@ -14,10 +17,17 @@ def register() -> None:
     with importing_espnet():
         from espnet2.tasks.asr import decoder_choices, encoder_choices, frontend_choices
 
-    choices = {"encoder": encoder_choices, "decoder": decoder_choices, "frontend": frontend_choices}
+    register_in(
+        {"encoder": encoder_choices, "decoder": decoder_choices, "frontend": frontend_choices}
+    )
+
+
+def register_in(choices: Mapping[str, Any]) -> None:
+    """Adds the classes to a task's choices, by part; parts that it doesn't name are left out."""
     for family in families():
         for part, classes in family.espnet_classes().items():
-            choices[part].classes.update(classes)
+            if part in choices:
+                choices[part].classes.update(classes)
 
 
 register()

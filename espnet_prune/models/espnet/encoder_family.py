@@ -9,11 +9,24 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.features import features_of
-from espnet_prune.models.family import DecoderFamily, ModelFamily
+from espnet_prune.models.espnet.features import features_of, run_encoder
+from espnet_prune.models.espnet.front_end import (
+    SUBSAMPLING,
+    ConstantFrontEnd,
+    EmptyFrontEnd,
+    check_input_layer,
+    fits,
+    positions_of,
+)
+from espnet_prune.models.espnet.options import position_encoding
+from espnet_prune.models.espnet.parts import Part
+from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states, stack_matrices
+from espnet_prune.models.family import DecoderFamily, Encoded, ModelFamily
+from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
@@ -42,16 +55,85 @@ def cut_class(stock: type, part: str) -> type:
     return Pruned
 
 
-class EspnetEncoder(ModelFamily):
-    """An encoder of ESPnet, alone or in a whole model."""
+def front_ends(known: Mapping[str, tuple]) -> str:
+    """The cell of a support matrix for the front-ends among the options that are known."""
+    return "yes: " + ", ".join(f"`{name}`" for name in known["input_layer"] if name in SUBSAMPLING)
 
+
+class EspnetEncoder(ModelFamily):
+    """An encoder of ESPnet, alone or in a whole model.
+
+    Attributes:
+        stock_choice: ESPnet's own name of it.
+        known: of its options, the values whose cutting rules are known; ESPnet's default is first.
+        parts: attributes of a block whose matrices may lose single weights.
+        norms_between: whether intermediate CTC hears the stream by the encoder's last norm.
+    """
+
+    prunes_again = True
     choices: ClassVar[tuple[str, ...]]
+    stock_choice: ClassVar[str]
+    known: ClassVar[Mapping[str, tuple]] = {}
+    parts: ClassVar[tuple[str, ...]]
+    norms_between: ClassVar[bool] = True
 
     @abstractmethod
     def stock_class(self) -> type:
         """ESPnet's class, which is imported here."""
 
     @abstractmethod
+    def block_parts(
+        self, layer: nn.Module, index: int, positions: int, block: str | None
+    ) -> tuple[list[Part], list[CostTerm]]:
+        """The parts of a block, and what its units cost outside them.
+
+        Args:
+            layer: the block.
+            index: its index.
+            positions: frames of the reference utterance in the encoder.
+            block: name of its site; None where it can't go.
+
+        Raises:
+            ModelError: a part whose cutting rules aren't known, or one already cut.
+        """
+
+    @abstractmethod
+    def options(self, encoder: nn.Module) -> dict:
+        """The options that build an encoder of this one's dense shape, read off it.
+
+        ``input_size`` may be a list of the widths of features that fit it.
+
+        Raises:
+            ModelError: a part of it isn't known, or it was cut and no longer shows them.
+        """
+
+    def check(self, encoder: nn.Module) -> None:
+        """ModelError for what its parts don't show; by default, CTC that trims the stream."""
+        check_input_layer(encoder.embed)
+        position_encoding(encoder)
+        if getattr(encoder, "ctc_trim", False):
+            raise ModelError("ctc_trim: true can't be joined with pruning; leave it out")
+        if getattr(encoder, "gradient_checkpoint_layers", None):
+            raise ModelError(
+                "encoder: gradient checkpointing computes layers again after their masks are gone; "
+                "leave gradient_checkpoint_layers empty"
+            )
+
+    def check_options(self, conf: Mapping[str, Any], where: str) -> None:
+        """ModelError for an option of ESPnet's configuration whose cutting rules aren't known.
+
+        Args:
+            conf: ``encoder_conf``.
+            where: the file, for errors.
+        """
+        for key, values in self.known.items():
+            value = conf.get(key, values[0])
+            if value not in values:
+                raise ModelError(
+                    f"{where}: encoder_conf: {key}: {value!r} can't be pruned; known are "
+                    f"{', '.join(map(str, values))}. One is added in espnet_prune/models/espnet/"
+                )
+
     def encoder_sites(
         self,
         encoder: nn.Module,
@@ -71,33 +153,61 @@ class EspnetEncoder(ModelFamily):
             ModelError: a part whose cutting rules aren't known, which says the setting; float16,
                 or a matrix that is tied to another.
         """
+        self.check(encoder)
+        return encoder_site_map(
+            encoder, self.block_parts, reference_seconds, frames_per_second, feature_bins
+        )
 
-    @abstractmethod
     def encoder_matrices(self, encoder: nn.Module) -> list[Matrix]:
         """The matrices of its attention and feed-forward parts."""
+        self.check(encoder)
+        for index, layer in enumerate(encoder.encoders):  # which refuses what isn't known
+            self.block_parts(layer, index, 1, None)
+        return stack_matrices(encoder, self.parts)
 
     def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
         """The blocks that attend by softmax, with relative positions."""
         return super().attentions(encoder).layers
 
-    @abstractmethod
     def positions(self, encoder: nn.Module, frames: int) -> int:
         """Length of its output for so many frames of features."""
-
-    @abstractmethod
-    def options(self, encoder: nn.Module) -> dict:
-        """The options that build an encoder of this one's dense shape, read off it.
-
-        ``input_size`` may be a list of the widths of features that fit it.
-
-        Raises:
-            ModelError: a part of it isn't known, or it was cut and no longer shows them.
-        """
+        return positions_of(encoder, frames)
 
     @functools.cached_property
     def cut_class(self) -> type:
         """The class of cut encoders."""
         return cut_class(self.stock_class(), "encoder")
+
+    def encode(self, model: nn.Module, feats: Tensor, lengths: Tensor) -> Encoded:
+        (output, lengths, heard), hidden = hidden_states(
+            model.encoder, lambda: run_encoder(model, feats, lengths)
+        )
+        return Encoded(output, lengths, hidden, [stream for _, stream in heard])
+
+    def hears_nothing(self, model: nn.Module) -> bool:
+        front_end = getattr(model.encoder.embed, "conv", None)
+        return isinstance(front_end, (EmptyFrontEnd, ConstantFrontEnd))
+
+    def graphs(self, model: nn.Module) -> list[Graph]:
+        from espnet_prune.models.espnet import encoder_graphs
+
+        if self.encoder_of(model) is model:
+            return [encoder_graphs.encoder_graph(model, self.describe(model)["input_size"])]
+        features = self.features_graph(model.frontend)
+        return encoder_graphs.speech_graphs(model, features, self.norms_between)
+
+    def features_graph(self, frontend: nn.Module) -> nn.Module:
+        """The graph of a whole model's front-end, (1, samples) to (1, T, F)."""
+        from espnet_prune.models.espnet.graphs import FilterBank
+
+        return FilterBank(frontend)
+
+    def describe_graphs(self, model: nn.Module) -> dict:
+        from espnet_prune.models.espnet import encoder_graphs
+
+        if self.encoder_of(model) is model:
+            return {"kind": f"{self.name}_encoder"}
+        return encoder_graphs.describe(model)
 
     def espnet_classes(self) -> Mapping[str, Mapping[str, type]]:
         return {"encoder": {self.choices[0]: self.cut_class}}
@@ -121,7 +231,7 @@ class EspnetEncoder(ModelFamily):
                 "method's key `decoder` out to prune the encoder alone"
             )
         positions = self.positions(encoder, round(reference_seconds * rate))
-        blocks = 1 + max(s.block for s in site_map.sites.values() if s.block is not None)
+        blocks = len(encoder.encoders)
         return site_map.joined_with(
             family.decoder_sites(found, decoder, reference_seconds, positions, blocks)
         )
@@ -152,8 +262,7 @@ class EspnetEncoder(ModelFamily):
         if size is None:
             return options
         known = options.get("input_size", size)
-        fits = known[0] if isinstance(known, list) else known
-        if self.positions(encoder, size) != self.positions(encoder, fits):
+        if not fits(encoder.embed, size, known[0] if isinstance(known, list) else known):
             raise ModelError(
                 f"{type(encoder).__name__}.input_size: {size} doesn't fit its first layers; "
                 f"expected {known}, the width of the features"

@@ -7,10 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.front_end import subsampling_of
 
 SAMPLE_RATE = 16000  # of ESPnet's front-end where ``fs`` isn't given
 FRAMES_PER_SECOND = 100.0  # of an encoder by itself: a 10 ms shift
 CHECK_TOKENS = 8
+
+
+def run_encoder(model: nn.Module, feats: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list]:
+    """A whole model's encoder, with its CTC where it is conditioned on that.
+
+    Args:
+        model: an ESPnetASRModel.
+        feats: (B, T, F), or samples where there is no front-end.
+        lengths: (B,).
+
+    Returns:
+        (B, T', D), lengths (B,), and what intermediate CTC hears: indices, from 1, and (B, T', D).
+    """
+    asked = getattr(model.encoder, "interctc_use_conditioning", False)
+    encoded, lengths, _ = model.encoder(feats, lengths, **({"ctc": model.ctc} if asked else {}))
+    encoded, heard = encoded if isinstance(encoded, tuple) else (encoded, [])
+    return encoded, lengths, heard
 
 
 def sample_rate_of(config: Mapping[str, Any] | None) -> int:
@@ -46,7 +64,9 @@ def least_samples(model: nn.Module) -> int:
     front_end = model.frontend
     if front_end is None:
         return model.encoder.least() if hasattr(model.encoder, "least") else 1
-    frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
+    embed = getattr(model.encoder, "embed", None)
+    subsampling = subsampling_of(embed)
+    frames = max(check_short_utt(embed, 0)[1], 1 if subsampling is None else subsampling.reach)
     if hasattr(front_end, "least_samples"):
         return max(front_end.least_samples(), frames * front_end.hop_length)
     return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
@@ -97,7 +117,7 @@ def random_outputs(model: nn.Module, seconds: float, decoder: bool) -> Tensor:
         decoder: whether its decoder's scores (2, L, V) of a few tokens follow.
     """
     feats, lengths = random_input(model, seconds)
-    encoded, lengths, _ = model.encoder(feats, lengths)
+    encoded, lengths, _ = run_encoder(model, feats, lengths)
     if not decoder:
         return encoded.flatten()
     tokens = torch.arange(CHECK_TOKENS).repeat(2, 1) % model.vocab_size

@@ -1,6 +1,7 @@
 """Whole ESPnet models as ``save`` describes them: their configuration, their cut's plan in it."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -8,6 +9,13 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import CONFIG_ATTRIBUTE, PLAN
 from espnet_prune.models.espnet.folder import remove_outdated
+from espnet_prune.models.espnet.teacher import (
+    EspnetTeacher,
+    is_saved,
+    open_saved,
+    open_trained,
+)
+from espnet_prune.models.espnet.trained import is_trained
 from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.sites import DECODER
 from espnet_prune.surgery.families import Format, find_family
@@ -25,9 +33,13 @@ class EspnetFormat(Format):
     """An ESPnetASRModel made by ``models.espnet.build``, or cut from one."""
 
     kind = "espnet_asr"
+    origins = (
+        "the folder of an ESPnet experiment or one of its .pth files, a .zip of its model zoo, its "
+        "name on the hub, a folder that espnet_prune.save wrote"
+    )
 
     def owns(self, model: nn.Module) -> bool:
-        return any(kind.__name__ == "AbsESPnetModel" for kind in type(model).__mro__)
+        return _is(model, "AbsESPnetModel") and not _is(model, S2tFormat.model)
 
     def describe(self, model: nn.Module) -> dict:
         return espnet_config(model)
@@ -37,8 +49,37 @@ class EspnetFormat(Format):
 
         return build_asr_model(config)
 
+    def is_origin(self, source: str) -> bool:
+        return is_saved(source) or is_trained(source)
+
+    def open_origin(self, source: str) -> AbstractContextManager[EspnetTeacher]:
+        return open_saved(source) if is_saved(source) else open_trained(source)
+
     def clear(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         remove_outdated(folder, state)
+
+
+class S2tFormat(EspnetFormat):
+    """An ESPnetS2TModel, as OWSM has them."""
+
+    kind = "espnet_s2t"
+    model = "ESPnetS2TModel"
+    origins = ""  # those of ``EspnetFormat``
+
+    def owns(self, model: nn.Module) -> bool:
+        return _is(model, self.model)
+
+    def build(self, config: Mapping) -> nn.Module:
+        from espnet_prune.models.espnet.build import build_model
+
+        return build_model(config, "s2t")
+
+    def is_origin(self, source: str) -> bool:
+        return False
+
+
+def _is(model: nn.Module, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(model).__mro__)
 
 
 def espnet_config(model: nn.Module) -> dict:

@@ -42,6 +42,7 @@ def speech_graphs(
 
     def expected(speech: Tensor) -> Inputs:
         encoded, _ = model.encode(speech, torch.tensor([speech.shape[1]]))
+        encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # intermediate CTC beside
         return model.ctc.log_softmax(encoded), encoded
 
     length = length_dimension(least or about["least_samples"], about["longest_samples"])
@@ -77,7 +78,7 @@ class SpeechGraph(nn.Module):
     """Samples to CTC log-probabilities.
 
     Args:
-        model: an ESPnetASRModel with CTC and, if any, global_mvn.
+        model: an ESPnetASRModel with CTC.
         features: the graph of its front-end, samples (1, N) to features (1, T, F).
         encoder: that of its encoder, features to (1, T', D).
 
@@ -90,19 +91,55 @@ class SpeechGraph(nn.Module):
         check_ctc(model)
         self.features = features
         norm = model.normalize
-        means, scales = (norm.norm_means, norm.norm_vars) if norm is not None else (False, False)
-        self.register_buffer("mean", norm.mean.float() if means else None)  # kept in float64
-        self.register_buffer("std", norm.std.float() if scales else None)
+        self.normalise = nn.Identity() if norm is None else NORMS[type(norm).__name__](norm)
         self.encoder = encoder
         self.ctc = model.ctc.ctc_lo
 
     def forward(self, speech: Tensor) -> tuple[Tensor, Tensor]:
         """(1, samples) within -1 to 1 -> log-probabilities (1, T', V), encoded (1, T', D)."""
-        feats = self.features(speech)
-        feats = feats if self.mean is None else feats - self.mean
-        feats = feats if self.std is None else feats / self.std
-        encoded = self.encoder(feats)
+        encoded = self.encoder(self.normalise(self.features(speech)))
         return torch.log_softmax(self.ctc(encoded), dim=-1), encoded
+
+
+class GlobalNorm(nn.Module):
+    """ESPnet's ``global_mvn``: the training set's mean and deviation.
+
+    Args:
+        norm: ESPnet's.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()  # ESPnet keeps them in float64
+        self.register_buffer("mean", norm.mean.float() if norm.norm_means else None)
+        self.register_buffer("std", norm.std.float() if norm.norm_vars else None)
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(1, T, F) -> (1, T, F)."""
+        feats = feats if self.mean is None else feats - self.mean
+        return feats if self.std is None else feats / self.std
+
+
+class UtteranceNorm(nn.Module):
+    """ESPnet's ``utterance_mvn``: each recording's own mean and, if asked for, deviation.
+
+    Args:
+        norm: ESPnet's.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.means, self.scales, self.floor = norm.norm_means, norm.norm_vars, norm.eps
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(1, T, F) -> (1, T, F)."""
+        centred = feats - feats.mean(dim=1, keepdim=True)
+        found = centred if self.means else feats
+        if not self.scales:
+            return found
+        return found / centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=self.floor)
+
+
+NORMS = {"GlobalMVN": GlobalNorm, "UtteranceMVN": UtteranceNorm}
 
 
 class FilterBank(nn.Module):
@@ -156,8 +193,10 @@ def fourier_kernel(size: int, window: Tensor) -> Tensor:
 def check_ctc(model: nn.Module) -> None:
     """ModelError where a part of an ESPnet model has no place in a graph of samples to CTC."""
     norm = model.normalize
-    if norm is not None and type(norm).__name__ != "GlobalMVN":
-        raise ModelError(f"normalize: {type(norm).__name__}; only global_mvn can be exported")
+    if norm is not None and type(norm).__name__ not in NORMS:
+        raise ModelError(
+            f"normalize: {type(norm).__name__}; known in an export are {', '.join(NORMS)}"
+        )
     if model.ctc is None:
         raise ModelError("the model has no CTC (ctc_weight 0), which the exported graph ends with")
     for name in ("preencoder", "postencoder"):

@@ -1,11 +1,14 @@
 """Models of transformers as ``save`` describes them: class, configurations, plan."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from torch import nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.build import check_class, from_config, generation_config
+from espnet_prune.models.huggingface.teacher import TransformersTeacher, class_of, open_teacher
 from espnet_prune.surgery.cut import cut_to_plan
 from espnet_prune.surgery.families import Format, family_of
 from espnet_prune.surgery.plan import Plan, plan_of
@@ -15,6 +18,16 @@ class TransformersFormat(Format):
     """One of transformers' own classes."""
 
     kind = "transformers"
+    origins = (
+        "a folder of transformers' save_pretrained, or a name on the hub (as a teacher, wav2vec "
+        "2.0 and HuBERT with CTC)"
+    )
+
+    def is_origin(self, source: str) -> bool:
+        return class_of(Path(source)) is not None
+
+    def open_origin(self, source: str) -> AbstractContextManager[TransformersTeacher]:
+        return open_teacher(source)
 
     def owns(self, model: nn.Module) -> bool:
         return type(model).__module__.partition(".")[0] == "transformers"

@@ -18,11 +18,12 @@ class Nemo(Conformer):
     title = "NeMo's Conformer-CTC"
     classes = ("NemoConformerEncoder",)
     choices = ("nemo_conformer",)
-    front_ends = ("StridingSubsampling",)
+    stock_choice = "nemo_conformer"
+    known = {}  # its own class takes nothing else
     origins = f"a {SUFFIX} archive, and {HUB_OWNER}NAME on the hub (a Conformer with CTC)"
     support = Support(
         "NeMo's Conformer-CTC (`striding` front-end; `encoder: nemo_conformer`)",
-        Conformer.support.cells,
+        (*Conformer.support.cells[:3], "yes", *Conformer.support.cells[4:]),
     )
 
     def stock_class(self) -> type:
@@ -51,9 +52,9 @@ class Nemo(Conformer):
             yield NemoTeacher(archive)
 
     def options(self, encoder: nn.Module) -> dict:
-        options = super().options(encoder)
-        for key in ("macaron_style", "rel_pos_type", "activation_type"):  # which NeMo's fixes
-            del options[key]
+        from espnet_prune.models.nemo.encoder import FIXED
+
+        options = {key: v for key, v in super().options(encoder).items() if key not in FIXED}
         return {**options, "subsampling_channels": encoder.embed.conv[2].out_channels}
 
     def features_graph(self, frontend: nn.Module) -> nn.Module:

@@ -16,32 +16,15 @@ layers, before most of the strides, have the most. The paper prunes none of it; 
 gated only where a method's ``sites`` name ``front_end_channel``.
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.sites import masked
+from espnet_prune.sites import masked, norm
 from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite
 
 FRONT_END = "front_end"
 DENSE = "espnet_prune_dense_channels"  # attribute of a feature extractor that was cut
-
-
-class OpenChannelNorm(nn.LayerNorm):
-    """A layer norm over the ``open_channels`` alone, the others 0; made in place by ``attach``."""
-
-    open_channels: Tensor | None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., channels) -> (..., channels)."""
-        kept = self.open_channels
-        if kept is None:
-            return super().forward(x)
-        weight, bias = self.weight[kept], self.bias[kept]
-        normed = F.layer_norm(x[..., kept], (len(kept),), weight, bias, self.eps)
-        return torch.zeros_like(x, dtype=normed.dtype).index_copy(-1, kept, normed)
 
 
 class SilentConvolution(nn.Module):
@@ -94,31 +77,27 @@ class FeatureChannelSite(ConsumedSite):
         found = [getattr(self.layer, "layer_norm", None)]
         if self.is_last:
             found.append(getattr(self.projection, "layer_norm", None))
-        return [norm for norm in found if isinstance(norm, nn.LayerNorm)]
+        return [each for each in found if isinstance(each, nn.LayerNorm)]
 
     def attach(self) -> None:
         super().attach()
-        for norm in self.norms():
-            norm.__class__ = OpenChannelNorm
-            norm.open_channels = None
+        for layer_norm in self.norms():
+            norm.attach(layer_norm)
 
     def apply(self, mask: Tensor) -> None:
         super().apply(mask)
-        kept = mask.detach().nonzero()[:, 0]
-        for norm in self.norms():
-            norm.open_channels = None if len(kept) == self.units else kept
+        for layer_norm in self.norms():
+            norm.apply(layer_norm, mask)
 
     def clear(self) -> None:
         super().clear()
-        for norm in self.norms():
-            norm.open_channels = None
+        for layer_norm in self.norms():
+            norm.clear(layer_norm)
 
     def detach(self) -> None:
         super().detach()
-        for norm in self.norms():
-            if isinstance(norm, OpenChannelNorm):
-                del norm.open_channels
-                norm.__class__ = nn.LayerNorm
+        for layer_norm in self.norms():
+            norm.detach(layer_norm)
 
     def layers(self) -> list[nn.Module]:
         return [self.layer.conv, self.consumer]
@@ -129,7 +108,7 @@ class FeatureChannelSite(ConsumedSite):
     def made_by(self) -> list[Tensor]:
         norms = [getattr(self.layer, "layer_norm", None)]
         norms += [getattr(self.projection, "layer_norm", None)] if self.is_last else []
-        made_by = [self.layer.conv, *(norm for norm in norms if norm is not None)]
+        made_by = [self.layer.conv, *(each for each in norms if each is not None)]
         return [t.detach() for m in made_by for t in (m.weight, m.bias) if t is not None]
 
     def cut(self, kept: Tensor, values: Tensor) -> None:
@@ -162,10 +141,9 @@ class FeatureChannelSite(ConsumedSite):
             self.layer.layer_norm = nn.Identity()  # which can't have 0 groups
         elif isinstance(own, nn.GroupNorm):
             own.num_groups = own.num_channels = len(kept)
-            _keep(own, kept)
-        for norm in self.norms():
-            norm.normalized_shape = (len(kept),)
-            _keep(norm, kept)
+            norm.keep(own, kept)
+        for layer_norm in self.norms():
+            norm.keep(layer_norm, kept)
 
     def _tell_config(self, width: int) -> None:
         """transformers builds layers of any widths, if its configuration names them."""
@@ -185,11 +163,11 @@ def dense_channels(model: nn.Module) -> list[int] | None:
 def check_feature_extractor(model: nn.Module) -> None:
     """ModelError for norms whose rules aren't known."""
     for index, layer in enumerate(model.feature_extractor.conv_layers):
-        norm = getattr(layer, "layer_norm", None)
-        each = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
-        if not (norm is None or each or isinstance(norm, nn.LayerNorm)):
+        found = getattr(layer, "layer_norm", None)
+        each = isinstance(found, nn.GroupNorm) and found.num_groups == found.num_channels
+        if not (found is None or each or isinstance(found, nn.LayerNorm)):
             raise ModelError(
-                f"{FRONT_END}.{index}: {norm}, whose cutting rules aren't known; expected a layer "
+                f"{FRONT_END}.{index}: {found}, whose cutting rules aren't known; expected a layer "
                 "norm, or a group norm with a group for each channel"
             )
 
@@ -221,8 +199,3 @@ def front_sites(model: nn.Module, samples: int) -> tuple[list[FeatureChannelSite
             terms.append(CostTerm(others, 0, (site.name,)))
         before = (site.name,)
     return sites, terms
-
-
-def _keep(norm: nn.Module, kept: Tensor) -> None:
-    norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
-    norm.bias = nn.Parameter(norm.bias.detach()[kept].clone())

@@ -37,7 +37,7 @@ def _mix(z: Tensor, inputs: tuple, output: tuple) -> tuple:
 
 
 def check_decoder(decoder: nn.Module) -> None:
-    """ModelError unless this is a dense decoder, not in float16, whose cutting rules are known."""
+    """ModelError unless this is a decoder, not in float16, whose cutting rules are known."""
     if decoder.gradient_checkpoint_layers:
         raise ModelError(
             "decoder: gradient checkpointing computes layers again after their masks are gone; "
@@ -45,15 +45,12 @@ def check_decoder(decoder: nn.Module) -> None:
         )
     for index, layer in enumerate(decoder.decoders):
         for attribute, expected, _, _ in BRANCHES.values():
-            found = type(getattr(layer, attribute)).__name__
-            if found != expected:
+            part = getattr(layer, attribute)
+            if not isinstance(part, GoneBranch) and type(part).__name__ != expected:
                 raise ModelError(
-                    f"decoder block {index}: {attribute} is {found}, expected {expected}; a model "
-                    "that is already cut can't be gated"
+                    f"decoder block {index}: {attribute} is {type(part).__name__}, expected "
+                    f"{expected}"
                 )
-        attentions = (layer.self_attn, layer.src_attn)
-        if any(attention.h * attention.d_k != layer.size for attention in attentions):
-            raise ModelError(f"decoder block {index}: a model that is already cut can't be gated")
         plain = layer.sequential_attn is None and not layer.concat_after
         if not layer.normalize_before or not plain:
             raise ModelError(
@@ -80,6 +77,8 @@ def decoder_sites(
         name, block = f"{DECODER}block.{index}", first_block + index
         for branch, (attribute, _, norm, last) in BRANCHES.items():
             module, place = getattr(layer, attribute), f"{name}.{branch}"
+            if isinstance(module, GoneBranch):
+                continue
             if branch == "feed_forward":
                 site = FeedForwardSite(module.w_1, module.w_2, block, place)
             else:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_encoders import tiny_encoder
 from tiny_models import AllSites, encoder, features, random_mask
 
 from espnet_prune.budget import resolve
@@ -75,3 +76,26 @@ def test_it_is_taken_back_and_is_not_saved_with_the_model():
     assert not twin.encoders[0].conv_module(x).any(), "a copy computes with its own weights"
     slow_down_training(model)
     assert all("forward" not in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("conformer", {"rel_pos_type": "latest", "input_layer": "conv2d6", "use_sdpa": True}),
+        ("conformer", {"rel_pos_type": "legacy", "normalize_before": False}),
+        ("transformer", {"input_layer": "conv2d8"}),
+        ("e_branchformer", {}),
+        ("multiconvformer", {}),
+    ],
+)
+def test_other_kinds_of_encoders_keep_outputs_and_gradients(family, options):
+    """Whatever is faster of them: parts that it doesn't know go ESPnet's own way."""
+    stock, fast = tiny_encoder(family, **options), tiny_encoder(family, **options)
+    assert speed_up_training(fast) > 0
+    expected, wanted = gradients(stock, True)
+    found, got = gradients(fast, True)
+    assert torch.allclose(expected, found, atol=1e-5)
+    for name, gradient in wanted.items():
+        if gradient is not None:
+            limit = 1e-4 * float(gradient.abs().max()) + 1e-4
+            assert float((gradient - got[name]).abs().max()) < limit, name

@@ -145,7 +145,7 @@ def test_no_archive_no_file_no_kind_no_network(tmp_path, monkeypatch):
             pass
     with pytest.raises(DataError, match="none.nemo"), opened(str(tmp_path / "none.nemo")):
         pass
-    with pytest.raises(ModelError, match="model.zip.*nvidia/NAME"), open_origin("model.zip"):
+    with pytest.raises(ModelError, match="model.tar.*nvidia/NAME"), open_origin("model.tar"):
         pass
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))

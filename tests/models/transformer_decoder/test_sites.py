@@ -273,11 +273,6 @@ def test_a_plan_rebuilds_the_shape(small):
     assert torch.equal(outputs(rebuilt), outputs(small))
 
 
-def test_a_cut_decoder_is_not_gated_again(small):
-    with pytest.raises(ModelError, match="already cut"):
-        inject(small, WithDecoder())
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [

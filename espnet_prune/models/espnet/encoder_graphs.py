@@ -1,0 +1,158 @@
+"""Graphs of ESPnet's encoders of blocks, by themselves or in a whole model."""
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet import graphs
+from espnet_prune.models.espnet.features import least_samples, sample_rate_of
+from espnet_prune.models.espnet.front_end import check_input_layer, subsampling_of
+from espnet_prune.models.graph_names import GRAPH
+from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
+
+LEAST_POSITIONS = 3  # that the exporter is told of; with fewer it would fix the length at one
+LONGEST_POSITIONS = 4000  # ESPnet's table has 5000 of them, fixed in a graph
+CHECKED_POSITIONS = (29, 13, 74)  # the first is exported
+
+
+def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
+    """Features to hidden states by an encoder alone.
+
+    Args:
+        encoder: dense or cut.
+        size: width of the features, or all that fit it.
+
+    Raises:
+        ModelError: several widths fit; or a part of it can't be exported.
+    """
+    if isinstance(size, list):
+        raise ModelError(
+            f"{type(encoder).__name__}: features of {size[0]} to {size[-1]} values a frame fit it, "
+            "and it doesn't say which it reads; set encoder.input_size to that width"
+        )
+
+    def example(frames: int) -> Inputs:
+        return (torch.randn(1, frames, size, generator=noise(frames)),)
+
+    def expected(feats: Tensor) -> Inputs:
+        encoded = encoder(feats, torch.tensor([feats.shape[1]]))[0]
+        return (encoded[0] if isinstance(encoded, tuple) else encoded,)
+
+    least, longest = frames_limits(encoder)
+    shapes = ({1: length_dimension(least, longest)},)
+    names = ("feats",), ("encoded",)
+    graph = EncoderGraph(encoder).eval()
+    return Graph(GRAPH, graph, *names, shapes, checked_frames(encoder), example, expected)
+
+
+def speech_graphs(model: nn.Module, features: nn.Module, norms_between: bool = True) -> list[Graph]:
+    """Those of a whole ESPnet model with CTC.
+
+    Args:
+        model: an ESPnetASRModel.
+        features: the graph of its front-end.
+        norms_between: as ``EncoderGraph`` has it.
+    """
+    about, hop = describe(model), model.frontend.hop_length
+    encoder = EncoderGraph(model.encoder, model.ctc, norms_between)
+    graph = graphs.SpeechGraph(model, features, encoder)
+    # the graph runs with fewer samples than the exporter is told of, down to what torch needs
+    tried = (*(hop * n for n in checked_frames(model.encoder)), about["least_samples"])
+    least, _ = frames_limits(model.encoder)
+    return graphs.speech_graphs(model, graph, about, tried, least * hop)
+
+
+def describe(model: nn.Module) -> dict:
+    """What a program must know of a whole ESPnet model with CTC."""
+    check_input_layer(model.encoder.embed)
+    hop = model.frontend.hop_length
+    _, longest = frames_limits(model.encoder)
+    frames = {
+        "sample_rate": sample_rate_of(model.espnet_prune_config),
+        "least_samples": least_samples(model),
+        "longest_samples": longest * hop,
+        "samples_a_frame": rate_of(model.encoder) * hop,
+    }
+    return graphs.describe_speech(model, frames)
+
+
+def rate_of(encoder: nn.Module) -> int:
+    """Frames of features for one position of the encoder."""
+    front_end = subsampling_of(encoder.embed)
+    return 1 if front_end is None else front_end.rate
+
+
+def frames_limits(encoder: nn.Module) -> tuple[int, int]:
+    """Least and largest number of frames that a graph takes."""
+    front_end = subsampling_of(encoder.embed)
+    reach = 0 if front_end is None else front_end.reach
+    rate = rate_of(encoder)
+    return max(reach, 1) + (LEAST_POSITIONS - 1) * rate, LONGEST_POSITIONS * rate
+
+
+def checked_frames(encoder: nn.Module) -> tuple[int, ...]:
+    """Numbers of frames at which a graph's outputs are compared."""
+    return tuple(rate_of(encoder) * number + number // 10 + 2 for number in CHECKED_POSITIONS)
+
+
+class EncoderGraph(nn.Module):
+    """An encoder for one recording without padding.
+
+    Args:
+        encoder: dense or cut; has ``embed`` and ``encoders``.
+        ctc: of the whole model, which self-conditioned encoders look at.
+        norms_between: whether intermediate CTC hears the stream by the last norm.
+
+    Raises:
+        ModelError: it is conditioned on CTC, and stands alone.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, ctc: nn.Module | None = None, norms_between: bool = True
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.norms_between = norms_between
+        self.heard: list[int] = []
+        if getattr(encoder, "interctc_use_conditioning", False):
+            if ctc is None:
+                raise ModelError(
+                    "interctc_use_conditioning: an encoder alone has no CTC to be conditioned on; "
+                    "export the whole model"
+                )
+            self.heard = [index - 1 for index in encoder.interctc_layer_idx]
+            self.output = ctc.ctc_lo
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(1, T, F) features -> (1, T', D)."""
+        encoder = self.encoder
+        x = self._embed(feats)
+        for index, block in enumerate(encoder.encoders):
+            x, _ = block(x, None)
+            if index in self.heard:
+                x = self._conditioned(x)
+        return self._normed(x[0] if isinstance(x, tuple) else x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        norm = getattr(self.encoder, "after_norm", None)
+        return x if norm is None else norm(x)
+
+    def _conditioned(self, x: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """The stream and what intermediate CTC says of it."""
+        stream = x[0] if isinstance(x, tuple) else x
+        heard = self._normed(stream) if self.norms_between else stream
+        posterior = torch.softmax(self.output(heard), dim=-1)
+        stream = stream + self.encoder.conditioning_layer(posterior)
+        return (stream, *x[1:]) if isinstance(x, tuple) else stream
+
+    def _embed(self, feats: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        embed = self.encoder.embed
+        front_end = subsampling_of(embed)
+        if front_end is None:
+            return feats if embed is None else embed(feats)
+        if embed.out.in_features:
+            return embed(feats, None)[0]
+        # No channel is left: the last bias for every position, counted by one feature of some
+        # frames, because ONNX has no reshape of empty tensors.
+        frames = feats[:, front_end.reach - 1 :: front_end.rate, :1]
+        return embed.pos_enc(0 * frames + embed.out.bias)

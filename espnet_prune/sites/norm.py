@@ -1,0 +1,75 @@
+"""Layer norms over the units of a site: taken over the open units alone, as the cut norm does.
+
+One unit changes the mean and variance of all. A soft mask scales what is read later, never those
+statistics.
+"""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _OpenNorm:
+    """Mixin: a layer norm over the ``open_units`` alone, the others 0."""
+
+    open_units: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., units) -> (..., units)."""
+        kept = self.open_units
+        if kept is None:
+            return super().forward(x)
+        weight, bias = self.weight[kept], self.bias[kept]
+        normed = F.layer_norm(x[..., kept], (len(kept),), weight, bias, self.eps)
+        return torch.zeros_like(x, dtype=normed.dtype).index_copy(-1, kept, normed)
+
+
+def attach(norm: nn.LayerNorm) -> None:
+    """Turns a layer norm over the last dimension into its open kind, in place."""
+    if not isinstance(norm, _OpenNorm):
+        norm.__class__ = _open_kind(type(norm))
+    norm.open_units = None
+
+
+def apply(norm: nn.LayerNorm, mask: Tensor, units: Tensor | None = None) -> None:
+    """Lets the norm count only what a mask leaves open.
+
+    Args:
+        norm: one that is attached.
+        mask: (units of the site,).
+        units: indices of the norm's own units that belong to each of the site's, (site, each); by
+            default one.
+    """
+    kept = mask.detach().nonzero()[:, 0]
+    if len(kept) == len(mask):
+        norm.open_units = None
+    else:
+        norm.open_units = kept if units is None else units.to(kept.device)[kept].flatten()
+
+
+def clear(norm: nn.LayerNorm) -> None:
+    """Lets the norm count all units again."""
+    if isinstance(norm, _OpenNorm):
+        norm.open_units = None
+
+
+@functools.cache
+def _open_kind(stock: type) -> type:
+    return type(f"Open{stock.__name__}", (_OpenNorm, stock), {})
+
+
+def detach(norm: nn.LayerNorm) -> None:
+    """Turns an open norm back into its stock kind, in place."""
+    if isinstance(norm, _OpenNorm):
+        del norm.open_units
+        norm.__class__ = type(norm).__mro__[2]
+
+
+def keep(norm: nn.Module, kept: Tensor) -> None:
+    """Cuts a norm's weight and bias to the units ``kept``."""
+    norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
+    norm.bias = nn.Parameter(norm.bias.detach()[kept].clone())
+    if isinstance(norm, nn.LayerNorm):
+        norm.normalized_shape = (len(kept),)
