@@ -106,10 +106,10 @@ class Plan:
             block = self.sites.get(f"{match[1]}{match[2]}")
             if block is None or block.kept:
                 numbers.setdefault(match[1], set()).add(int(match[2]))
-        found = {name: name for name, match in places.items() if match is None}
-        for name, match in places.items():
-            if match is not None and int(match[2]) in (left := numbers.get(match[1], set())):
-                found[name] = f"{match[1]}{sorted(left).index(int(match[2]))}{match[3]}"
+        found = {name: name for name, place in places.items() if place is None}
+        for name, place in places.items():
+            if place is not None and int(place[2]) in (left := numbers.get(place[1], set())):
+                found[name] = f"{place[1]}{sorted(left).index(int(place[2]))}{place[3]}"
         return found
 
     @property
