@@ -83,7 +83,8 @@ def measure(args: argparse.Namespace) -> dict:
     import numpy
     from tqdm import tqdm
 
-    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
     from espnet_prune.models.conformer import fast_encoder
     from espnet_prune.models.espnet.features import SAMPLE_RATE
     from espnet_prune.models.transformer_decoder import fast_decoder

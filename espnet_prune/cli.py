@@ -55,8 +55,21 @@ VERBS = {
         "list_chapters": Verb(
             "data.verbs", "print the chapters of a part of LibriSpeech, for a recipe's data.yaml"
         ),
-        "validate_data": Verb("data.verbs", "check Kaldi data directories and all recordings"),
-        "perturb_speed": Verb("data.verbs", "stage 2: every utterance at several speeds"),
+        "prepare_lhotse": Verb(
+            "data.verbs", "a set of lhotse: cuts.jsonl.gz or Shar as a Kaldi data directory"
+        ),
+        "prepare_hugging_face": Verb(
+            "data.verbs", "a data set of Hugging Face, here already, as a Kaldi data directory"
+        ),
+        "validate_data": Verb(
+            "data.verbs", "check Kaldi data directories, and all recordings to their last samples"
+        ),
+        "fix_data": Verb(
+            "data.verbs", "leave out of Kaldi data directories what can't be used, and list it"
+        ),
+        "perturb_speed": Verb(
+            "data.verbs", "stage 2: every utterance at several speeds, named without a copy"
+        ),
         "format_audio": Verb(
             "data.verbs", "stage 3: one format and rate; utterances of odd length left out"
         ),
@@ -99,6 +112,9 @@ VERBS = {
         ),
     },
     "Results, stages 7 and 11 to 13": {
+        "check_decoding": Verb(
+            "decode.verbs", "whether decode.yaml will be taken, which is read after hours"
+        ),
         "decode": Verb("decode.verbs", "decode a data folder: greedy, CTC prefix, joint search"),
         "score": Verb("score.verbs", "WER with interval and p of every decoded mode"),
         "profile": Verb("score.verbs", "MACs, real-time factors and speed-up beside the teacher"),

@@ -120,8 +120,8 @@ def check_is_writer(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of a folder; whatever ends this process, the kernel lets them in.
+def only_writer(folder: Path, doing: str = "trains") -> Iterator[None]:
+    """Keeps other writers out of a folder; whatever ends this process, the kernel lets them in.
 
     The lock is POSIX's (``fcntl``) and not BSD's (``flock``), which the processes that load data
     would inherit and still hold when this one is killed. An older copy of this job, on a machine
@@ -130,9 +130,10 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     Args:
         folder: the training's; is made.
+        doing: what its writers do there, for messages.
 
     Raises:
-        TrainingError: another process trains there, and doesn't end within ``LOCK_SECONDS``.
+        TrainingError: another process does so, too, and doesn't end within ``LOCK_SECONDS``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_SECONDS
@@ -144,12 +145,12 @@ def only_writer(folder: Path) -> Iterator[None]:
                 break
             if time.monotonic() > deadline:
                 raise TrainingError(
-                    f"{folder}: {_name(holder)} trains here; wait for its end, or stop it, then "
+                    f"{folder}: {_name(holder)} {doing} here; wait for its end, or stop it, then "
                     "give the same command again. Where its machine is lost, remove "
                     f"{folder / LOCK}"
                 )
             if not told:
-                logger.info("%s: waiting for %s, which trains here", folder, _name(holder))
+                logger.info("%s: waiting for %s, which %s here", folder, _name(holder), doing)
             told = True
             time.sleep(LOCK_PAUSE_SECONDS)
         yield

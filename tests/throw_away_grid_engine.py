@@ -82,7 +82,7 @@ def missing() -> str | None:
     if absent:
         return (
             f"no {', '.join(absent)}: apt-get install gridengine-master gridengine-exec "
-            "gridengine-client"
+            "gridengine-client, or utils/setup_env.sh --test as root"
         )
     return None if os.getuid() == 0 else "Grid Engine's daemons need root"
 

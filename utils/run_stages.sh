@@ -73,6 +73,7 @@ run_one_stage() { # NUMBER NAME, here
         echo "       To resume, give the same command again: what is done already is skipped." >&2
         exit "$status"
     fi
+    keep_configs "$2"
     echo "Stage $1 took $((SECONDS - started)) s"
 }
 

@@ -66,6 +66,8 @@ may_use_apt() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
 
 apt_install() { # PACKAGE...
     export DEBIAN_FRONTEND=noninteractive
+    # no cluster of the machine's own: gridengine's packages would set one up and start it
+    echo "gridengine-common shared/gridengineconfig boolean false" | debconf-set-selections 2>>"$log" || true
     apt-get install -y -q --no-install-recommends "$@" >>"$log" 2>&1 </dev/null ||
         { apt-get update -q >>"$log" 2>&1 </dev/null &&
             apt-get install -y -q --no-install-recommends "$@" >>"$log" 2>&1 </dev/null; }
@@ -151,7 +153,10 @@ test_packages=(
     "munged munge tests of batch submission, with those below"
     "slurmctld slurmctld the same"
     "slurmd slurmd the same"
-    "sbatch slurm-client the same; without it they are skipped")
+    "sbatch slurm-client the same; without it they are skipped"
+    "sge_qmaster gridengine-master those on Grid Engine, with those below"
+    "sge_execd gridengine-exec the same"
+    "qconf gridengine-client the same; without it they are skipped")
 
 packages_done() { # MARK ENTRY...
     local program entry

@@ -2,12 +2,21 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from espnet_prune.cluster.wait import Unreachable
 from espnet_prune.errors import EnvironmentProblem
 
 SECONDS = 40  # clients that find no controller hang for minutes
+SUBMIT_SECONDS = 200  # an outage of three minutes is outlived
+SUBMIT_PAUSE_SECONDS = 2
+# What passes by itself, on the way to any scheduler: as the C library says it.
+PASSING = (
+    "connection (refused|reset|timed out|failure)|timed out|try again|resource temporarily "
+    "unavailable|temporarily unable|no route to host|network is (unreachable|down)|host is "
+    "(unreachable|down)|broken pipe|not connected|interrupted system call"
+)
 
 
 def ask(command: Sequence[str], no_answer: re.Pattern) -> str:
@@ -34,7 +43,34 @@ def ask(command: Sequence[str], no_answer: re.Pattern) -> str:
     except subprocess.TimeoutExpired as error:
         raise Unreachable(f"{command[0]} gave no answer in {SECONDS} s") from error
     if done.returncode:
-        if no_answer.search(done.stderr):
-            raise Unreachable(done.stderr.strip())
+        if no_answer.search(done.stderr + done.stdout):
+            raise Unreachable(" ".join((done.stderr + done.stdout).split()))
         raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
     return done.stdout
+
+
+def submit(program: str, attempt: Callable[[], str], find: Callable[[], str | None]) -> str:
+    """A submission that a silent scheduler is asked for again, for minutes.
+
+    Args:
+        program: the scheduler's, for the error.
+        attempt: submits and gives what the program printed.
+        find: gives the job's number where an earlier attempt was taken and its answer lost.
+
+    Raises:
+        EnvironmentProblem: no answer for minutes.
+        subprocess.CalledProcessError: it was refused.
+    """
+    deadline = time.monotonic() + SUBMIT_SECONDS
+    while True:
+        try:
+            return attempt()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise EnvironmentProblem(
+                    f"{program}: no answer for {SUBMIT_SECONDS} s: {error}; give the same command "
+                    "again when the scheduler answers"
+                ) from error
+        time.sleep(SUBMIT_PAUSE_SECONDS)
+        if found := find():
+            return found

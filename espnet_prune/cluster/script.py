@@ -1,6 +1,7 @@
 """What the schedulers' back-ends share: the script that they run, and what a refusal means."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,48 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # What a recipe's commands read: a job has it even where the site's file hands on no environment.
 HANDED_ON = ("conf_dir", "recipe_dir", "nj", "PYTHONUNBUFFERED")
 PREFIX = "ESPNET_PRUNE_"
+WAIT_OR_FEWER = (
+    "waiting until your other jobs have ended, or a lower --nj: every job of an array counts"
+)
+LIMITS = "`sacctmgr show assoc user=$USER` and `sacctmgr show qos` list the limits"
+# What Slurm or Grid Engine say, and what is to be done about it; the first that matches.
+REMEDIES = (
+    (
+        "invalid job array specification|tasks are allowed per job|max_aj_tasks",
+        "an array of fewer jobs, by a lower --nj; `scontrol show config | grep MaxArraySize` "
+        "(Grid Engine: `qconf -sconf | grep max_aj_tasks`) says how many may be",
+    ),
+    (
+        "MaxSubmit|jobs (are )?allowed per user|max_u_jobs|max_jobs|job rate limit",
+        f"{WAIT_OR_FEWER}; {LIMITS}",
+    ),
+    (
+        "MaxWall|requested time limit",
+        "a shorter --time: trainings that end early are queued again and go on",
+    ),
+    (
+        "(Max|Min|Grp)(Cpu|Mem|TRES|Node|Gres)",
+        f"less of --mem, --num-threads or --gpu; {LIMITS}",
+    ),
+    (
+        "QOS policy",
+        f"{WAIT_OR_FEWER}; or less of --time, --mem, --num-threads or --gpu; {LIMITS}",
+    ),
+    (
+        "node (count|configuration)|memory (specification|required)|cpu count|gres|no suitable",
+        "less of --mem, --num-threads or --gpu: no machine of the partition has so much; `sinfo -N "
+        "-o '%N %c %m %G'` (Grid Engine: `qhost`) says what they have",
+    ),
+    (
+        "partition|qos|account|unknown resource|parallel environment",
+        "the partition, account and QOS of your site, in conf/slurm.conf (Grid Engine: its "
+        "resources, in conf/queue.conf), as its administrators name them",
+    ),
+    (
+        "dependency",
+        "the recipe's command again: a job that this one would wait for is forgotten",
+    ),
+)
 
 
 def write_script(job: Job, folder: Path) -> Path:
@@ -55,7 +98,11 @@ def refused(program: str, message: str, site: Site, translated: Sequence[Words])
     own = Words(site.command, f"{site.path}, line 'command'")
     lines = [f"{shlex.join(group.words)}: from {group.origin}" for group in about or [*given, own]]
     options = "".join(f"\n       {line}" for line in lines)
-    return ConfigError(f"{program} refused the job: {message}\n       Its options:{options}")
+    remedy = next((r for pattern, r in REMEDIES if re.search(pattern, message, re.I)), "")
+    return ConfigError(
+        f"{program} refused the job: {message}\n       Its options:{options}"
+        + (f"\n       What helps: {remedy}" if remedy else "")
+    )
 
 
 def _names(word: str, message: str) -> bool:

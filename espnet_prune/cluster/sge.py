@@ -10,9 +10,11 @@ from espnet_prune.cluster import client, script
 from espnet_prune.cluster.job import Job, read_id
 from espnet_prune.cluster.site import Site
 from espnet_prune.cluster.wait import GONE, Unreachable
-from espnet_prune.errors import EnvironmentProblem
 
-NO_ANSWER = re.compile("unable to (contact|send message)|can't (connect|unpack)|got no", re.I)
+NO_ANSWER = re.compile(
+    f"{client.PASSING}|unable to (contact|send message)|can't (connect|unpack)|got no|commlib",
+    re.I,
+)
 # A script would be started by a login shell, whose profile may print into the log, or hang.
 NO_LOGIN_SHELL = ("-b", "y", "-shell", "n")
 # A state is made of letters, such as hqw (held, queued, waiting) or Rr (run again, running).
@@ -45,10 +47,9 @@ class GridEngine:
         if job.after:
             numbers = [read_id(Path(name)) or "" for name in job.after]
             words += ["-hold_jid", ",".join(numbers)]
+        words += ["/bin/bash", str(script.write_script(job, folder))]
         try:
-            output = _ask([*words, "/bin/bash", str(script.write_script(job, folder))])
-        except Unreachable as error:
-            raise EnvironmentProblem(f"qsub: no answer from the master: {error}") from error
+            output = client.submit("qsub", lambda: _ask(words), lambda: _find(f"j{folder.name}"))
         except subprocess.CalledProcessError as error:
             raise script.refused("qsub", error.stderr + error.stdout, site, translated) from error
         return re.split(r"[.\s]", output.strip().splitlines()[-1])[0]
@@ -86,6 +87,16 @@ class GridEngine:
         except subprocess.CalledProcessError as error:
             if "does not exist" not in error.stdout + error.stderr:
                 raise Unreachable(error.stderr.strip()) from error
+
+
+def _find(name: str) -> str | None:
+    """The number of a job by its name, where it is queued or runs."""
+    try:
+        rows = ElementTree.fromstring(_ask(["qstat", "-u", "*", "-xml"])).iter("job_list")
+    except (Unreachable, subprocess.CalledProcessError, ElementTree.ParseError):
+        return None
+    found = [row.findtext("JB_job_number") for row in rows if row.findtext("JB_name") == name]
+    return found[0] if found else None
 
 
 def _ask(command: Sequence[str]) -> str:

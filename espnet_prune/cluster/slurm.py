@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +9,15 @@ from espnet_prune.cluster import client, script
 from espnet_prune.cluster.job import Job, read_id
 from espnet_prune.cluster.site import Site, Words
 from espnet_prune.cluster.wait import Unreachable
-from espnet_prune.errors import EnvironmentProblem
 
-SUBMIT_SECONDS = 200  # an outage of three minutes is outlived
-NO_ANSWER = re.compile("contact slurm controller|timed out|connection refused|try again", re.I)
+# Slurm's own words for what passes: its messages were lost or cut, or its second controller takes
+# over (src/common/slurm_errno.c of its sources).
+NO_ANSWER = re.compile(
+    f"{client.PASSING}|contact slurm controller|unexpected message received|message (send|receive) "
+    "failure|zero bytes were transmitted|insane message length|header lengths are longer|"
+    "communication (shutdown|connection) failure|in standby mode|socket communication error",
+    re.I,
+)
 FORGOTTEN = "Invalid job id"
 BEGUN = ("RUNNING", "COMPLETING")
 # States that no task comes back from, with the seconds that its files may take to be seen.
@@ -52,18 +56,13 @@ class Slurm:
         """
         translated = site.translate(options)
         command = sbatch_command(job, folder, site, options, translated)
-        deadline = time.monotonic() + SUBMIT_SECONDS
-        while True:
-            try:
-                return _ask(command).split(";")[0].strip()
-            except Unreachable as error:
-                if time.monotonic() > deadline:
-                    raise EnvironmentProblem(f"sbatch: no controller: {error}") from error
-                time.sleep(2)
-                if found := self._find(folder.name):  # it was taken, only the answer was lost
-                    return found
-            except subprocess.CalledProcessError as error:
-                raise script.refused("sbatch", error.stderr, site, translated) from error
+        try:
+            printed = client.submit(
+                "sbatch", lambda: _ask(command), lambda: self._find(folder.name)
+            )
+        except subprocess.CalledProcessError as error:
+            raise script.refused("sbatch", error.stderr, site, translated) from error
+        return printed.split(";")[0].strip()
 
     def _find(self, name: str) -> str | None:
         try:

@@ -112,7 +112,7 @@ def _recording(root: Path, relative: str, out: Path) -> Path:
             continue
         if suffix != ".raw":
             return path
-        target = out / "converted" / f"{path.stem}.flac"
+        target = out / "converted" / f"{relative}.flac"  # a file's name may come twice
         if not target.exists():
             write_audio(target, read_headerless(path), SAMPLE_RATE)
         return target.resolve()

@@ -1,76 +1,63 @@
 """The one place where audio and Kaldi archives are read and written.
 
 A recording in ``wav.scp`` is a path to anything that libsndfile reads (WAV, FLAC, Ogg Opus, NIST
-SPHERE), or ``archive.ark:offset``. Pipes are refused: they run commands out of a data file.
+SPHERE), ``archive.ark:offset``, or, where that is allowed, a command that prints one; perhaps a
+part of it, one channel, or at another speed (``data.entry``).
 
-A WAV or FLAC that ends early is refused, and, once it is decoded, an MP3 whose Xing or Info header
-tells its size. An MP3 without one, and files of other formats, are read up to where they end:
-libsndfile doesn't tell.
+Every file is read to its end. What its header says otherwise is refused, or, where the samples are
+all there, said by a note.
 """
 
 import io
-import re
-import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import soundfile
-import soxr
 
-from espnet_prune.data.mp3_header import told_bytes
+from espnet_prune.data.archive import read_archive
+from espnet_prune.data.decode import Decoded, as_value_errors, decode
+from espnet_prune.data.entry import Entry
+from espnet_prune.data.excerpt import AS_IT_IS, MEAN, Reading, taken
+from espnet_prune.data.pipe import run_pipe
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import atomic_path
 
-ARCHIVE_ENTRY = re.compile(r"^.+\.ark:\d+$")
-STREAMED_BYTES = 0x7FFFF000  # programs that write WAV into a pipe leave such a size, or 0
-INTEGER_SUBTYPES = ("PCM_", "ALAC_")  # how they begin
-FULL_SCALE = 32768  # of 16-bit samples: 1.0 in floating point
-OGG_FULL_SCALE = 32767  # libsndfile's own where it makes integers of what Vorbis and Opus decode
-OGG_SUBTYPES = ("VORBIS", "OPUS")
 
-
-def _omniio():
-    """The Kaldi archive reader: omniio, or kaldiio where only that is installed."""
-    try:
-        from omniio import kaldi
-    except ImportError:
-        import kaldiio as kaldi
-    return kaldi
-
-
-def entry_path(entry: str) -> str:
-    """The file that a wav.scp entry names."""
-    return entry.rsplit(":", 1)[0] if ARCHIVE_ENTRY.match(entry) else entry
-
-
-def check_entry(entry: str, where: str) -> None:
-    """DataError if a wav.scp entry is a pipe or names no file."""
+def check_entry(entry: str, where: str, pipes: bool = False) -> None:
+    """DataError if the source of a wav.scp entry is a pipe that isn't allowed, or no file."""
     if entry.rstrip().endswith("|") or entry.lstrip().startswith("|"):
+        if pipes:
+            return
         raise DataError(
-            f"{_named(entry, where)} is a pipe, which would run a command; convert the recording "
-            "once (format_audio reads anything that libsndfile does) and give its path"
+            f"{named(entry, where)} is a pipe, which would run a command; allow that "
+            "(--pipes run, in stages 1 to 3), or convert the recording once and give its path"
         )
-    path = entry_path(entry)
+    path = Entry(entry).path
     place = f"{where}: " if where else ""
     try:
         found = Path(path).is_file()
-    except OSError as error:  # too long a name, or a folder that mayn't be searched
+    except (OSError, ValueError) as error:  # too long a name, a NUL, a folder not to be searched
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{place}'{path}' can't be looked up ({error.strerror}); correct the path or its "
+            f"{place}'{path}' can't be looked up ({reason}); correct the path or its "
             "permissions, or leave it out"
         ) from error
     if not found:
-        raise DataError(f"{place}there is no file '{path}'; correct the path or leave it out")
+        hidden = "" if path.isprintable() else f" (with all its characters: {ascii(path)})"
+        raise DataError(
+            f"{place}there is no file '{path}'{hidden}; correct the path or leave it out"
+        )
 
 
-def _named(entry: str, where: str) -> str:
+def named(entry: str, where: str) -> str:
     """How an error begins: by the place and its entry, or by a path that was given itself."""
     return f"{where}: '{entry}'" if where else f"'{entry}'"
 
 
 def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[numpy.ndarray, int]:
-    """Reads one recording.
+    """Reads one recording of one channel, that is no pipe.
 
     Args:
         entry: the wav.scp entry.
@@ -81,150 +68,91 @@ def read_audio(entry: str, where: str, sample_rate: int | None = None) -> tuple[
         Samples (samples,) as int16, and the rate in Hz.
 
     Raises:
-        DataError: a pipe, a missing or damaged file, no samples, several channels, another rate.
+        DataError: as ``examine``; another rate.
     """
-    samples, rate = _read(entry, where)
-    _check_mono(1 if samples.ndim == 1 else samples.shape[1], entry, where)
-    if sample_rate is not None and rate != sample_rate:
+    found = examine(entry, where)
+    if sample_rate is not None and found.rate != sample_rate:
         raise DataError(
-            f"{_named(entry, where)} is sampled at {rate} Hz, {sample_rate} Hz was expected; "
+            f"{named(entry, where)} is sampled at {found.rate} Hz, {sample_rate} Hz was expected; "
             "resample it to that rate, or leave it out"
         )
-    return samples, rate
+    return found.samples, found.rate
 
 
-def read_speech(entry: str, sample_rate: int) -> tuple[numpy.ndarray, int]:
-    """Reads one recording of whatever rate and channels, which are averaged.
+def examine(entry: str, where: str, reading: Reading = AS_IT_IS) -> Decoded:
+    """Reads one recording, with what a user should know of it.
 
     Args:
-        entry: a path, or a wav.scp entry.
-        sample_rate: of the result, in Hz.
+        entry: the wav.scp entry.
+        where: the file and utterance that errors name.
+        reading: what is done to it.
 
     Returns:
-        Samples (samples,) as int16, and how many channels the recording has.
+        Samples (samples,) as int16.
 
     Raises:
-        DataError: a pipe, a missing or damaged file, no samples.
+        DataError: a pipe that isn't allowed or fails, a missing or damaged file, no samples,
+            several channels of which none is chosen, a part that isn't there.
     """
-    samples, rate = _read(entry, where="")
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    if samples.ndim > 1:
-        samples = numpy.rint(samples.mean(axis=1, dtype=numpy.float32)).astype(numpy.int16)
-    if rate != sample_rate:
-        samples = soxr.resample(samples, rate, sample_rate)
-    return samples, channels
-
-
-def _read(entry: str, where: str) -> tuple[numpy.ndarray, int]:
-    """Samples, (samples,) or (samples, channels), not none, as int16, and the rate in Hz."""
-    check_entry(entry, where)
-    try:
-        if ARCHIVE_ENTRY.match(entry):
-            rate, samples = _read_archive(entry)
-        else:
-            _check_whole(Path(entry))
-            rate, samples = _read_file(entry)
-    except (soundfile.SoundFileError, OSError, ValueError, RuntimeError, EOFError) as error:
-        raise _unreadable(entry, where, error) from error
-    _check_samples(len(samples), entry, where)
-    return samples, int(rate)
-
-
-def audio_info(entry: str, where: str) -> tuple[int, int]:
-    """Number of samples and rate of a recording, without decoding it where it is a file.
-
-    Raises:
-        DataError: as ``read_audio``.
-    """
-    if ARCHIVE_ENTRY.match(entry):
-        samples, rate = read_audio(entry, where)
-        return len(samples), rate
-    check_entry(entry, where)
-    try:
-        _check_whole(Path(entry))
-        info = soundfile.info(entry)
-    except (soundfile.SoundFileError, OSError, ValueError) as error:
-        raise _unreadable(entry, where, error) from error
-    _check_samples(info.frames, entry, where)
-    _check_mono(info.channels, entry, where)
-    return info.frames, info.samplerate
-
-
-def _check_samples(samples: int, entry: str, where: str) -> None:
-    if samples == 0:
-        raise DataError(f"{_named(entry, where)} holds no samples; leave it out")
-
-
-def _check_mono(channels: int, entry: str, where: str) -> None:
-    if channels != 1:
-        raise DataError(
-            f"{_named(entry, where)} has {channels} channels, 1 was expected; write it anew with "
-            "one, as by `sox OLD NEW remix -`, which averages them, or leave it out"
-        )
-
-
-def _unreadable(entry: str, where: str, error: Exception) -> DataError:
-    reason = str(getattr(error, "error_string", error)).rstrip(".")  # libsndfile's has no path
-    return DataError(
-        f"{_named(entry, where)} can't be read as audio ({reason}); it is damaged or of a format "
-        "that libsndfile doesn't know: fetch or convert it again, or leave it out"
+    parsed = Entry.parse(entry)
+    return taken(
+        read_source(parsed.source, where, reading.pipes), parsed, named(entry, where), reading
     )
 
 
-def _read_file(path: str) -> tuple[int, numpy.ndarray]:
-    """Reads a file; what isn't stored as integers is scaled and clipped here.
+def read_speech(entry: str, sample_rate: int, channel: int | None = None) -> tuple[Decoded, int]:
+    """Reads one recording of whatever rate and channels.
 
-    libsndfile would cut floating-point samples to zeros, and turn the sign of what Vorbis and Opus
-    decode above full scale. Within it these stay bit for bit as libsndfile has them.
+    Args:
+        entry: a path, or a place in an archive.
+        sample_rate: of the result, in Hz.
+        channel: which one is taken, from 1; by default they are averaged.
+
+    Returns:
+        Samples (samples,) as int16 of that rate with what a user should know, and how many
+        channels were averaged.
+
+    Raises:
+        DataError: a pipe, a missing or damaged file, no samples, no such channel, or channels that
+            cancel each other.
     """
-    # Opened here, since soundfile fails on a name that is not UTF-8.
-    with open(path, "rb") as opened, soundfile.SoundFile(opened) as file:
-        if file.subtype.startswith(INTEGER_SUBTYPES):
-            return file.samplerate, file.read(dtype="int16")
-        scale = OGG_FULL_SCALE if file.subtype in OGG_SUBTYPES else FULL_SCALE
-        samples = file.read(dtype="float32")
-        _check_decoded(Path(path), len(samples), file.frames)
-        if not numpy.isfinite(samples).all():
-            raise ValueError("a sample is not a finite number")
-        scaled = numpy.round(samples * scale).clip(-FULL_SCALE, FULL_SCALE - 1)
-        return file.samplerate, scaled.astype(numpy.int16)
+    whole = read_source(entry, where="")
+    found = taken(whole, Entry(entry), named(entry, ""), Reading(sample_rate, channel or MEAN))
+    return replace(found, notes=whole.notes), 1 if channel else whole.channels
 
 
-def _read_archive(entry: str) -> tuple[int, numpy.ndarray]:
-    value = _omniio().load_mat(entry)
-    if not isinstance(value, tuple):
-        raise ValueError("the archive holds a matrix there, not a recording")
-    rate, samples = value
-    if samples.dtype != numpy.int16:
-        raise ValueError(f"the archive holds {samples.dtype} samples there, not 16-bit ones")
-    return rate, samples
+def read_source(source: str, where: str, pipes: bool = False) -> Decoded:
+    """All of a path, a place in an archive or a pipe, with all its channels.
 
-
-def _check_whole(path: Path) -> None:
-    """ValueError for a WAV file that ends early, which libsndfile would silently shorten."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if len(head) < 12 or head[:4] != b"RIFF":
-        return
-    expected = struct.unpack("<I", head[4:8])[0] + 8
-    size = path.stat().st_size
-    if size < expected < STREAMED_BYTES:
-        raise ValueError(f"it has {size} bytes, {expected} by its header")
-
-
-def _check_decoded(path: Path, samples: int, frames: int) -> None:
-    """ValueError for an MP3 that ends early; both its bytes and samples are fewer than told.
-
-    Its number of samples alone may be a guess by its bit rate, its number of bytes with or without
-    the tags that programs add.
+    Raises:
+        DataError: as ``examine``.
     """
-    if samples >= frames:
-        return
-    told, size = told_bytes(path), path.stat().st_size
-    if told is not None and size < told:
-        raise ValueError(
-            f"it has {size} bytes and {samples} samples, {told} and {frames} by its header"
-        )
+    check_entry(source, where, pipes)
+    try:
+        printed = run_pipe(source) if Entry(source).is_pipe else None
+    except ValueError as error:
+        raise DataError(
+            f"{named(source, where)} can't be run ({error}); correct the command, or convert the "
+            "recording and give its path"
+        ) from error
+    try:
+        with as_value_errors():
+            if printed is not None:
+                found = decode(printed)
+            elif Entry(source).is_archived:
+                found = read_archive(source)
+            else:
+                # Opened here, since soundfile fails on a name that is not UTF-8.
+                with open(source, "rb") as file:
+                    found = decode(file)
+    except ValueError as error:
+        raise DataError(
+            f"{named(source, where)} can't be read as audio ({error}); it is damaged or of a "
+            "format that libsndfile doesn't know: fetch or convert it again, or leave it out"
+        ) from error
+    if not len(found.samples):
+        raise DataError(f"{named(source, where)} holds no samples; leave it out")
+    return found
 
 
 def read_headerless(path: Path) -> numpy.ndarray:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.config import check_choice, check_range
-from espnet_prune.data.audio_io import FULL_SCALE, read_audio, write_audio
+from espnet_prune.data.audio_io import read_audio, write_audio
+from espnet_prune.data.decode import FULL_SCALE
 from espnet_prune.data.kaldi_dir import read_data, where, write_data, write_map
 from espnet_prune.data.parallel import parallel_map
 from espnet_prune.errors import DataError

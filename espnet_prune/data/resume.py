@@ -8,12 +8,14 @@ as many bytes isn't noticed. After such a change remove what was made of it.
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from espnet_prune.data.audio_io import entry_path
-from espnet_prune.data.kaldi_dir import FILES, read_map
+from espnet_prune.data.entry import Entry
+from espnet_prune.data.kaldi_dir import FILES, OPTIONAL, read_map
+from espnet_prune.data.pipe import words_of
 from espnet_prune.io_atomic import read_json, write_json
 
 
@@ -53,13 +55,23 @@ def fingerprint(folder: Path) -> str:
     or of an archive, that keeps its path and size don't, nor do the order of lines and dates.
     """
     digest = hashlib.sha256()
-    for name in FILES:
+    for name in (*FILES, *(name for name in OPTIONAL if (folder / name).exists())):
         digest.update(file_fingerprint(folder / name).encode())
     for entry in read_map(folder / "wav.scp").values():
-        path = entry_path(entry)
-        size = os.path.getsize(path) if os.path.isfile(path) else None  # that raises nothing
-        digest.update(str(size).encode())
+        for path in _files_of(Entry.parse(entry)):
+            size = os.path.getsize(path) if os.path.isfile(path) else None  # that raises nothing
+            digest.update(str(size).encode())
     return digest.hexdigest()[:12]
+
+
+def _files_of(entry: Entry) -> Iterable[str]:
+    """The file of an entry, or the words of a pipe, some of which are files."""
+    if not entry.is_pipe:
+        return [entry.path]
+    try:
+        return itertools.chain.from_iterable(words_of(entry.source))
+    except ValueError:  # which is told where it is read
+        return []
 
 
 def file_fingerprint(path: Path) -> str:

@@ -1,6 +1,8 @@
 """Tokens: sentencepiece BPE or characters, as a token list in ESPnet's order.
 
-``<blank>`` first, then ``<unk>``, the tokens, ``<sos/eos>`` last.
+``<blank>`` first, then ``<unk>``, the tokens, ``<sos/eos>`` last. Texts are taken as they are
+written: sentencepiece's own Unicode normalisation (NFKC) is off, because references are scored
+without it.
 """
 
 import itertools
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from espnet_prune.config import check_choice
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.round_trip import check_round_trip
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json, write_text
 from espnet_prune.record import file_digest
@@ -19,6 +22,7 @@ BLANK, UNKNOWN, SPACE, END = "<blank>", "<unk>", "<space>", "<sos/eos>"
 BPE_MODEL = "bpe.model"
 LIST, DESCRIPTION = "tokens.txt", "tokens.json"
 FILES = (LIST, DESCRIPTION, BPE_MODEL, "tokenizer.json")  # what models are trained by
+LONGEST_TEXT = 1_000_000  # bytes; sentencepiece leaves out longer ones, by default above 4,192
 
 
 def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[str]:
@@ -36,9 +40,11 @@ def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[
 
     Raises:
         ConfigError: the vocabulary is too large or too small for the text.
+        DataError: the tokens can't write a text.
     """
     check_choice("--type", kind, TYPES)
-    sentences = list(read_map(text).values())
+    texts = read_map(text)
+    sentences = list(texts.values())
     if kind == "char":
         pieces = sorted({c for sentence in sentences for c in sentence.replace(" ", "")})
         pieces.append(SPACE)
@@ -46,6 +52,7 @@ def make_tokens(text: Path, out: Path, kind: str, vocabulary_size: int) -> list[
         pieces = _train_bpe(sentences, out / BPE_MODEL, vocabulary_size, text)
     tokens = [BLANK, UNKNOWN, *pieces, END]
     write_tokens(out, tokens, kind, out / BPE_MODEL if kind == "bpe" else None)
+    check_round_trip(out, texts, text)
     return tokens
 
 
@@ -116,6 +123,8 @@ def _train_bpe(sentences: list[str], target: Path, size: int, text: Path) -> lis
                 vocab_size=size,
                 model_type="bpe",
                 character_coverage=1.0,
+                normalization_rule_name="identity",
+                max_sentence_length=LONGEST_TEXT,
                 bos_id=-1,
                 eos_id=-1,
                 unk_id=0,

@@ -1,10 +1,17 @@
 """Verbs of the stages that make data: corpora, speeds, formats, tokens."""
 
 import argparse
+import contextlib
+import logging
 import os
 from pathlib import Path
 
+from espnet_prune.data.options import add_reading_options, reading_of
 from espnet_prune.data.parallel import add_jobs, share_of
+
+logger = logging.getLogger(__name__)
+VALID_MARK = ".valid.json"
+SHOWN = 10  # of the lines that were left out
 
 
 def prepare_synth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +98,51 @@ def generate_librispeech(args: argparse.Namespace) -> None:
     generate(corpus, args.out, args.nj, str(args.config))
 
 
+def prepare_lhotse_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cuts", type=Path, required=True, help="a manifest, or a folder of Shar")
+    _add_out(parser)
+
+
+def prepare_lhotse(args: argparse.Namespace) -> None:
+    """Prepares, unless it is done already."""
+    from espnet_prune.data.collection import sizes_of
+    from espnet_prune.data.lhotse_cuts import collect_cuts
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
+
+    config = {"cuts": str(args.cuts), "sizes": sizes_of(args.cuts) if args.cuts.exists() else None}
+    if not finished(args.out, config, OTHER_WORK_DIR):
+        utterances = collect_cuts(args.cuts, args.out)
+        mark_finished(args.out, config)
+        print(f"{args.out}: {utterances} utterances")
+
+
+def prepare_hugging_face_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", type=Path, required=True, help="its folder")
+    _add_out(parser)
+    parser.add_argument("--split", default="train", help="which part of it")
+    for name, default in (("audio", "audio"), ("text", "text"), ("speaker", None), ("id", None)):
+        parser.add_argument(f"--{name}", default=default, help="name of its column")
+
+
+def prepare_hugging_face(args: argparse.Namespace) -> None:
+    """Prepares, unless it is done already."""
+    from espnet_prune.data.collection import sizes_of
+    from espnet_prune.data.hugging_face_set import collect_hugging_face
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
+
+    columns = {name: getattr(args, name) for name in ("audio", "text", "speaker", "id")}
+    config = {
+        "dataset": str(args.dataset),
+        "sizes": sizes_of(args.dataset) if args.dataset.exists() else None,
+        "split": args.split,
+        **columns,
+    }
+    if not finished(args.out, config, OTHER_WORK_DIR):
+        utterances = collect_hugging_face(args.dataset, args.out, args.split, columns)
+        mark_finished(args.out, config)
+        print(f"{args.out}: {utterances} utterances")
+
+
 def list_chapters_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("part", type=Path, metavar="DIR", help="such as LibriSpeech/dev-clean-2")
 
@@ -103,35 +155,70 @@ def list_chapters(args: argparse.Namespace) -> None:
 
 
 def validate_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="data directories")
-    _add_rate(parser)
+    _add_folders(parser)
+    add_reading_options(parser)
 
 
 def validate_data(args: argparse.Namespace) -> None:
-    """Validates and says what each directory holds."""
-    from espnet_prune.data.kaldi_dir import validate
+    """Validates, unless the same data were found valid before, and says what they hold."""
+    for folder in args.folders:
+        holding = _validated(folder, args)
+        for note in holding.notes:
+            logger.warning("%s: %s", folder, note)
+        print(f"{folder}: {holding}")
+
+
+def _validated(folder: Path, args: argparse.Namespace):
+    from espnet_prune.data.resume import file_fingerprint, fingerprint
+    from espnet_prune.data.validate import Holding, validate
+    from espnet_prune.io_atomic import read_json, write_json
+
+    config = {
+        "data": fingerprint(folder),
+        "speakers": file_fingerprint(folder / "spk2utt"),
+        "sample_rate": args.sample_rate,
+        "channel": args.channel,
+        "pipes": args.pipes,
+    }
+    mark = folder / VALID_MARK
+    if mark.exists() and (found := read_json(mark))["config"] == config:
+        return Holding(**found["holding"])
+    _, holding = validate(folder, reading_of(args), args.nj)
+    with contextlib.suppress(OSError):  # a folder that mayn't be written is checked every time
+        write_json(mark, {"config": config, "holding": holding.to_json()})
+    return holding
+
+
+def fix_data_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_folders(parser)
+    add_reading_options(parser)
+
+
+def fix_data(args: argparse.Namespace) -> None:
+    """Fixes each directory where it is; its lists as they were stay in DIR/.backup."""
+    from espnet_prune.data import fix
 
     for folder in args.folders:
-        data, seconds = validate(folder, args.sample_rate)
-        words = sum(len(text.split()) for text in data.texts.values())
-        speakers = len(set(data.speakers.values()))
+        fixed = fix.fix_data(folder, reading_of(args), args.nj)
+        for name, reason in list(fixed.left_out.items())[:SHOWN]:
+            logger.warning("%s: left out '%s': %s", folder, name, reason)
         print(
-            f"{folder}: {len(data.texts)} utterances, {speakers} speakers, {words} words, "
-            f"{seconds / 60:.1f} min"
+            f"{folder}: {fixed.kept} utterances are left, {len(fixed.left_out)} lines left out "
+            f"({folder / fix.LEFT_OUT}), {fixed.cleaned} texts without invisible characters now"
+            if fixed.left_out or fixed.cleaned
+            else f"{folder}: {fixed.kept} utterances, nothing is left out"
         )
 
 
 def perturb_speed_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
-    parser.add_argument("--audio", type=Path, required=True, help="folder of the new recordings")
     parser.add_argument("--factors", type=float, nargs="+", required=True, help="such as 0.9 1.0")
-    add_jobs(parser)
 
 
 def perturb_speed(args: argparse.Namespace) -> None:
     """Perturbs, unless it is done already."""
+    from espnet_prune.data.perturbed import perturb_data
     from espnet_prune.data.resume import fingerprint
-    from espnet_prune.data.speed import perturb_data
     from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     config = {
@@ -139,51 +226,53 @@ def perturb_speed(args: argparse.Namespace) -> None:
         "fingerprint": fingerprint(args.source),
         "factors": args.factors,
     }
-    if finished(args.out, config, OTHER_WORK_DIR):
-        return
-    share = share_of(args)
-    data = perturb_data(args.source, args.out, args.audio, args.factors, args.nj, share)
-    if share is None:
+    if not finished(args.out, config, OTHER_WORK_DIR):
+        data = perturb_data(args.source, args.out, args.factors)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(data.texts)} utterances")
 
 
 def format_audio_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
-    _add_rate(parser)
     parser.add_argument("--format", default="flac", help="flac, ark or keep")
     parser.add_argument("--min_seconds", type=float, default=0.0, help="shorter ones are left out")
     parser.add_argument(
         "--max_seconds", type=float, default=float("inf"), help="longer ones are left out"
     )
     parser.add_argument("--text_case", default="keep", help="of the texts: keep, lower or upper")
+    add_reading_options(parser)
     add_jobs(parser)
 
 
 def format_audio(args: argparse.Namespace) -> None:
     """Formats, unless it is done already."""
-    from espnet_prune.data.format import KEEP, format_data
+    from espnet_prune.data.format import KEEP, Formatting, format_data
     from espnet_prune.data.resume import fingerprint
     from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
     names = ("sample_rate", "format", "min_seconds", "max_seconds")
-    options = {name: getattr(args, name) for name in names}
-    config = {"source": str(args.source), "fingerprint": fingerprint(args.source), **options}
+    config = {
+        "source": str(args.source),
+        "fingerprint": fingerprint(args.source),
+        **{name: getattr(args, name) for name in names},
+    }
     if args.text_case != KEEP:
         config["text_case"] = args.text_case
+    if args.channel is not None:
+        config["channel"] = args.channel
     if finished(args.out, config, OTHER_WORK_DIR):
         return
-    counts = format_data(
-        args.source,
-        args.out,
-        *options.values(),
-        jobs=args.nj,
-        share=share_of(args),
-        text_case=args.text_case,
-    )
+    lengths = (args.min_seconds, args.max_seconds)
+    how = Formatting(reading_of(args), args.format, *lengths, args.text_case)
+    counts = format_data(args.source, args.out, how, args.nj, share_of(args))
     if counts is not None:
         mark_finished(args.out, config)
         print(f"{args.out}: {counts[0]} utterances, {counts[1]} left out by length")
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="data directories")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
 
 
 def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,11 +302,11 @@ def add_noise(args: argparse.Namespace) -> None:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="data directory")
+    _add_out(parser)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="data directory to make")
-
-
-def _add_rate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sample_rate", type=int, default=16000, help="expected, in Hz")
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:

@@ -15,9 +15,12 @@ from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_data, read_map, where, write_map
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
 from espnet_prune.data.resume import begin, fingerprint
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
+from espnet_prune.decode.decode_checks import warn_of_long
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser, rate_of
 from espnet_prune.errors import EnvironmentProblem
 from espnet_prune.export.int8 import base_mode, by_onnx
+from espnet_prune.job_control import only_writer
 from espnet_prune.models.espnet.folder import model_files
 from espnet_prune.models.family import Transcriber
 from espnet_prune.record import file_digest, finished, mark_finished
@@ -139,10 +142,20 @@ def decode(
         DataError: a recording can't be read.
         ModelError: the model can't be loaded.
         EnvironmentProblem: a process died.
+        TrainingError: another process decodes into the same folder.
     """
+    with contextlib.nullcontext() if share else only_writer(out, "decodes"):
+        _decode(model, data, config, out, jobs, share)
+
+
+def _decode(
+    model: Path, data: Path, config: DecodeConfig, out: Path, jobs: int, share: Share | None
+) -> None:
     wanted = _made_by(model, data, config)
     modes = [mode for mode in sorted(wanted) if not finished(out / mode, wanted[mode])]
     entries = dict(read_data(data).recordings)
+    if modes:
+        warn_of_long(model, data, config.segment_seconds)
     parts = []
     for mode in reversed(modes):  # joint first, which takes longest
         folder, made_by = out / mode, wanted[mode]

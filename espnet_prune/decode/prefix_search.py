@@ -18,6 +18,7 @@ from torch import Tensor
 # A token below this at every frame is left out; it costs a hypothesis at least this factor.
 LEAST_PROBABILITY = 1e-3
 BLANK = 0  # in the reduced vocabulary, where ESPnet's scorer expects it
+CTC = "ctc"  # ESPnet's name of this scorer
 IMPOSSIBLE = -1e10  # ESPnet's logarithm of 0
 
 
@@ -29,12 +30,19 @@ class _Given:
         return log_probabilities
 
 
-class _PrefixScorer(CTCPrefixScorer):
+def keep_impossible(search: BatchBeamSearch) -> None:
+    """Puts ``PrefixScorer`` into a beam search in place of ESPnet's scorer, if it has one."""
+    scorer = search.part_scorers.get(CTC)
+    if isinstance(scorer, CTCPrefixScorer):
+        search.scorers[CTC] = search.part_scorers[CTC] = PrefixScorer(scorer.ctc, scorer.eos)
+
+
+class PrefixScorer(CTCPrefixScorer):
     """ESPnet's, but what is impossible stays so.
 
     ESPnet adds up differences of prefixes' log-probabilities. From one IMPOSSIBLE prefix to the
     next, too long a text or one with the blank in it, the difference is anything: where a
-    recording is short for the beam, such a text would win.
+    recording is short for the beam, or the tokens are few, such a text would win.
     """
 
     def batch_score_partial(self, y: Tensor, ids: Tensor, state, x: Tensor) -> tuple:
@@ -75,8 +83,8 @@ def prefix_search(
     reduced = torch.nn.functional.pad(reduced, (0, 1), value=IMPOSSIBLE)
     size = reduced.shape[1]
     search = BatchBeamSearch(
-        scorers={"ctc": _PrefixScorer(_Given(), eos=end), "length_bonus": LengthBonus(size)},
-        weights={"ctc": 1.0, "length_bonus": penalty},
+        scorers={CTC: PrefixScorer(_Given(), eos=end), "length_bonus": LengthBonus(size)},
+        weights={CTC: 1.0, "length_bonus": penalty},
         beam_size=min(beam_size, size),
         vocab_size=size,
         sos=end,

@@ -5,61 +5,23 @@ it is the proof that ESPnet loads it.
 """
 
 import logging
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy
 
-from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.segments import split_at_pauses
-from espnet_prune.errors import ConfigError, ModelError
-from espnet_prune.export.int8 import INT8_MODES
-from espnet_prune.models.espnet.features import sample_rate_of
+from espnet_prune.decode.decode_checks import fitting_beam, special_ids
+from espnet_prune.decode.decode_config import MODES, DecodeConfig
+from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.features import least_samples, sample_rate_of
 from espnet_prune.models.espnet.folder import model_files, own_family, read_espnet_config
 from espnet_prune.models.family import Transcriber
 
 logger = logging.getLogger(__name__)
-MODES = ("greedy", "ctc_prefix", "joint")
-ALL_MODES = (*MODES, *INT8_MODES)
-DEFAULT_MODES = ("greedy", "joint")
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """How a set is decoded; there is no language model.
-
-    Attributes:
-        modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
-            (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
-            ``greedy_onnx_int8`` by that in ONNX Runtime.
-        beam_size: of either search.
-        ctc_weight: of CTC in the joint search, the decoder has the rest.
-        penalty: added for each token.
-        maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection.
-        minlenratio: shortest one.
-        segment_seconds: a longer recording is cut at its quietest points into pieces of at most
-            this length, since attention over it would need memory by its square.
-    """
-
-    modes: tuple[str, ...] = DEFAULT_MODES
-    beam_size: int = 10
-    ctc_weight: float = 0.3
-    penalty: float = 0.0
-    maxlenratio: float = 0.0
-    minlenratio: float = 0.0
-    segment_seconds: float = 40.0
-
-    def __post_init__(self) -> None:
-        for mode in self.modes:
-            check_choice("modes", mode, ALL_MODES)
-        if not self.modes or len(set(self.modes)) < len(self.modes):
-            raise ConfigError(f"modes: {list(self.modes)}; expected some of {ALL_MODES}, each once")
-        check_range("beam_size", self.beam_size, 1, 1000)
-        check_range("ctc_weight", self.ctc_weight, 0, 1)
-        check_range("segment_seconds", self.segment_seconds, 1, 1e6)
 
 
 class Recogniser:
@@ -85,14 +47,17 @@ class Recogniser:
         register()  # before ESPnet's tasks are imported
         from espnet2.bin.asr_inference import Speech2Text
 
+        from espnet_prune.decode.prefix_search import keep_impossible
+
         files = model_files(folder)
         self.config = config
         asr_config = read_espnet_config(files[0])
         has_ctc = (asr_config.get("model_conf") or {}).get("ctc_weight") != 0.0
+        beam_size = fitting_beam(config.beam_size, asr_config, files[0])
         try:
             self.search = Speech2Text(
                 *map(str, files),
-                beam_size=config.beam_size,
+                beam_size=beam_size,
                 ctc_weight=config.ctc_weight if has_ctc else 0.0,
                 lm_weight=0.0,
                 penalty=config.penalty,
@@ -115,6 +80,8 @@ class Recogniser:
             from espnet_prune.decode.int8 import quantise_linear
 
             quantise_linear(self.model)
+        self.special = special_ids(self.model)
+        keep_impossible(self.search.beam_search)
         for family in families():
             family.speed_up(self.model, self.search.beam_search)
 
@@ -162,7 +129,13 @@ class Recogniser:
 
     def _joint(self, speech: numpy.ndarray) -> str:
         results = self.search(speech)
-        return (results[0][0] or "") if results else ""
+        if not results and self.config.minlenratio:
+            self.search.minlenratio = 0.0
+            results = self.search(speech)
+            self.search.minlenratio = self.config.minlenratio
+        best = results[0][3] if results else None
+        possible = best is not None and float(best.score) > -math.inf
+        return self._text(best.yseq.tolist()) if possible else ""
 
     def _greedy(self, speech: numpy.ndarray) -> str:
         return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))
@@ -172,7 +145,7 @@ class Recogniser:
         import torch
 
         collapsed = torch.unique_consecutive(best).tolist()
-        return self._text([i for i in collapsed if i not in (self.model.blank_id, self.model.eos)])
+        return self._text(collapsed)
 
     def _ctc_prefix(self, speech: numpy.ndarray) -> str:
         from espnet_prune.decode.prefix_search import prefix_search
@@ -197,7 +170,8 @@ class Recogniser:
         return text
 
     def _text(self, ids: list[int]) -> str:
-        tokens = self.search.converter.ids2tokens(ids)
+        """The text of token ids; whatever the search was told, no special one is in it."""
+        tokens = self.search.converter.ids2tokens([i for i in ids if i not in self.special])
         return self.search.tokenizer.tokens2text(tokens)
 
 
@@ -216,22 +190,6 @@ def ctc_log_probs(model: Any, speech: numpy.ndarray):
         # of a model with intermediate CTC: the last layer's, and those that it was trained on
         encoded = encoded[0] if isinstance(encoded, tuple) else encoded
         return model.ctc.log_softmax(encoded)[0]
-
-
-def least_samples(model: Any) -> int:
-    """Least number of samples that an ESPnetASRModel encodes.
-
-    The front-end's padding mirrors half a window; the frames are then subsampled.
-    """
-    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import check_short_utt
-
-    front_end = model.frontend
-    if front_end is None:
-        return model.encoder.least() if hasattr(model.encoder, "least") else 1
-    frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
-    if hasattr(front_end, "least_samples"):
-        return max(front_end.least_samples(), frames * front_end.hop_length)
-    return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
 
 
 def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.errors import ModelError
-from espnet_prune.export.recogniser import SEGMENT_SECONDS, GreedyRecogniser
+from espnet_prune.export.recogniser import GreedyRecogniser
 from espnet_prune.surgery import load
 from espnet_prune.surgery.families import family_of
 
@@ -15,15 +15,14 @@ class SavedRecogniser(GreedyRecogniser):
 
     Args:
         folder: the folder.
-        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+        segment_seconds: as in the base class.
 
     Raises:
         DataError: the description is missing.
         ModelError: an encoder alone, a model without CTC, damaged weights.
     """
 
-    def __init__(self, folder: str | Path, segment_seconds: float = SEGMENT_SECONDS) -> None:
-        from espnet_prune.decode.recogniser import least_samples
+    def __init__(self, folder: str | Path, segment_seconds: float | None = None) -> None:
 
         model = load(folder)
         if getattr(model, "ctc", None) is None:
@@ -34,7 +33,6 @@ class SavedRecogniser(GreedyRecogniser):
         bpe_model = Path(config.get("bpemodel") or "")
         family = family_of(model)
         about = family.describe_graphs(model)
-        about["least_samples"] = least_samples(model)  # a graph needs more
         super().__init__(about, config["token_list"], bpe_model, segment_seconds)
         family.speed_up(model)
         self.model = model

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import logging
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +16,14 @@ from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
 
 logger = logging.getLogger(__name__)
-SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".sph")
 # what each option's folder holds, and what to give, as users know it
 HOLDS = {"--model": ("model.json", "model.safetensors"), "--onnx": ("model.json", "model.onnx")}
 GIVE = {
     "--model": "a system's model folder",
     "--onnx": "a folder that `espnet-prune export_onnx` made",
 }
+BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where Python ends lines, and tabs
+BYTE_ORDER_MARK = "\ufeff"
 WHOLE = "espnet_asr"  # the kind of a saved model that has words
 
 
@@ -31,6 +33,15 @@ def transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--onnx", type=Path, help="a folder of export_onnx; greedy")
     modes = ("greedy", "ctc_prefix", "joint")
     parser.add_argument("--mode", choices=modes, help="with --model; default: joint")
+    parser.add_argument(
+        "--channel", type=int, help="of several, which is transcribed, from 1; default: their mean"
+    )
+    parser.add_argument(
+        "--segment_seconds",
+        type=float,
+        help="longest piece of a recording, cut at pauses; default: the model's longest training "
+        "utterance, at most 40",
+    )
     parser.add_argument("--timestamps", action="store_true", help="greedy CTC, a line a word")
     parser.add_argument(
         "inputs", nargs="+", help="audio files, folders, or - for a list of them on stdin"
@@ -47,6 +58,8 @@ def transcribe(args: argparse.Namespace) -> None:
         raise ConfigError("--mode goes with --model; an exported graph decodes greedily")
     if args.timestamps and args.mode in ("ctc_prefix", "joint"):
         raise ConfigError("--timestamps is of greedy CTC; a beam search has no frames")
+    if args.channel is not None and args.channel < 1:
+        raise ConfigError(f"--channel {args.channel}: channels are counted from 1")
     _let_any_name_through(sys.stdout)
     files = _files(args.inputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,12 +82,14 @@ def _transcribe_all(
         try:
             if isinstance(path, DataError):
                 raise path
-            samples, channels = read_speech(str(path), rate)
+            found, channels = read_speech(str(path), rate, args.channel)
             if channels > 1 and not averaged:
                 averaged = True
                 said = "'%s': its %d channels are averaged, and so are those of other recordings"
                 logger.info(said, path, channels)
-            _print(recogniser, samples, path, args)
+            for note in found.notes:
+                logger.warning("'%s': %s", path, note)
+            _print(recogniser, found.samples, path, args)
         except DataError as error:
             failed += 1
             logger.error("%s", error)
@@ -83,12 +98,21 @@ def _transcribe_all(
 
 def _print(recogniser, samples, path: Path, args: argparse.Namespace) -> None:
     """Prints what is said in int16 samples (samples,) at the recogniser's rate."""
+    shown = _on_one_line(path)
     if args.timestamps:
         for word in recogniser.words(samples, str(path)):
-            print(f"{path}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
+            print(f"{shown}\t{word.start:.2f}\t{word.end:.2f}\t{word.text}", flush=True)
         return
     mode = () if args.onnx else (args.mode or recogniser.modes[-1],)
-    print(f"{path}\t{recogniser.transcribe(samples, *mode, name=str(path))}", flush=True)
+    print(f"{shown}\t{recogniser.transcribe(samples, *mode, name=str(path))}", flush=True)
+
+
+def _on_one_line(path: Path) -> str:
+    """A path without the tabs and line breaks that would end its column of the output."""
+    shown = BREAKS.sub(lambda found: repr(found[0])[1:-1], str(path))
+    if shown != str(path):
+        logger.warning("%s: its name has a tab or line break, which is printed so", shown)
+    return shown
 
 
 def _load(args: argparse.Namespace, folder: Path) -> tuple:
@@ -100,16 +124,35 @@ def _load(args: argparse.Namespace, folder: Path) -> tuple:
         if args.onnx:
             from espnet_prune.export.exported import open_exported
 
-            recogniser = open_exported(args.onnx, args.timestamps)
+            recogniser = open_exported(args.onnx, args.timestamps, args.segment_seconds)
         else:
             from espnet_prune.decode.saved import SavedRecogniser
 
-            recogniser = SavedRecogniser(args.model)
+            recogniser = SavedRecogniser(args.model, args.segment_seconds)
+        _warn_beyond(recogniser.trained_seconds, recogniser.segment_seconds)
         return recogniser, recogniser.rate
-    from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
+    from espnet_prune.data.segments import segment_seconds_for
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import open_recogniser, rate_of
+    from espnet_prune.models.espnet.folder import trained_seconds
 
-    recogniser = open_recogniser(_for_espnet(args.model, folder), DecodeConfig())
+    trained = trained_seconds(args.model)
+    longest = segment_seconds_for(trained, args.segment_seconds)
+    _warn_beyond(trained, longest)
+    config = DecodeConfig(segment_seconds=longest)
+    recogniser = open_recogniser(_for_espnet(args.model, folder), config)
     return recogniser, rate_of(recogniser)
+
+
+def _warn_beyond(trained: float | None, longest: float) -> None:
+    """Warns of pieces that are longer than what the model was trained on."""
+    if trained is not None and longest > max(trained, 1):
+        logger.warning(
+            "--segment_seconds %g: the model was trained on utterances of at most %.1f s; it makes "
+            "little of longer pieces",
+            longest,
+            trained,
+        )
 
 
 def _check_folder(option: str, folder: Path) -> None:
@@ -198,7 +241,7 @@ def _let_any_name_through(stream: TextIO) -> None:
 def _listed() -> Iterator[Path | DataError]:
     """Recordings named on stdin; a file that is missing is an error where it is read."""
     _let_any_name_through(sys.stdin)
-    for line in filter(None, map(str.strip, sys.stdin)):
+    for line in filter(None, (line.strip().lstrip(BYTE_ORDER_MARK) for line in sys.stdin)):
         try:
             yield from _recordings(Path(line))
         except DataError as error:
@@ -217,7 +260,7 @@ def _looked_up(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _found(name: str) -> list[Path]:
+def _found(name: str) -> Sequence[Path]:
     path = Path(name)
     with _looked_up(path):
         there = path.exists()
@@ -226,13 +269,17 @@ def _found(name: str) -> list[Path]:
     return _recordings(path)
 
 
-def _recordings(path: Path) -> list[Path]:
+def _recordings(path: Path) -> Sequence[Path]:
     """Those of a folder, sorted; what is no folder itself."""
+    from espnet_prune.data.find_recordings import find_recordings
+
     with _looked_up(path):
         if not path.is_dir():
             return [path]
-        every = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        found = sorted(p for p in every if not p.is_dir())
-    if not found:
-        raise DataError(f"{path}: no recording in it ({', '.join(SUFFIXES)})")
-    return found
+        found = find_recordings(path)
+    left_out = found.left_out(path)
+    if not found.recordings:
+        raise DataError(f"{path}: no recording in it{left_out and f'; {left_out}'}")
+    if left_out:
+        logger.warning("%s: %s", path, left_out)
+    return found.recordings

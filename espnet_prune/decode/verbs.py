@@ -7,6 +7,22 @@ from pathlib import Path
 from espnet_prune.data.parallel import add_jobs, share_of
 
 
+def check_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="decode.yaml")
+
+
+def check_decoding(args: argparse.Namespace) -> None:
+    """Reads it.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of range.
+    """
+    from espnet_prune.config import load_yaml, to_dataclass
+    from espnet_prune.decode.decode_config import DecodeConfig
+
+    to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))
+
+
 def decode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--data", type=Path, required=True, help="dump folder")
@@ -19,7 +35,7 @@ def decode(args: argparse.Namespace) -> None:
     """Decodes, or goes on, or finds it done."""
     from espnet_prune.config import load_yaml, to_dataclass
     from espnet_prune.decode import decoding
-    from espnet_prune.decode.recogniser import DecodeConfig
+    from espnet_prune.decode.decode_config import DecodeConfig
 
     config = to_dataclass(DecodeConfig, load_yaml(args.config), str(args.config))
     decoding.decode(args.model, args.data, config, args.out, args.nj, share_of(args))

@@ -8,12 +8,15 @@ from espnet_prune.export.recogniser import OnnxRecogniser
 from espnet_prune.export.whisper_recogniser import OnnxWhisper
 
 
-def open_exported(folder: Path, timestamps: bool = False) -> OnnxRecogniser | OnnxWhisper:
+def open_exported(
+    folder: Path, timestamps: bool = False, segment_seconds: float | None = None
+) -> OnnxRecogniser | OnnxWhisper:
     """Opens an export of a whole model.
 
     Args:
         folder: what ``export_onnx`` made.
         timestamps: whether it must give words with their times.
+        segment_seconds: the longest piece of a recording; by default what suits the model.
 
     Raises:
         DataError: the description is missing.
@@ -21,7 +24,7 @@ def open_exported(folder: Path, timestamps: bool = False) -> OnnxRecogniser | On
         EnvironmentProblem: onnxruntime is missing, or tokenizers for Whisper.
     """
     if read_description(folder)["kind"] != WHISPER:
-        return OnnxRecogniser(folder)
+        return OnnxRecogniser(folder, segment_seconds)
     if timestamps:
         raise ModelError(f"{folder}: --timestamps needs CTC's frames; this is a Whisper")
-    return OnnxWhisper(folder)
+    return OnnxWhisper(folder, segment_seconds)

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy
 
-from espnet_prune.data.segments import split_at_pauses
+from espnet_prune.data.segments import segment_seconds_for, split_at_pauses
 from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import BPE, GRAPH, SPEECH, TOKENS, read_description, read_tokens
 from espnet_prune.export.session import open_session
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 
 logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # of int16
-SEGMENT_SECONDS = 40.0  # as DecodeConfig has it
 WORD_START, SPACE = "▁", "<space>"  # in sentencepiece's pieces, in lists of characters
+UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class GreedyRecogniser(ABC):
         about: the model's description, as ``export.folder.describe`` gives it.
         tokens: by index.
         bpe_model: the sentencepiece model, read where the tokens are its pieces.
-        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+        segment_seconds: longer recordings are cut at pauses into pieces of at most this length; by
+            default that of the longest utterance that the model was trained on, or 40 s.
 
     Raises:
         ModelError: the sentencepiece model is missing or damaged.
@@ -52,12 +54,16 @@ class GreedyRecogniser(ABC):
         about: Mapping,
         tokens: Sequence[str],
         bpe_model: Path,
-        segment_seconds: float = SEGMENT_SECONDS,
+        segment_seconds: float | None = None,
     ) -> None:
         self.about = about
         self.tokens = tokens
         self.rate: int = about["sample_rate"]
-        self.segment_seconds = min(segment_seconds, about["longest_samples"] / self.rate)
+        self.trained_seconds: float | None = about.get(TRAINED_SECONDS)
+        longest = segment_seconds_for(self.trained_seconds, segment_seconds)
+        self.segment_seconds = min(longest, about["longest_samples"] / self.rate)
+        unknown = {i for i, token in enumerate(tokens) if token == UNKNOWN}
+        self.special = {about["blank"], about["end"]} | unknown  # ids that stand for no text
         self.pieces = _bpe(bpe_model) if about["token_type"] == "bpe" else None
 
     @abstractmethod
@@ -96,7 +102,7 @@ class GreedyRecogniser(ABC):
             )
             return []
         log_probs = self.log_probs((samples / FULL_SCALE).astype(numpy.float32))
-        emitted = collapse(log_probs.argmax(-1), {self.about["blank"], self.about["end"]})
+        emitted = collapse(log_probs.argmax(-1), self.special)
         seconds = self.about["samples_a_frame"] / self.rate
         return [
             Word(self._text(ids), offset + seconds * first, offset + seconds * (last + 1))
@@ -131,7 +137,7 @@ class OnnxRecogniser(GreedyRecogniser):
 
     Args:
         folder: with ``model.onnx``, ``model.json`` and the tokens.
-        segment_seconds: longer recordings are cut at pauses into pieces of at most this length.
+        segment_seconds: as in the base class.
         threads: of ONNX Runtime, by default as ``open_session`` has them.
 
     Raises:
@@ -143,7 +149,7 @@ class OnnxRecogniser(GreedyRecogniser):
     def __init__(
         self,
         folder: str | Path,
-        segment_seconds: float = SEGMENT_SECONDS,
+        segment_seconds: float | None = None,
         threads: int | None = None,
     ) -> None:
         folder = Path(folder)
@@ -167,7 +173,7 @@ def collapse(best: numpy.ndarray, drop: set[int]) -> list[tuple[int, int]]:
 
     Args:
         best: (T,) most likely token of each frame.
-        drop: ids that are no label: blank and end of sentence.
+        drop: ids that are no label.
 
     Returns:
         Label and frame at which it is first emitted.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy
 
-from espnet_prune.data.segments import split_at_pauses
+from espnet_prune.data.segments import segment_seconds_for, split_at_pauses
 from espnet_prune.errors import EnvironmentProblem, ModelError
 from espnet_prune.export.folder import DECODER, GRAPH, TOKENIZER, WHISPER, read_description
-from espnet_prune.export.recogniser import FULL_SCALE, SEGMENT_SECONDS
+from espnet_prune.export.recogniser import FULL_SCALE
 from espnet_prune.export.session import open_session
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ class OnnxWhisper:
 
     Args:
         folder: with ``model.onnx``, ``decoder.onnx``, ``model.json`` and ``tokenizer.json``.
+        segment_seconds: longer recordings are cut at pauses into pieces of at most this length, and
+            of at most the window's.
 
     Raises:
         DataError: the description is missing.
@@ -30,7 +32,9 @@ class OnnxWhisper:
         EnvironmentProblem: onnxruntime or tokenizers is missing.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    trained_seconds = None  # it was trained on whole windows
+
+    def __init__(self, folder: str | Path, segment_seconds: float | None = None) -> None:
         folder = Path(folder)
         self.about = read_description(folder, (WHISPER,))
         self.rate: int = self.about["sample_rate"]
@@ -38,7 +42,7 @@ class OnnxWhisper:
         self.decoder = open_session(folder / DECODER)
         self.tokenizer = _tokenizer(folder / TOKENIZER)
         longest = self.about["longest_samples"] / self.rate
-        self.segment_seconds = min(SEGMENT_SECONDS, longest)
+        self.segment_seconds = min(segment_seconds_for(None, segment_seconds), longest)
 
     def transcribe(self, samples: numpy.ndarray, name: str = "") -> str:
         """Recognised text.

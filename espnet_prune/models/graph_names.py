@@ -3,3 +3,5 @@
 GRAPH, DECODER = "model.onnx", "decoder.onnx"
 SPEECH = "ctc_speech"  # a kind: a whole model, from samples to CTC log-probabilities
 WHISPER = "whisper_speech"  # a kind: from samples to hidden states, and a decoder's step
+# in a model's configuration, for decoding: seconds of the longest utterance that it was trained on
+TRAINED_SECONDS = "longest_training_seconds"

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from espnet_prune.config import check_choice
-from espnet_prune.data.tokens import TYPES, make_tokens
+from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.round_trip import check_round_trip
+from espnet_prune.data.tokens import DESCRIPTION, TYPES, make_tokens
 from espnet_prune.errors import ConfigError
-from espnet_prune.models.whisper.tokens import HUGGING_FACE, write_whisper_tokens
+from espnet_prune.io_atomic import read_json
+from espnet_prune.models.whisper.tokens import HUGGING_FACE, WhisperText, write_whisper_tokens
 
 
 def make_any_tokens(
@@ -22,10 +25,38 @@ def make_any_tokens(
 
     Returns:
         The token list.
+
+    Raises:
+        ConfigError: options that don't go together; too large or small a vocabulary.
+        DataError: the tokens can't write a text.
     """
     check_choice("--type", kind, (*TYPES, HUGGING_FACE))
     if (tokenizer is not None) != (kind == HUGGING_FACE):
         raise ConfigError(f"--tokenizer: it goes with --type {HUGGING_FACE}, and that needs it")
     if tokenizer is not None:
-        return write_whisper_tokens(tokenizer, out)
+        tokens = write_whisper_tokens(tokenizer, out)
+        check_texts(out, text)
+        return tokens
     return make_tokens(text, out, kind, vocabulary_size)
+
+
+def check_texts(folder: Path, text: Path) -> None:
+    """Makes sure that a folder's tokens can write every text.
+
+    Args:
+        folder: of the tokens.
+        text: a Kaldi ``text`` file.
+
+    Raises:
+        DataError: some come back changed.
+    """
+    description, rewrite = read_json(folder / DESCRIPTION), None
+    if description["type"] == HUGGING_FACE:
+        whisper = WhisperText(folder / description["model"], multilingual=False)
+
+        def rewrite(sentence: str) -> str:
+            # its transcripts are lower case, which scoring has to ignore (--normalise)
+            same = whisper.text(whisper.ids(sentence)) == sentence.lower()
+            return sentence if same else "?"
+
+    check_round_trip(folder, read_map(text), text, rewrite)

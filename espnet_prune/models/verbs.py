@@ -17,10 +17,10 @@ def make_tokens_arguments(parser: argparse.ArgumentParser) -> None:
 def make_tokens(args: argparse.Namespace) -> None:
     """Makes the tokens, unless it is done already."""
     if args.teacher is not None:
-        _take_tokens(args.teacher, args.out)
+        _take_tokens(args.teacher, args.text, args.out)
         return
     from espnet_prune.data.resume import file_fingerprint
-    from espnet_prune.models.tokens import make_any_tokens
+    from espnet_prune.models.tokens import check_texts, make_any_tokens
     from espnet_prune.record import (
         OTHER_WORK_DIR,
         TOKENIZER_FILES,
@@ -38,20 +38,26 @@ def make_tokens(args: argparse.Namespace) -> None:
         config["vocab_size"] = args.vocab_size
     if args.tokenizer is not None:
         config |= {"tokenizer": args.tokenizer, **contents_of(args.tokenizer, TOKENIZER_FILES)}
-    if not finished(args.out, config, OTHER_WORK_DIR):
+    if finished(args.out, config, OTHER_WORK_DIR):
+        check_texts(args.out, args.text)  # earlier versions let Unicode's NFKC change them
+    else:
         made = make_any_tokens(args.text, args.out, args.type, args.vocab_size, args.tokenizer)
         mark_finished(args.out, config)
         print(f"{args.out}: {len(made)} tokens")
 
 
-def _take_tokens(teacher: str, out: Path) -> None:
+def _take_tokens(teacher: str, text: Path, out: Path) -> None:
     """The tokens of a model that was trained elsewhere."""
     from espnet_prune.models.origins import open_origin
+    from espnet_prune.models.tokens import check_texts
     from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
 
-    if not finished(out, {"teacher": teacher}, OTHER_WORK_DIR):
+    if finished(out, {"teacher": teacher}, OTHER_WORK_DIR):
+        check_texts(out, text)
+    else:
         with open_origin(teacher) as origin:
             tokens = origin.write_tokens(out)
+        check_texts(out, text)
         mark_finished(out, {"teacher": teacher})
         print(f"{out}: {len(tokens)} tokens of {teacher}")
 

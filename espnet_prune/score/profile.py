@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.data.resume import fingerprint
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser, rate_of
 from espnet_prune.models.conformer.fast_encoder import as_espnet, is_fast
 from espnet_prune.models.espnet.features import input_shape
 from espnet_prune.models.espnet.folder import model_files

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy
 
+from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.int8 import exported, stored_bytes
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser, rate_of
+from espnet_prune.decode.recogniser import open_recogniser, rate_of
 from espnet_prune.export.folder import GRAPH
 from espnet_prune.export.int8 import ONNX, ONNX_INT8, TORCH
 from espnet_prune.export.recogniser import OnnxRecogniser

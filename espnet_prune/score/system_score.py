@@ -11,6 +11,7 @@ from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.export.int8 import base_mode
 from espnet_prune.io_atomic import write_json
+from espnet_prune.job_control import only_writer
 from espnet_prune.score.wer import check_same_utterances, score
 
 
@@ -40,34 +41,36 @@ def score_system(
     Raises:
         ConfigError: two of the others have one name.
         DataError: nothing was decoded, or not the utterances of ``data``.
+        TrainingError: another process decodes or scores this set.
     """
     _check_names(others)
-    reference = _normalised(read_map(data / "text"), normalise)
     folder = system / "decode" / set_name
     hypotheses = sorted(folder.glob("*/hyp"))
     if not hypotheses:
         raise DataError(f"{folder}: no <mode>/hyp there; decode this set first")
-    for path in hypotheses:
-        theirs = {}
-        for other in [*([teacher] if teacher else []), *others]:
-            found = other / "decode" / set_name / base_mode(path.parent.name) / "hyp"
-            if not found.exists() or not found.samefile(path):  # of itself p says nothing
-                theirs[other] = _hypotheses(found, reference, normalise)
-        own = _hypotheses(path, reference, normalise)
-        result = score(reference, own, theirs.get(teacher), tool)
-        record = {**result.to_json(), "normalisation": _normalisation(normalise)}
-        found = [f"95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}"]
-        if teacher in theirs:
-            found.append(f"p {result.p_vs_teacher:.3g} against the teacher")
-        for other in (other for other in others if other in theirs):
-            p_value = score(reference, own, theirs[other], tool).p_vs_teacher
-            record.setdefault("p_vs", {})[_folder_name(other)] = p_value
-            found.append(f"p {p_value:.3g} against {_folder_name(other)}")
-        write_json(path.parent / "score.json", record)
-        yield (
-            f"{_folder_name(system)} {set_name}/{path.parent.name}: {result.wer:.2f}% WER "
-            f"({result.errors} of {result.words} words, {', '.join(found)})"
-        )
+    reference = _normalised(read_map(data / "text"), normalise)
+    with only_writer(folder, "decodes or scores"):
+        for path in hypotheses:
+            theirs = {}
+            for other in [*([teacher] if teacher else []), *others]:
+                found = other / "decode" / set_name / base_mode(path.parent.name) / "hyp"
+                if not found.exists() or not found.samefile(path):  # of itself p says nothing
+                    theirs[other] = _hypotheses(found, reference, normalise)
+            own = _hypotheses(path, reference, normalise)
+            result = score(reference, own, theirs.get(teacher), tool)
+            record = {**result.to_json(), "normalisation": _normalisation(normalise)}
+            found = [f"95% {result.ci95[0]:.2f} to {result.ci95[1]:.2f}"]
+            if teacher in theirs:
+                found.append(f"p {result.p_vs_teacher:.3g} against the teacher")
+            for other in (other for other in others if other in theirs):
+                p_value = score(reference, own, theirs[other], tool).p_vs_teacher
+                record.setdefault("p_vs", {})[_folder_name(other)] = p_value
+                found.append(f"p {p_value:.3g} against {_folder_name(other)}")
+            write_json(path.parent / "score.json", record)
+            yield (
+                f"{_folder_name(system)} {set_name}/{path.parent.name}: {result.wer:.2f}% WER "
+                f"({result.errors} of {result.words} words, {', '.join(found)})"
+            )
 
 
 def _hypotheses(path: Path, reference: Mapping[str, str], normalise: str) -> dict[str, str]:

@@ -1,12 +1,11 @@
 """Word error rate with its interval, and its significance against the uncompressed model.
 
-Errors are counted by NIST's sclite where it is installed, otherwise by an alignment here that does
-what sclite does: a substitution costs 4, an insertion or deletion 3, and of equally cheap ways the
-first of substitution, insertion, deletion is taken. That order matters, because equally cheap
-alignments can differ in their number of errors: jiwer, whose weights are all 1, and kaldialign's
-sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as neutral
-symbols, so that case, parentheses and encodings mean nothing special to it. Who compares with
-figures that were counted by jiwer may ask for it.
+Errors are counted by NIST's sclite where it is installed, otherwise, and for texts that take sclite
+minutes, by an alignment that does what sclite does (``alignment``). Its order among equally cheap
+ways matters, because they can differ in their number of errors: jiwer, whose weights are all 1, and
+kaldialign's sclite mode, which breaks ties otherwise, give other totals. sclite gets the words as
+neutral symbols, so that case, parentheses and encodings mean nothing special to it. Who compares
+with figures that were counted by jiwer may ask for it.
 
 The interval is a percentile bootstrap over utterances (Bisani and Ney 2004). The p-value is a
 matched-pair test: the share of all ways to flip the signs of the differences of errors per
@@ -25,29 +24,15 @@ from pathlib import Path
 import numpy
 
 from espnet_prune.errors import DataError, EnvironmentProblem
+from espnet_prune.score.alignment import Counts, align
 
 SCLITE_OF_DEBIAN = Path("/usr/lib/sctk/bin/sclite")
 RESAMPLES = 10000
 CONFIDENCE = 0.95
 SEED = 0
 TEST = "matched pairs: sign-flip permutation over utterances, two-sided"
-SUBSTITUTION_COST, GAP_COST = 4, 3  # sclite's
+LONG_CELLS = 250_000  # of an alignment: above, sclite takes seconds, and minutes for an hour's text
 SCORES = re.compile(r"Scores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Errors and words of one utterance."""
-
-    words: int
-    substitutions: int
-    deletions: int
-    insertions: int
-
-    @property
-    def errors(self) -> int:
-        """All three kinds together."""
-        return self.substitutions + self.deletions + self.insertions
 
 
 @dataclass(frozen=True)
@@ -106,33 +91,19 @@ def count_errors(
     return TOOLS[tool](pairs), tool
 
 
-def align(words: Sequence[str], recognised: Sequence[str]) -> Counts:
-    """Errors of one utterance by sclite's alignment; words must match exactly."""
-    # A row's cell holds cost, substitutions, deletions and insertions of the best way to it.
-    row = [(GAP_COST * column, 0, 0, column) for column in range(len(recognised) + 1)]
-    for word in words:
-        above = row
-        cost, s, d, i = above[0]
-        row = [(cost + GAP_COST, s, d + 1, i)]
-        for column, other in enumerate(recognised):
-            cost, s, d, i = above[column]
-            wrong = word != other
-            best = (cost + SUBSTITUTION_COST * wrong, s + wrong, d, i)
-            cost, s, d, i = row[column]
-            if cost + GAP_COST < best[0]:
-                best = (cost + GAP_COST, s, d, i + 1)
-            cost, s, d, i = above[column + 1]
-            if cost + GAP_COST < best[0]:
-                best = (cost + GAP_COST, s, d + 1, i)
-            row.append(best)
-    return Counts(len(words), *row[-1][1:])
-
-
 def _count_by_alignment(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
     return [align(words, recognised) for words, recognised in pairs]
 
 
 def _count_by_sclite(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    long = {n for n, (words, others) in enumerate(pairs) if len(words) * len(others) > LONG_CELLS}
+    by_sclite = iter(_run_sclite([pair for n, pair in enumerate(pairs) if n not in long]))
+    return [align(*pair) if n in long else next(by_sclite) for n, pair in enumerate(pairs)]
+
+
+def _run_sclite(pairs: Sequence[tuple[list[str], list[str]]]) -> list[Counts]:
+    if not pairs:
+        return []
     program = find_sclite()
     if program is None:
         raise EnvironmentProblem("sclite isn't installed; `apt-get install sctk`")

@@ -60,7 +60,7 @@ def measured_cost(args: argparse.Namespace) -> str:
     if args.out is not None:
         write_json(args.out, record(rows, corpus, about))
     head = "{devices} x {device}, {threads} threads, {clock} time".format(**about)
-    return f"{head}\n{table(rows, corpus)}"
+    return f"{head}\n{table(rows)}"
 
 
 def read_factors(text: str) -> tuple[float, ...]:

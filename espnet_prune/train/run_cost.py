@@ -13,7 +13,6 @@ from espnet_prune.config import check_range
 SAMPLE_RATE = 16000
 SECONDS = 3600.0
 GIB, MIB = 2**30, 2**20
-BYTES_A_SAMPLE = 2
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,8 @@ class Corpus:
 
     @property
     def passed_hours(self) -> float:
-        """Of one pass over the training set with its copies of other speeds."""
+        """Of one pass over the training set at all its speeds."""
         return self.train_hours * sum(1 / factor for factor in self.speed_factors or (1.0,))
-
-    @property
-    def copied_bytes(self) -> int:
-        """Of the copies of other speeds at most: 16-bit PCM; they are kept as FLAC."""
-        hours = self.train_hours * sum(1 / f for f in self.speed_factors if f != 1.0)
-        return round(hours * SECONDS * SAMPLE_RATE * BYTES_A_SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -164,8 +157,8 @@ def cost(
     )
 
 
-def table(rows: Sequence[Row], corpus: Corpus) -> str:
-    """The lines as Markdown, with their sum and the disk for copies of other speeds."""
+def table(rows: Sequence[Row]) -> str:
+    """The lines as Markdown, with their sum."""
     head = ["stage", "batches", "s a batch", "h each", "runs", "h in all", "disk GiB", "memory MiB"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
@@ -174,9 +167,7 @@ def table(rows: Sequence[Row], corpus: Corpus) -> str:
         cells.append(f"{row.peak_bytes / MIB:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     hours = sum(row.hours * row.runs for row in rows)
-    disk = (sum(row.disk_bytes for row in rows) + corpus.copied_bytes) / GIB
-    copies = f"{corpus.copied_bytes / GIB:.1f}"
-    lines.append(f"| copies of other speeds, at most | | | | | | {copies} | |")
+    disk = sum(row.disk_bytes for row in rows) / GIB
     lines.append(f"| all | | | | | {_hours(hours)} | {disk:.1f} | |")
     return "\n".join(lines)
 
@@ -194,5 +185,4 @@ def record(rows: Sequence[Row], corpus: Corpus, about: Mapping) -> dict:
         "stages": [asdict(row) for row in rows],
         "hours": hours,
         "device_hours": hours * about["devices"],
-        "copies_bytes_at_most": corpus.copied_bytes,
     }

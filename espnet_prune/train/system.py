@@ -13,6 +13,7 @@ from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.models.espnet.build import load_trained
 from espnet_prune.models.espnet.folder import write_model
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.record import add_command, update_record
 from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import plan_of
@@ -54,19 +55,27 @@ def write_cut(system: Path, model: nn.Module, folder: str) -> None:
         write_json(system / PLAN, plan.to_json())
 
 
-def finish_teacher(system: Path, config: Mapping, untrained: nn.Module | None = None) -> None:
+def finish_teacher(
+    system: Path,
+    config: Mapping,
+    untrained: nn.Module | None = None,
+    trained_seconds: float | None = None,
+) -> None:
     """Writes model and record of a teacher.
 
     Args:
         system: the teacher's folder, trained in ``train``.
         config: its training configuration.
         untrained: the model, where it is taken as it was pretrained.
+        trained_seconds: of the longest utterance that it was trained on.
     """
     training, weights = system / "train", "as pretrained"
     model = untrained
     if model is None:
         average = best_average(training, config)
         model, weights = load_trained(training / "config.yaml", average), average.name
+    if trained_seconds is not None:
+        model.espnet_prune_config[TRAINED_SECONDS] = trained_seconds
     write_model(model, system / "model")
     sizes = {name: count_parameters(part) for name, part in parts_of(model).items()}
     update_record(

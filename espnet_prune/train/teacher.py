@@ -16,16 +16,22 @@ def train_teacher(args: argparse.Namespace) -> None:
         return
     from espnet_prune.models import family_called
     from espnet_prune.models.espnet.build import build_asr_model
+    from espnet_prune.models.espnet.features import sample_rate_of
     from espnet_prune.train.distributed import is_first
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.system import finish_teacher
     from espnet_prune.train.system_config import Folders
     from espnet_prune.train.teacher_task import TeacherTask
-    from espnet_prune.train.training import check_rate, run_training, token_options
+    from espnet_prune.train.training import (
+        check_rate,
+        longest_seconds,
+        run_training,
+        token_options,
+    )
 
     checked = check_training_config(TeacherTask, config, str(args.config))
     folders = Folders(args.train, args.valid, args.tokens, args.stats)
-    untrained = None
+    untrained = seconds = None
     if checked.get("max_epoch") == 0:  # as it was pretrained
         family = family_called(checked.get("encoder"))
         if family is None or not family.ready_as_pretrained:
@@ -38,9 +44,10 @@ def train_teacher(args: argparse.Namespace) -> None:
     else:
         check_rate(checked, args.train)
         run_training(TeacherTask, checked, folders, args.out / "train", args.ngpu)
+        seconds = longest_seconds(args.train, sample_rate_of(checked))
     if not is_first():
         return
-    finish_teacher(args.out, config, untrained)
+    finish_teacher(args.out, config, untrained, seconds)
     mark_finished(args.out, made_by)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_prune.config import dump_yaml
-from espnet_prune.data.audio_io import ARCHIVE_ENTRY, audio_info
+from espnet_prune.data.audio_io import read_audio
 from espnet_prune.data.kaldi_dir import read_map, write_map
 from espnet_prune.data.tokens import FILES as TOKEN_FILES
 from espnet_prune.errors import DataError
@@ -58,8 +58,7 @@ def data_options(train: Path, valid: Path) -> dict:
     """ESPnet's options for the two data folders."""
     options = {}
     for name, folder in (("train", train), ("valid", valid)):
-        entry = next(iter(read_map(folder / "wav.scp").values()))
-        kind = archives.PCM_ARCHIVE if ARCHIVE_ENTRY.match(entry) else "sound"
+        kind = archives.kind_of(read_map(folder / "wav.scp"))
         options[f"{name}_data_path_and_name_and_type"] = [
             (str((folder / "wav.scp").resolve()), "speech", kind),
             (str((folder / "text").resolve()), "text", "text"),
@@ -76,12 +75,17 @@ def check_rate(config: Mapping, folder: Path) -> None:
     """
     utterance, entry = next(iter(read_map(folder / "wav.scp").items()))
     place = f"{folder / 'wav.scp'}: {utterance}"
-    expected, rate = sample_rate_of(config), audio_info(entry, place)[1]
+    expected, rate = sample_rate_of(config), read_audio(entry, place)[1]
     if rate != expected:
         raise DataError(
             f"{place} is sampled at {rate} Hz, but the front-end reads {expected} Hz; set "
             f"frontend_conf: fs: {rate}, and n_fft, win_length and hop_length to suit it"
         )
+
+
+def longest_seconds(folder: Path, sample_rate: int) -> float:
+    """Of the utterances of a dump folder."""
+    return max(map(int, read_map(folder / "utt2num_samples").values())) / sample_rate
 
 
 def shape_options(stats: Path) -> dict:

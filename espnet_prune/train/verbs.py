@@ -63,11 +63,14 @@ def collect_stats(args: argparse.Namespace) -> None:
     made_by.update({key: config.get(key) for key in reads})
     if finished(args.out, made_by):
         return
+    from espnet_prune.data.alignable import check_alignable
     from espnet_prune.train import training
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.teacher_task import TeacherTask
 
     config = check_training_config(TeacherTask, config, str(args.config))
+    for folder in (args.train, args.valid):
+        check_alignable(config, folder, args.tokens)
     training.collect_stats(TeacherTask, config, args.train, args.valid, args.tokens, args.out)
     mark_finished(args.out, made_by)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from throw_away_slurm import ThrowAwaySlurm, heed_interrupts, missing_programs
+from throw_away_slurm import ThrowAwaySlurm, heed_interrupts, lacking, missing_programs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUBMIT = REPOSITORY / "utils/submit.py"
@@ -18,7 +18,7 @@ def slurm() -> Iterator[ThrowAwaySlurm]:
     """A running Slurm with the nodes n1 and n2, or a skip that says what is missing."""
     missing = missing_programs()
     if missing:
-        pytest.skip(
+        lacking(
             f"no {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client munge, "
             "or utils/setup_env.sh --test as root"
         )

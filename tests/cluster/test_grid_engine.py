@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from throw_away_grid_engine import ThrowAwayGridEngine, missing
-from throw_away_slurm import wait_until
+from throw_away_slurm import lacking, wait_until
 
 SUBMIT = Path(__file__).resolve().parents[2] / "utils/submit.py"
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
@@ -18,7 +18,7 @@ def engine():
     """A running Grid Engine, or a skip that says what is missing."""
     reason = missing()
     if reason:
-        pytest.skip(reason)
+        lacking(reason)
     cluster = ThrowAwayGridEngine()
     cluster.start()
     yield cluster

@@ -10,7 +10,8 @@ import mini_recipe
 import pytest
 
 from espnet_prune.cluster.status import command_states
-from espnet_prune.data.kaldi_dir import read_map, validate
+from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.validate import validate
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -51,7 +52,7 @@ def test_formatting_is_an_array_and_its_failed_element_is_named(drive, tmp_path)
     recording.write_bytes(good)
     done = drive(*stage)
     assert done.returncode == 0, done.stderr
-    assert len(validate(tmp_path / "dump/test", 16000)[0].texts) == 6
+    assert len(validate(tmp_path / "dump/test")[0].texts) == 6
     states = {command.log.name: command.state for command in command_states(logs)}
     assert {"03_format.1.1.log", "03_format.1.2.log", "03_format.2.log"} <= set(states)
     assert "format_audio" in (logs / "03_format.1.2.log").read_text()

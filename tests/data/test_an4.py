@@ -12,7 +12,8 @@ import soundfile
 
 from espnet_prune.cli import main
 from espnet_prune.data import an4
-from espnet_prune.data.kaldi_dir import read_data, validate
+from espnet_prune.data.kaldi_dir import read_data
+from espnet_prune.data.validate import validate
 
 TRAIN = {f"an{i}-sp{i // 2}{x}-b": i for i, x in enumerate("aabbccdd")}
 TEST = {"cen1-te-b": 1, "cen2-te-b": 2, "an3-tf-b": 3}
@@ -59,7 +60,7 @@ def test_sets_are_valid_in_every_form_of_audio(tmp_path, kind):
         main(["prepare_an4", "--an4", str(make_an4(tmp_path / "an4", kind)), "--out", str(out)])
         == 0
     )
-    sets = {name: validate(out / name, 16000)[0] for name in ("train_nodev", "dev", "test")}
+    sets = {name: validate(out / name)[0] for name in ("train_nodev", "dev", "test")}
     assert {name: len(data.texts) for name, data in sets.items()} == {
         "train_nodev": 6,
         "dev": 2,

@@ -13,7 +13,8 @@ from librispeech_copy import write_chapter, write_corpus
 from espnet_prune.cli import main, run
 from espnet_prune.data import librispeech as module
 from espnet_prune.data import librispeech_download
-from espnet_prune.data.kaldi_dir import read_data, read_map, validate
+from espnet_prune.data.kaldi_dir import read_data, read_map
+from espnet_prune.data.validate import validate
 
 SETS = """\
 sets:
@@ -56,7 +57,7 @@ def out(tmp_path) -> Path:
 def test_whole_parts_in_every_form_of_audio(tmp_path, prepare, out, suffix):
     write_corpus(tmp_path / "corpus/LibriSpeech", suffix)
     assert prepare() == 0
-    data, _ = validate(out / "train", 16000)
+    data, _ = validate(out / "train")
     assert list(data.texts) == [
         *(f"14-208-000{i}" for i in range(2)),
         *(f"22-12-000{i}" for i in range(3)),
@@ -66,7 +67,7 @@ def test_whole_parts_in_every_form_of_audio(tmp_path, prepare, out, suffix):
     assert set(data.speakers.values()) == {"14", "22"}
     assert read_map(out / "train/spk2gender") == {"14": "f", "22": "m"}
     assert read_map(out / "test/spk2gender") == {"22": "m"}
-    assert len(validate(out / "test", 16000)[0].texts) == 4
+    assert len(validate(out / "test")[0].texts) == 4
 
 
 def test_several_processes_give_the_same(corpus, prepare, out):
@@ -198,7 +199,7 @@ def test_bad_file_stops_or_is_skipped(corpus, prepare, out, capsys, harm, messag
     assert prepare("--skip_bad") == 0
     assert re.search(message, (out / "train/skipped.txt").read_text())
     assert not (out / "test/skipped.txt").exists()
-    made = list(validate(out / "train", 16000)[0].texts)
+    made = list(validate(out / "train")[0].texts)
     assert made == ["14-208-0000", "14-208-0001", "22-12-0000", "22-12-0002"]
 
 
@@ -316,7 +317,7 @@ def test_generated_corpus_is_read_like_the_genuine_one(tmp_path, prepare, out):
     assert main(["generate_librispeech", *arguments]) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus").rglob("*.flac")} == files
     assert prepare(sets="sets: {a: {parts: [train]}, b: {parts: [test]}}") == 0
-    assert len(validate(out / "a", 16000)[0].texts) == 5
-    assert len(validate(out / "b", 16000)[0].texts) == 3
+    assert len(validate(out / "a")[0].texts) == 5
+    assert len(validate(out / "b")[0].texts) == 3
     genders = {**read_map(out / "a/spk2gender"), **read_map(out / "b/spk2gender")}
     assert genders.items() <= {"100001": "m", "100002": "f"}.items()

@@ -7,8 +7,9 @@ import pytest
 
 from espnet_prune.cli import run
 from espnet_prune.data.audio_io import read_audio, write_audio
-from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, validate, write_data
+from espnet_prune.data.kaldi_dir import DataSet, read_data, read_map, write_data
 from espnet_prune.data.noise import Noise, mixed
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import ConfigError, DataError
 
 RATE = 16000
@@ -45,7 +46,7 @@ def test_a_set_in_noise_is_whole_the_same_anew_and_has_the_ratio(tmp_path, kind)
     source = write_set(tmp_path / "clean")
     options = ("--kind", kind, "--snr", "10", "--talkers", "2")
     found = noisy(source, tmp_path / "a", *options, "--nj", "2")
-    validate(tmp_path / "a", RATE)
+    validate(tmp_path / "a")
     assert (tmp_path / "a" / "text").read_text() == (source / "text").read_text()
     for utterance, entry in read_data(source).recordings.items():
         clean = read_audio(entry, utterance)[0].astype(float)

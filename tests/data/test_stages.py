@@ -1,4 +1,4 @@
-"""Stages 2 to 4: speed, format and tokens, their errors, and what a second run does."""
+"""Stages 3 and 4: format and tokens, their errors, and what a second run does."""
 
 import errno
 import re
@@ -12,23 +12,11 @@ from espnet_prune.cli import main
 from espnet_prune.data import audio_io
 from espnet_prune.data import format as formatting
 from espnet_prune.data.audio_io import read_audio
-from espnet_prune.data.kaldi_dir import read_data, read_map, validate
-from espnet_prune.data.speed import perturb
+from espnet_prune.data.kaldi_dir import read_data, read_map
 from espnet_prune.data.tokens import check_tokens
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import read_json
-
-
-def speed(data: Path, *factors: str, jobs: int = 1) -> int:
-    root = data.parent
-    return main(
-        [
-            "perturb_speed",
-            *("--source", str(data), "--out", str(root / "sp")),
-            *("--audio", str(root / "dump/speed")),
-            *("--factors", *factors, "--nj", str(jobs)),
-        ]
-    )
 
 
 def format_to(data: Path, out: Path, *options: str) -> int:
@@ -47,101 +35,6 @@ def damage(data: Path, utterance: str) -> None:
     (data / "source" / f"{utterance}.wav").write_bytes(b"damaged")
 
 
-# Speed
-
-
-@pytest.mark.parametrize("factor", [0.9, 1.1])
-def test_tone_becomes_shorter_and_higher_by_the_factor(factor):
-    hertz, rate = 500, 16000
-    tone = (8000 * numpy.sin(2 * numpy.pi * hertz * numpy.arange(rate) / rate)).astype(numpy.int16)
-    made = perturb(tone, factor, rate)
-    assert len(made) == pytest.approx(rate / factor, abs=2)
-    peak = numpy.abs(numpy.fft.rfft(made)).argmax() * rate / len(made)
-    assert peak == pytest.approx(hertz * factor, abs=2)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_every_utterance_at_every_speed(data, jobs):
-    assert speed(data, "0.9", "1.0", "1.1", jobs=jobs) == 0
-    made, seconds = validate(data.parent / "sp", 16000)
-    assert len(made.texts) == 12
-    assert made.texts["sp0.9-a-1"] == made.texts["a-1"] == "WORD A-1"
-    assert made.speakers["sp1.1-b-2"] == "sp1.1-b"
-    assert made.recordings["a-1"] == read_data(data).recordings["a-1"]
-    assert seconds == pytest.approx(1.4 * (1 + 1 / 0.9 + 1 / 1.1), abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("factors", "message"),
-    [(["0.9", "0.9"], "a factor comes twice"), (["3"], "--factors: 3.0 is out of range")],
-)
-def test_wrong_factors_are_named(data, capsys, factors, message):
-    assert speed(data, *factors) == 2
-    assert message in capsys.readouterr().err
-    assert not (data.parent / "sp").exists()
-
-
-def test_damaged_recording_stops_speed_and_leaves_no_directory(data, capsys):
-    damage(data, "b-1")
-    assert speed(data, "0.9") == 2
-    error = capsys.readouterr().err
-    assert "wav.scp: utterance 'b-1'" in error and "Traceback" not in error
-    assert not (data.parent / "sp").exists()
-
-
-def test_unfinished_run_is_resumed_but_other_data_is_not_mixed_in(data, make_data, capsys):
-    damage(data, "b-1")
-    assert speed(data, "0.9") == 2
-    make_data(data, {"a-1": 0.6, "a-2": 0.6, "b-1": 0.6, "b-2": 0.6})  # the same IDs, other audio
-    assert speed(data, "0.9") == 0
-    _, seconds = validate(data.parent / "sp", 16000)
-    assert seconds == pytest.approx(4 * 0.6 / 0.9, abs=0.01)
-
-
-def test_unfinished_run_keeps_what_is_there(data, monkeypatch):
-    import espnet_prune.data.speed as module
-
-    make, made = module._make, []
-
-    def stop_at_the_third(job):
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        made.append(job)
-        make(job)
-
-    monkeypatch.setattr(module, "_make", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        speed(data, "0.9")
-    times = {p: p.stat().st_mtime_ns for p in (data.parent / "dump/speed").glob("*.flac")}
-    assert len(times) == 2
-    monkeypatch.setattr(module, "_make", make)
-    assert speed(data, "0.9") == 0
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    assert len(validate(data.parent / "sp")[0].texts) == 4
-
-
-def test_shares_of_speed_are_what_the_call_without_one_puts_together(data, monkeypatch):
-    import espnet_prune.data.speed as module
-
-    arguments = ["--source", str(data), "--out", str(data.parent / "sp"), "--factors", "0.9", "1"]
-    arguments += ["--audio", str(data.parent / "dump/speed")]
-    for index in (2, 1, 3):
-        assert main(["perturb_speed", *arguments, "--part", f"{index}/3"]) == 0
-        assert not (data.parent / "sp").exists()
-    assert len(audio_files(data.parent / "dump/speed")) == 4
-    monkeypatch.setattr(module, "write_audio", None)  # nothing is left to make
-    assert main(["perturb_speed", *arguments]) == 0
-    assert len(validate(data.parent / "sp")[0].texts) == 8
-
-
-def test_finished_speed_with_other_factors_is_an_error(data, capsys):
-    assert speed(data, "0.9") == 0
-    assert speed(data, "0.9") == 0
-    assert speed(data, "1.1") == 2
-    error = capsys.readouterr().err
-    assert "factors" in error and "Use another --work_dir, or remove this folder" in error
-
-
 # Format
 
 
@@ -151,7 +44,7 @@ def test_formatted_samples_are_the_same(data, tmp_path, monkeypatch, kind, jobs)
     monkeypatch.setattr(formatting, "UTTERANCES_AN_ARCHIVE", 1)
     out = tmp_path / "dump, a" / "set"
     assert format_to(data, out, "--format", kind, "--nj", jobs) == 0
-    made, _ = validate(out, 16000)
+    made, _ = validate(out)
     lengths = read_map(out / "utt2num_samples")
     for utterance, entry in read_data(data).recordings.items():
         before, _ = read_audio(entry, "before")
@@ -173,7 +66,7 @@ def test_shares_of_format_are_what_the_call_without_one_puts_together(
         assert format_to(data, out, *options, "--part", f"{index}/3") == 0
         assert not (out / "wav.scp").exists()
     with monkeypatch.context() as context:
-        context.setattr(formatting, "read_audio", None)  # nothing is left to read
+        context.setattr(formatting, "each_of_source", None)  # nothing is left to read
         assert format_to(data, out, *options) == 0
     for name in ("text", "utt2spk", "utt2num_samples"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
@@ -241,7 +134,13 @@ def test_filter_that_leaves_nothing_is_an_error(data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--format", "falc"], "--format: 'falc' is not known (did you mean 'flac'?)"),
-        (["--sample_rate", "8000"], "sampled at 16000 Hz, 8000 Hz was expected"),
+        (["--sample_rate", "0"], "--sample_rate: 0; expected a rate in Hz"),
+        (["--channel", "left"], "--channel: 'left'; expected mean, or a number from 1"),
+        (["--channel", "1", "--format", "keep"], "--channel 1: --format keep leaves recordings"),
+        (
+            ["--sample_rate", "8000", "--format", "keep"],
+            "sampled at 16000 Hz, 8000 Hz was expected, and --format keep leaves it so",
+        ),
     ],
 )
 def test_wrong_format_options_are_named(data, tmp_path, capsys, options, message):

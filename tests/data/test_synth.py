@@ -14,7 +14,8 @@ import soundfile
 from espnet_prune.cli import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data import synth
-from espnet_prune.data.kaldi_dir import read_data, validate
+from espnet_prune.data.kaldi_dir import read_data
+from espnet_prune.data.validate import validate
 from espnet_prune.errors import ConfigError, EnvironmentProblem
 
 SMALL = synth.Corpus(sets={"train": 6, "dev": 3, "test": 3})
@@ -105,7 +106,7 @@ def test_corpus_is_valid_and_the_same_again(tmp_path):
     for name in ("a", "b"):
         synth.prepare(SMALL, tmp_path / name, jobs=2 if name == "a" else 1)
     for set_name, count in SMALL.sets.items():
-        data, _ = validate(tmp_path / "a" / set_name, synth.SAMPLE_RATE)
+        data, _ = validate(tmp_path / "a" / set_name)
         assert len(data.texts) == count
         for utterance, entry in data.recordings.items():
             assert soundfile.info(entry).subtype == "PCM_16"

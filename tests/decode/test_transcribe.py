@@ -12,12 +12,16 @@ from tiny_models import ENCODER
 
 from espnet_prune.cli import main
 from espnet_prune.data import audio_io
-from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data
+from espnet_prune.data.decode import Decoded
+from espnet_prune.data.kaldi_dir import DataSet, read_map, write_data, write_map
+from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.decoding import decode
-from espnet_prune.decode.recogniser import DecodeConfig, least_samples, open_recogniser, rate_of
+from espnet_prune.decode.recogniser import open_recogniser, rate_of
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.espnet.features import least_samples
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.surgery import load
 from espnet_prune.train.system import write_model
 
@@ -69,8 +73,8 @@ def telephone(system, tmp_path):
 def test_a_model_of_8_khz_gets_8_khz(telephone, recording, transcribe):
     recogniser = open_recogniser(telephone, DecodeConfig())
     assert rate_of(recogniser) == 8000
-    samples, _ = audio_io.read_speech(str(recording), 8000)
-    text = recogniser.transcribe(samples, "greedy")
+    found, _ = audio_io.read_speech(str(recording), 8000)
+    text = recogniser.transcribe(found.samples, "greedy")
     assert transcribe("--model", telephone, "--mode", "greedy", recording) == (0, text) != (0, "")
     assert transcribe("--model", telephone, "--timestamps", recording) == (0, text)
 
@@ -219,9 +223,9 @@ def test_a_path_of_the_command_line_that_cannot_be_looked_up_is_named(system, tm
 def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypatch, capsysbinary):
     asked = []
 
-    def read_speech(name, rate):
+    def read_speech(name, rate, channel):
         asked.append(name)
-        return speech(0.5), 1
+        return Decoded(speech(0.5), rate), 1
 
     monkeypatch.setattr(audio_io, "read_speech", read_speech)
     listed = io.TextIOWrapper(io.BytesIO(b"lat\xe9.wav\n"), encoding="utf-8")
@@ -230,3 +234,72 @@ def test_a_name_that_is_not_utf_8_is_read_and_printed_as_it_is(system, monkeypat
     assert main(["transcribe", *arguments]) == 0
     assert asked == ["lat\udce9.wav"]
     assert capsysbinary.readouterr().out.startswith(b"lat\xe9.wav\t")
+
+
+def test_a_folder_s_other_files_are_named_and_odd_names_stay_on_their_line(
+    system, recording, tmp_path, transcribe, caplog
+):
+    model = system / "model"
+    _, text = transcribe("--model", model, "--mode", "greedy", recording)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("b.aiff", "tab\tand\nbreak.flac"):
+        soundfile.write(folder / name, soundfile.read(recording, dtype="int16")[0], 16000)
+    (folder / "notes.txt").write_text("words")
+    (folder / ".hidden.wav").write_text("")
+    assert transcribe("--model", model, "--mode", "greedy", folder) == (0, f"{text} {text}")
+    assert "1 files hold no recording: 'notes.txt'" in caplog.text
+    assert "tab\\tand\\nbreak.flac: its name has a tab or line break" in caplog.text
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(system, recording, transcribe, monkeypatch):
+    model = system / "model"
+    once = transcribe("--model", model, "--mode", "greedy", recording)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{recording}\n"))
+    assert transcribe("--model", model, "--mode", "greedy", "-") == once
+
+
+@pytest.fixture
+def of_short_utterances(system, tmp_path):
+    """Folder of the system's model, as if trained on utterances of at most 1.2 s."""
+    model = load(system / "model")
+    model.espnet_prune_config[TRAINED_SECONDS] = 1.2
+    write_model(model, tmp_path / "short/model")
+    return tmp_path / "short/model"
+
+
+@pytest.mark.parametrize("how", [("--mode", "greedy"), ("--timestamps",)])
+def test_pieces_follow_what_the_model_was_trained_on(
+    of_short_utterances, system, tmp_path, transcribe, caplog, how
+):
+    talk = tmp_path / "talk.wav"
+    soundfile.write(talk, speech(4.0), RATE)
+    text = transcribe("--model", of_short_utterances, *how, talk)
+    assert text == transcribe("--model", system / "model", *how, "--segment_seconds", 1.2, talk)
+    assert text != transcribe("--model", system / "model", *how, talk)
+    assert "trained on utterances" not in caplog.text
+    transcribe("--model", of_short_utterances, *how, "--segment_seconds", 4, talk)
+    assert "trained on utterances of at most 1.2 s" in caplog.text
+
+
+def test_an_export_keeps_what_the_model_was_trained_on(
+    of_short_utterances, tmp_path, transcribe, caplog
+):
+    folder, talk = tmp_path / "onnx", tmp_path / "talk.wav"
+    assert main(["export_onnx", "--model", str(of_short_utterances), "--out", str(folder)]) == 0
+    soundfile.write(talk, speech(4.0), RATE)
+    expected = transcribe("--model", of_short_utterances, "--mode", "greedy", talk)
+    assert transcribe("--onnx", folder, talk) == expected
+    transcribe("--onnx", folder, "--segment_seconds", 4, talk)
+    assert "trained on utterances of at most 1.2 s" in caplog.text
+
+
+def test_a_set_of_longer_utterances_is_told_of(of_short_utterances, tmp_path, caplog):
+    path = tmp_path / "u.wav"
+    soundfile.write(path, speech(4.0), RATE)
+    write_data(tmp_path / "data", DataSet({"u": str(path)}, {"u": "YES"}, {"u": "s"}))
+    write_map(tmp_path / "data/utt2num_samples", {"u": "64000"})
+    config = DecodeConfig(modes=("greedy",))
+    decode(of_short_utterances, tmp_path / "data", config, tmp_path / "out")
+    said = "1 of 1 utterances have up to 4.0 s, the model was trained on at most 1.2 s"
+    assert said in caplog.text

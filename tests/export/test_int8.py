@@ -12,9 +12,10 @@ from espnet_prune.cli import main
 from espnet_prune.config import load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.decode import int8
+from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.decoding import decode
 from espnet_prune.decode.int8 import quantise_linear, stored_bytes
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.export.int8 import base_mode, by_onnx
 from espnet_prune.report.tables_int8 import int8_table

@@ -8,7 +8,8 @@ from tiny_ssl import TRANSFORMER
 from tiny_whisper import whisper
 
 from espnet_prune.cli import main, run
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.decode.saved import SavedRecogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.export.exported import open_exported
@@ -89,6 +90,7 @@ def whisper_model(tmp_path_factory):
     """Folders of a cut Whisper of a recipe, and of its export."""
     folder = tmp_path_factory.mktemp("whisper")
     assert run(["get_whisper", "--whisper", "random", "--out", str(folder / "random")]) == 0
+    (folder / "text").write_text("a SOME WORDS\n")
     make_any_tokens(folder / "text", folder / "tokens", "hugging_face", 30, str(folder / "random"))
     part = {"model": str(folder / "random")}
     special = {"sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"}

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from espnet_prune.cli import main
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.export.pack import pack_for_espnet
 from espnet_prune.surgery import load

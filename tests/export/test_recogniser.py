@@ -10,6 +10,8 @@ import numpy
 import pytest
 import soundfile
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from espnet_prune.cli import main
 from espnet_prune.data.tokens import make_tokens
@@ -74,13 +76,53 @@ def exported(model, tmp_path_factory):
 
 
 def test_words_are_those_of_the_model_itself(model, exported):
-    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
 
     ours = OnnxRecogniser(exported, segment_seconds=2.0)
     theirs = Recogniser(model, DecodeConfig(segment_seconds=2.0))
     for seconds in (0.5, 1.3, 5.0):  # the last one in pieces
         samples = speech(seconds, seed=int(10 * seconds))
         assert ours.transcribe(samples) == theirs.transcribe(samples, "greedy") != ""
+
+
+def test_recordings_of_every_length_have_the_same_text_as_in_torch(model, exported):
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser, ctc_log_probs
+    from espnet_prune.models.espnet.features import least_samples
+
+    ours, theirs = OnnxRecogniser(exported), Recogniser(model, DecodeConfig())
+    least = least_samples(theirs.model)
+    assert ours.about["least_samples"] == least == 960
+    texts = set()
+    for samples in (*range(least - 2, least + 3), 1599, 1600, 1601, 2000, 2559, 2560, 2561, 3777):
+        noise = speech(1.0, seed=samples)[:samples]
+        texts.add(ours.transcribe(noise))
+        assert ours.transcribe(noise) == theirs.transcribe(noise, "greedy")
+        if samples >= least:
+            values = noise.astype(numpy.float32) / 32768
+            expected = ctc_log_probs(theirs.model, values)
+            numpy.testing.assert_allclose(ours.log_probs(values), expected, atol=1e-4)
+    assert len(texts) > 2
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.integers(0, 17), max_size=20))
+def test_any_path_has_the_same_text_as_in_torch(both, path):
+    ours, theirs = both
+    best = numpy.array(path, dtype=int)
+    groups = ours._groups(collapse(best, ours.special))
+    text = " ".join(ours._text(ids) for ids, _, _ in groups)
+    assert text == " ".join(theirs.collapsed(torch.from_numpy(best)).split())
+
+
+@pytest.fixture(scope="module")
+def both(model, exported):
+    """The exported model and the same in torch."""
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
+
+    return OnnxRecogniser(exported), Recogniser(model, DecodeConfig())
 
 
 def test_times_rise_and_lie_within_the_recording(exported):
@@ -94,12 +136,12 @@ def test_times_rise_and_lie_within_the_recording(exported):
 @pytest.mark.parametrize("timestamps", [[], ["--timestamps"]])
 def test_too_short_gives_no_words_and_a_warning(exported, tmp_path, capsys, caplog, timestamps):
     path = tmp_path / "a.wav"
-    soundfile.write(path, speech(0.05), RATE)
+    soundfile.write(path, speech(0.05)[:900], RATE)
     assert main(["transcribe", "--onnx", str(exported), *timestamps, str(path)]) == 0
     assert capsys.readouterr().out == ("" if timestamps else f"{path}\t\n")
     (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
     assert f"utterance '{path}': 800 samples are too short to decode" in warning
-    assert "its text is empty" in warning and "the model needs 2560" in warning
+    assert "its text is empty" in warning and "the model needs 960" in warning
 
 
 def test_int8_is_smaller_and_hears_the_same(exported, tmp_path):
@@ -136,7 +178,7 @@ def test_int8_by_the_command(model, exported, tmp_path, monkeypatch, capsys):
     assert main(["export_onnx", "--model", str(model), "--out", str(folder), "--int8"]) == 0
     assert "then int8 changes an output by up to" in capsys.readouterr().out
     about = read_description(folder)
-    assert len(about["int8_difference"]) == 6  # three lengths of each graph
+    assert len(about["int8_difference"]) == 7  # three lengths of each graph, and the shortest
     assert max(about["max_difference"].values()) < min(about["int8_difference"].values())
     assert not (folder / "int8").exists()
 
@@ -207,7 +249,7 @@ def test_channels_are_averaged_and_that_is_said_once(exported, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--onnx none", "none: there is no such folder; give a folder that `python"),
+        ("--onnx none", "none: there is no such folder; give a folder that `espnet-prune"),
         ("--onnx system", r"no model.json in it; .*did you mean --model \S*system/model\?"),
         ("--onnx system/model", r"no model.onnx in it; .*mean --model \S*system/model\?"),
         ("--onnx onnx/model.onnx", r"no such folder; .*mean --onnx \S*onnx\?"),

@@ -1,6 +1,8 @@
 """The staged driver: its options, its messages, and the commands that its stages give."""
 
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,6 +81,14 @@ def test_lists_fourteen_numbered_named_stages(driver):
         (["--audio_format", "mp3"], "'mp3' is not flac, ark or keep"),
         (["--overrides", "/nowhere"], "--overrides: there is no folder '/nowhere'"),
         (["--token_type", "word"], "'word' is not bpe, char or hugging_face"),
+        (
+            ["--test_sets", "train_sp", "--speed_factors", "0.9 1"],
+            "'train_sp' has the place of what stages 2 and 3 make",
+        ),
+        (["--test_sets", "dev dev_valid"], "the set 'dev_valid' has the place of what"),
+        (["--speed_factors=1", "--test_sets", "train"], "'train' has the place of what"),
+        (["--channel", "left"], "--channel: 'left' is not mean, or a number from 1"),
+        (["--pipes", "no"], "--pipes: 'no' is not run or forbid"),
         (["--tag", "../x"], "--tag: '../x' is not a folder's name"),
         (["--tag", ".."], "--tag: '..' is not a folder's name"),
         (["--conf_dir", "/nowhere"], "/nowhere/systems.yaml is missing"),
@@ -180,6 +190,14 @@ def test_trainings_on_several_gpus_have_a_process_for_each(driver, places):
     assert all(command.endswith(" --ngpu 1") for command in launched)
 
 
+def test_wrong_decoding_is_refused_before_anything_runs(driver, places, tmp_path):
+    (tmp_path / "conf/decode.yaml").write_text("beam_sise: 2\n")
+    process, commands = driver(*places)
+    assert process.returncode == 2 and not commands
+    assert "decode.yaml: unknown key 'beam_sise'" in process.stderr
+    assert driver(*places, "--stage", "8", "--stop_stage", "10")[0].returncode == 0
+
+
 def test_overrides_are_merged_over_the_configurations(driver, places, tmp_path):
     (tmp_path / "over").mkdir()
     (tmp_path / "over/systems.yaml").write_text("systems: {own: {method: random}}\n")
@@ -216,6 +234,76 @@ def test_another_file_of_systems_leaves_the_recipe_s_own_alone(driver, places, t
     config = load_yaml(made / "l0_60/config.yaml")
     assert (config["target"], config["seed"]) == (0.6, 2)
     assert (made / "l0_50/config.yaml").read_bytes() == own
+
+
+def test_how_recordings_are_read_is_the_same_in_stages_1_and_3(driver, places):
+    words = ["--channel", "2", "--pipes", "forbid", "--fix_data", "--stop_stage", "3"]
+    process, commands = driver(*places, *words)
+    assert process.returncode == 0, process.stderr
+    assert verbs(commands) == ["prepare_synth", "fix_data", "validate_data", "format_audio"]
+    readers = [c for c in commands if "prepare_synth" not in c]
+    assert all("--sample_rate 16000 --pipes forbid --channel 2" in c for c in readers)
+    assert "--channel" not in " ".join(driver(*places, "--stop_stage", "3")[1])
+
+
+def test_a_refused_run_leaves_the_configurations_of_its_tag(driver, places, tmp_path):
+    """What a stage refused is not what the tag was made with; what one took, is."""
+    (tmp_path / "over").mkdir()
+    words = [*places, "--overrides", str(tmp_path / "over"), "--stage", "8", "--stop_stage", "10"]
+    words += ["--systems", "l0_50"]
+    experiment = tmp_path / "work/exp/base"
+
+    def give(value: int) -> None:
+        for name in ("prune", "finetune"):
+            (tmp_path / f"over/{name}.yaml").write_text(f"max_epoch: {value}\n")
+
+    def epochs() -> list[int]:
+        config = load_yaml(experiment / "l0_50/config.yaml")
+        return [config[name]["training"]["max_epoch"] for name in ("prune", "finetune")]
+
+    give(1)
+    assert driver(*words)[0].returncode == 0
+    assert epochs() == [1, 1]
+    give(2)
+    assert driver(*words, FAIL_ON="espnet_prune prune ")[0].returncode == 1
+    assert epochs() == [1, 1]
+    assert driver(*words, FAIL_ON="espnet_prune finetune ")[0].returncode == 1
+    assert epochs() == [2, 2]  # not begun: nothing was finetuned with the old one
+    (experiment / "l0_50/finetune").mkdir()
+    give(3)
+    assert driver(*words, FAIL_ON="espnet_prune finetune ")[0].returncode == 1
+    assert epochs() == [2, 2]
+    assert driver(*words)[0].returncode == 0
+    assert epochs() == [3, 3]
+    assert sorted(path.name for path in experiment.iterdir()) == ["conf", "l0_50", "log"]
+
+
+def test_configurations_that_no_stage_took_are_as_they_were(driver, places, tmp_path):
+    assert driver(*places, "--stage", "7", "--stop_stage", "7")[0].returncode == 0
+    made = tmp_path / "work/exp/base/conf/decode.yaml"
+    before = made.read_text()
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/decode.yaml").write_text("beam_size: 3\n")
+    words = [*places, "--overrides", str(tmp_path / "over")]
+    assert driver(*words, "--stage", "9", "--stop_stage", "9")[0].returncode == 0
+    assert made.read_text() == before
+    assert driver(*words, "--stage", "7", "--stop_stage", "7")[0].returncode == 0
+    assert load_yaml(made)["beam_size"] == 3
+
+
+def test_what_a_killed_run_left_is_put_back(driver, places, tmp_path):
+    words = [*places, "--stage", "9", "--stop_stage", "9", "--systems", "l0_50"]
+    assert driver(*words)[0].returncode == 0
+    experiment = tmp_path / "work/exp/base"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = experiment / f".before.{socket.gethostname()}.{ended.pid}"
+    for name in ("conf/decode", "removed/config"):
+        (left / name).parent.mkdir(parents=True)
+        (left / f"{name}.yaml").write_text("beam_size: 7\n")
+    assert driver(*words)[0].returncode == 0
+    assert load_yaml(experiment / "conf/decode.yaml") == {"beam_size": 7}
+    assert sorted(path.name for path in experiment.iterdir()) == ["conf", "l0_50", "log"]
 
 
 def test_override_that_nothing_reads_is_an_error(driver, places, tmp_path):
@@ -305,14 +393,14 @@ def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(s
     assert process.returncode == 0, process.stderr
     arrays = [i for i, command in enumerate(commands, 1) if "=1:4 " in command]
     names = [verb(commands[i - 1]) for i in arrays]
-    assert names == ["perturb_speed", *["format_audio"] * 3, "decode"]
+    assert names == [*["format_audio"] * 3, "decode"]
     for i in arrays:
         share, whole = commands[i - 1].split(" python ")[1], commands[i].split(" python ")[1]
         assert share == f"{whole} --part JOB__/4"  # not what is part of the tag
         assert after(commands[i]) == [i]
     decode = commands[arrays[-1] - 1]
     assert "JOB__=1:4 exp/JOB_1/log/07_score_teacher.1.JOB__.log" in decode
-    assert "job 1, log exp/JOB_1/log/02_speed.1.JOB__.log" in process.stdout
+    assert "job 2, log exp/JOB_1/log/03_format.1.JOB__.log" in process.stdout
     scores = next(i for i, command in enumerate(commands, 1) if " score " in command)
     assert after(commands[scores - 1]) == [arrays[-1] + 1]
 

@@ -49,7 +49,7 @@ def resolved(recipe: Recipe) -> dict[str, SystemConfig]:
 
 @pytest.mark.parametrize(("recipe", "over"), variants(), ids=identify)
 def test_all_are_read_strictly(recipe, over):
-    from espnet_prune.decode.recogniser import DecodeConfig
+    from espnet_prune.decode.decode_config import DecodeConfig
     from espnet_prune.train.options import check_training_config
     from espnet_prune.train.teacher_task import TeacherTask
 

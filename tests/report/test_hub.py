@@ -9,7 +9,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from espnet_prune.cli import main
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.surgery import load
 

@@ -120,7 +120,8 @@ def test_the_dense_loss_is_that_of_the_model(result, model, data):
 
 
 def test_the_greedy_text_is_that_of_decoding(model, data):
-    from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
+    from espnet_prune.decode.decode_config import DecodeConfig
+    from espnet_prune.decode.recogniser import Recogniser
     from espnet_prune.score.probe import Probe
 
     utterances = chosen_utterances(data, 2)

@@ -3,18 +3,22 @@
 import itertools
 import random
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
 
 from espnet_prune.cli import main
 from espnet_prune.errors import DataError
 from espnet_prune.io_atomic import read_json
+from espnet_prune.score import wer
+from espnet_prune.score.alignment import align
 from espnet_prune.score.wer import (
-    align,
     count_errors,
     find_sclite,
     interval,
@@ -81,6 +85,50 @@ def test_the_alignment_is_as_cheap_as_kaldialigns():
         theirs = kaldialign.edit_distance(words, recognised, sclite_mode=True)
         cost = 4 * ours.substitutions + 3 * (ours.deletions + ours.insertions)
         assert cost == 4 * theirs["sub"] + 3 * (theirs["del"] + theirs["ins"])
+
+
+def by_cells(words: list[str], recognised: list[str]) -> tuple[int, int, int]:
+    """The same table, cell by cell: cost, substitutions, deletions and insertions of each."""
+    row = [(3 * column, 0, 0, column) for column in range(len(recognised) + 1)]
+    for word in words:
+        above, row = row, [(row[0][0] + 3, 0, row[0][2] + 1, 0)]
+        for column, other in enumerate(recognised):
+            (c, s, d, i), wrong = above[column], word != other
+            ways = [(c + 4 * wrong, s + wrong, d, i)]
+            c, s, d, i = row[column]
+            ways.append((c + 3, s, d, i + 1))
+            c, s, d, i = above[column + 1]
+            ways.append((c + 3, s, d + 1, i))
+            row.append(min(ways, key=lambda way: way[0]))  # the first of the cheapest
+    return row[-1][1:]
+
+
+@given(*[st.lists(st.sampled_from("abc"), max_size=12)] * 2)
+def test_whole_rows_give_what_cells_give(words, recognised):
+    counts = align(words, recognised)
+    found = (counts.substitutions, counts.deletions, counts.insertions)
+    assert found == by_cells(words, recognised) and counts.words == len(words)
+
+
+@needs_sclite
+def test_long_texts_are_aligned_here_as_sclite_does(monkeypatch):
+    """An hour's text, of 8,000 words, took sclite five minutes."""
+    generator = random.Random(0)
+
+    def text(words: int) -> str:
+        return " ".join(generator.choice(WORDS) for _ in range(words))
+
+    reference = {"a": text(300), "b": text(3), "c": text(200)}
+    hypothesis = {"a": text(280), "b": text(4), "c": text(210)}
+    expected, _ = count_errors(reference, hypothesis, "sclite")
+    asked = []
+    run = subprocess.run
+    monkeypatch.setattr(wer, "LONG_CELLS", 1000)
+    monkeypatch.setattr(wer.subprocess, "run", lambda *a, **k: asked.append(a) or run(*a, **k))
+    assert count_errors(reference, hypothesis, "sclite") == (expected, "sclite")
+    monkeypatch.setattr(wer, "LONG_CELLS", 0)
+    assert len(asked) == 1 and count_errors(reference, hypothesis, "sclite")[0] == expected
+    assert len(asked) == 1, "none is left for sclite"
 
 
 def test_jiwer_finds_no_more_errors_and_keeps_the_length():

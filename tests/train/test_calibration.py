@@ -57,7 +57,9 @@ def test_the_seed_draws_them_and_their_order(recipe):
 
 def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
     get_whisper("random", tmp_path / "whisper")
-    make_any_tokens(recipe / "text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper"))
+    make_any_tokens(
+        recipe / "dump/train/text", tmp_path, "hugging_face", 30, str(tmp_path / "whisper")
+    )
     batches = _utterances({}, recipe / "dump/train", tmp_path, 2, 0, "cpu")
     words = WhisperText(tmp_path / "tokenizer.json", multilingual=False)
     expected = [words.ids(text) for text in read_map(recipe / "dump/train/text").values()]

@@ -13,6 +13,7 @@ import torch
 from mini_recipe import run_here
 
 from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.models.espnet.folder import trained_seconds
 
 pytestmark = pytest.mark.timeout(900)
 SYSTEMS = """\
@@ -39,6 +40,11 @@ def unbroken(tmp_path_factory, repository) -> Path:
     for main in ("collect_stats", "train_teacher", "prune"):
         run_here(folder, main)
     return folder
+
+
+def test_the_teacher_knows_the_longest_utterance_that_it_was_trained_on(unbroken):
+    longest = (mini_recipe.RATE + 800 * 15) / mini_recipe.RATE
+    assert trained_seconds(unbroken / "exp/teacher/model") == longest
 
 
 def weights(path: Path) -> dict:

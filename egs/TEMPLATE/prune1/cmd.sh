@@ -17,5 +17,5 @@ case ${cmd_backend:-local} in
         gpu+=" --stop-seconds ${stop_seconds:-600}" ;;
 esac
 export train_cmd=${train_cmd:-$submit$many} # data, tokens, statistics, cutting, profiling, reports
-export decode_cmd=${decode_cmd:-$submit}    # arrays of --nj jobs of one thread: speed, format, decoding; scoring
+export decode_cmd=${decode_cmd:-$submit}    # arrays of --nj jobs of one thread: format, decoding; scoring
 export cuda_cmd=${cuda_cmd:-$submit$gpu}    # training, pruning, finetuning: with a GPU where --ngpu says

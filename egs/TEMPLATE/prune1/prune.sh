@@ -23,6 +23,9 @@ train_set=train                  # set to train on
 valid_set=dev                    # set to choose checkpoints by
 test_sets="test"                 # sets to score
 speed_factors="0.9 1.0 1.1"      # speeds of the training set; "1.0" for none but the original
+channel=                         # of recordings of several: which is taken, from 1, or mean; default: refused
+pipes=run                        # commands in wav.scp: run, or forbid
+fix_data=false                   # true: leave out what can't be used; data/SET/left_out.txt lists it
 audio_format=flac                # flac, ark, or keep: the recordings as they are
 min_seconds=0.1                  # shorter utterances of the training and validation sets are left out
 max_seconds=30                   # longer ones too
@@ -92,7 +95,7 @@ config() { # NAME [FILE]: the absolute path of the file, by default that of CONF
     realpath -m "${2:-$conf_dir/$1.yaml}"
 }
 
-option_flags="list_stages wait"
+option_flags="list_stages wait fix_data"
 parse_options "$@"
 if [[ $list_stages == true ]]; then list_stages && exit 0; fi
 
@@ -111,6 +114,8 @@ check_choice cmd_backend local slurm sge
 ((nodes == 1)) || [[ $cmd_backend == slurm ]] ||
     option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
 check_choice audio_format flac ark keep
+check_choice pipes run forbid
+[[ $channel =~ ^(|mean|[1-9][0-9]*)$ ]] || option_error "--channel: '$channel' is not mean, or a number from 1"
 check_choice token_type bpe char hugging_face
 check_choice normalise none english
 check_choice text_case keep lower upper
@@ -156,6 +161,9 @@ cd "$work_dir"
 
 exp=exp/$tag
 [[ $cmd_backend == local ]] || python -m espnet_prune jobs begin "$exp" # queued jobs read what is configured next
+# shellcheck source=../../../utils/keep_configs.sh
+. "$root/utils/keep_configs.sh"
+[[ $cmd_backend != local ]] || remember_configs "$exp"
 teacher_dir=$exp/teacher
 train_data=data/$train_set
 if [[ -n $speed_factors && ! $speed_factors =~ ^1(\.0*)?$ ]]; then train_data=data/${train_set}_sp; fi
@@ -163,6 +171,12 @@ train_dump=dump/${train_data#data/}
 valid_dump=dump/$valid_set
 # scored whole, validated without utterances of odd length
 if [[ " $test_sets " == *" $valid_set "* ]]; then valid_dump=dump/${valid_set}_valid; fi
+for set in $test_sets $valid_set; do # no set is made or formatted in place of another
+    for made in "$train_dump" "$valid_dump"; do
+        [[ $made != "dump/$set" || ($set == "$valid_set" && $made == "$valid_dump") ]] ||
+            option_error "the set '$set' has the place of what stages 2 and 3 make of another, $made; rename it"
+    done
+done
 training_data=(--train "$train_dump" --valid "$valid_dump" --tokens data/tokens)
 configuration=(--out "$exp" "${training_data[@]}" --stats "$exp/stats" ${overrides:+--over "$overrides"})
 for name in systems teacher prune finetune decode profile; do
@@ -175,6 +189,7 @@ if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
 fi
 chosen=$(python -m espnet_prune configure "${configuration[@]}")
 { read -r systems && read -r taken && read -r compare_with; } <<<"$chosen"$'\n\n\n'
+if runs 7 || runs 11; then python -m espnet_prune check_decoding --config "$exp/conf/decode.yaml"; fi
 
 # shellcheck source=../../../utils/run_stages.sh
 . "$root/utils/run_stages.sh"
@@ -194,11 +209,14 @@ score_system() { # SET SYSTEM [ARGUMENT...]
         ${scorer:+--tool "$scorer"} "${@:3}"
 }
 
+reading=(--sample_rate 16000 --pipes "$pipes" ${channel:+--channel "$channel"})
+
 stage_data() {
     local set folders=()
     run_command "$train_cmd" bash -c "$local_data_cmd"
     for set in "$train_set" "$valid_set" $test_sets; do folders+=("data/$set"); done
-    run "$train_cmd" validate_data "${folders[@]}"
+    [[ $fix_data == false ]] || run "$train_cmd" fix_data "${folders[@]}" --nj "$nj" "${reading[@]}"
+    run "$train_cmd" validate_data "${folders[@]}" --nj "$nj" "${reading[@]}"
 }
 
 stage_speed() {
@@ -207,12 +225,11 @@ stage_speed() {
         return
     fi
     # shellcheck disable=SC2086  # a list of factors
-    run_split "$decode_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --audio "dump/speed" \
-        --factors $speed_factors
+    run "$train_cmd" perturb_speed --source "data/$train_set" --out "$train_data" --factors $speed_factors
 }
 
 stage_format() {
-    local set common=(--sample_rate 16000 --format "$audio_format")
+    local set common=("${reading[@]}" --format "$audio_format")
     [[ $text_case == keep ]] || common+=(--text_case "$text_case")
     local filter=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
     independent

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from espnet_prune.errors import ModelError
 from espnet_prune.models.conformer.front_end import (
     ConstantFrontEnd,
     EmptyFrontEnd,
@@ -103,6 +104,7 @@ class Conformer(EspnetEncoder):
 
         if self.encoder_of(model) is model:
             return [graphs.encoder_graph(model, self.describe(model)["input_size"])]
+        self._check_front_end(model)
         return graphs.speech_graphs(model, self.features_graph(model.frontend))
 
     def features_graph(self, frontend: nn.Module) -> nn.Module:
@@ -116,7 +118,16 @@ class Conformer(EspnetEncoder):
 
         if self.encoder_of(model) is model:
             return {"kind": f"{self.name}_encoder"}
+        self._check_front_end(model)
         return graphs.describe(model)
+
+    def _check_front_end(self, model: nn.Module) -> None:
+        found = type(model.encoder.embed).__name__
+        if found not in self.front_ends:
+            raise ModelError(
+                f"input_layer: {found}, whose frames aren't known; expected "
+                f"{' or '.join(self.front_ends)}"
+            )
 
 
 def _activation_name(activation: nn.Module) -> str:

@@ -126,7 +126,7 @@ class _FastForward:
             and not encoder.training
             and all(
                 t.dtype == torch.float32 and t.device.type == "cpu"
-                for t in (feats, encoder.embed.out.weight)
+                for t in (feats, next(encoder.parameters()))  # linear layers may be int8
             )
             and not any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules())
         )

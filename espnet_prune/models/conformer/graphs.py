@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet import graphs
-from espnet_prune.models.espnet.features import sample_rate_of
+from espnet_prune.models.espnet.features import least_samples, sample_rate_of
 from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
 
 FIRST_FRAME = 6  # the last that two convolutions of 3 frames at every second need for one
 SUBSAMPLING = 4  # of the front-ends: two convolutions of stride 2
-LEAST_FRAMES = 16
+LEAST_FRAMES = 16  # that the exporter is told of; with fewer it would fix the length at one frame
 LONGEST_FRAMES = 16000  # a quarter of them fits ESPnet's table of 5000 positions, fixed in a graph
 CHECKED_FRAMES = (120, 57, 301)  # the first is exported
 
@@ -47,8 +47,10 @@ def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
 def speech_graphs(model: nn.Module, features: nn.Module) -> list[Graph]:
     """Those of a whole ESPnet model with CTC; ``features`` is the graph of its front-end."""
     graph = graphs.SpeechGraph(model, features, EncoderGraph(model.encoder))
-    tried = tuple(model.frontend.hop_length * frames for frames in CHECKED_FRAMES)
-    return graphs.speech_graphs(model, graph, describe(model), tried)
+    about, hop = describe(model), model.frontend.hop_length
+    # the graph runs with fewer samples than the exporter is told of, down to what torch needs
+    tried = (*(hop * frames for frames in CHECKED_FRAMES), about["least_samples"])
+    return graphs.speech_graphs(model, graph, about, tried, LEAST_FRAMES * hop)
 
 
 def describe(model: nn.Module) -> dict:
@@ -56,7 +58,7 @@ def describe(model: nn.Module) -> dict:
     hop = model.frontend.hop_length
     frames = {
         "sample_rate": sample_rate_of(model.espnet_prune_config),
-        "least_samples": LEAST_FRAMES * hop,
+        "least_samples": least_samples(model),
         "longest_samples": LONGEST_FRAMES * hop,
         "samples_a_frame": SUBSAMPLING * hop,
     }

@@ -36,6 +36,22 @@ def sample_rate_of(config: Mapping[str, Any] | None) -> int:
     return int(rate)
 
 
+def least_samples(model: nn.Module) -> int:
+    """Least number of samples that an ESPnetASRModel encodes.
+
+    The front-end's padding mirrors half a window; the frames are then subsampled.
+    """
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import check_short_utt
+
+    front_end = model.frontend
+    if front_end is None:
+        return model.encoder.least() if hasattr(model.encoder, "least") else 1
+    frames = check_short_utt(getattr(model.encoder, "embed", None), 0)[1]
+    if hasattr(front_end, "least_samples"):
+        return max(front_end.least_samples(), frames * front_end.hop_length)
+    return max(front_end.stft.n_fft // 2 + 1, (frames - 1) * front_end.hop_length)
+
+
 def features_of(model: nn.Module) -> tuple[float, int | None]:
     """Frames a second and width of an ESPnet model's features; None where no front-end tells."""
     frontend = getattr(model, "frontend", None)

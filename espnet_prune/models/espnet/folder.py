@@ -21,6 +21,7 @@ from espnet_prune.io_atomic import atomic_path, read_json, write_text
 from espnet_prune.io_torch import read_torch, write_torch
 from espnet_prune.models import family_called
 from espnet_prune.models.family import ModelFamily
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.surgery.families import find_family
 from espnet_prune.surgery.serialize import BPE, DESCRIPTION, copy_bpe, save
 from espnet_prune.surgery.serialize import WEIGHTS as OWN_WEIGHTS
@@ -37,13 +38,26 @@ def own_family(folder: Path) -> ModelFamily | None:
     Raises:
         DataError: its description is damaged.
     """
-    path = folder / DESCRIPTION
-    if not path.exists():
-        return None
-    description = read_json(path)
-    config = description.get("config") if isinstance(description, dict) else None
-    family = family_called(config.get("encoder")) if isinstance(config, dict) else None
+    family = family_called(_saved_config(folder).get("encoder"))
     return None if family is None or family.is_stock else family
+
+
+def trained_seconds(folder: Path) -> float | None:
+    """Seconds of the longest utterance that a saved model was trained on, where it says so.
+
+    Raises:
+        DataError: its description is damaged.
+    """
+    seconds = _saved_config(folder).get(TRAINED_SECONDS)
+    return float(seconds) if isinstance(seconds, (int, float)) else None
+
+
+def _saved_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration in a saved model's description; empty where there is none."""
+    path = folder / DESCRIPTION
+    description = read_json(path) if path.exists() else None
+    config = description.get("config") if isinstance(description, dict) else None
+    return config if isinstance(config, dict) else {}
 
 
 def model_files(model: Path) -> tuple[Path, Path]:

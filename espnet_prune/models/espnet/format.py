@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import CONFIG_ATTRIBUTE, PLAN
 from espnet_prune.models.espnet.folder import remove_outdated
+from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.sites import DECODER
 from espnet_prune.surgery.families import Format, find_family
 from espnet_prune.surgery.plan import plan_of
@@ -17,7 +18,7 @@ MODEL_KEYS = (
     "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
     "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
     "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
-).split()
+).split() + [TRAINED_SECONDS]
 
 
 class EspnetFormat(Format):

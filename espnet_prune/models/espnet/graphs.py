@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.family import DecoderFamily
-from espnet_prune.models.graph_names import GRAPH, SPEECH
+from espnet_prune.models.graph_names import GRAPH, SPEECH, TRAINED_SECONDS
 from espnet_prune.models.graphs import Graph, Inputs, example_speech, length_dimension
 from espnet_prune.surgery.families import find_family
 
@@ -23,7 +23,11 @@ NAMES = ("speech",), ("log_probs", "encoded")
 
 
 def speech_graphs(
-    model: nn.Module, graph: nn.Module, about: Mapping, tried: tuple[int, ...]
+    model: nn.Module,
+    graph: nn.Module,
+    about: Mapping,
+    tried: tuple[int, ...],
+    least: int | None = None,
 ) -> list[Graph]:
     """Samples to CTC log-probabilities and hidden states, and a step of the decoder, if any.
 
@@ -32,13 +36,15 @@ def speech_graphs(
         graph: of all but the decoder.
         about: its ``describe_graphs``.
         tried: numbers of samples at which outputs are compared.
+        least: number of samples that the exporter is told of; by default the fewest that the graph
+            runs with.
     """
 
     def expected(speech: Tensor) -> Inputs:
         encoded, _ = model.encode(speech, torch.tensor([speech.shape[1]]))
         return model.ctc.log_softmax(encoded), encoded
 
-    length = length_dimension(about["least_samples"], about["longest_samples"])
+    length = length_dimension(least or about["least_samples"], about["longest_samples"])
     whole = Graph(GRAPH, graph.eval(), *NAMES, ({1: length},), tried, example_speech, expected)
     decoder = find_family(model.decoder)
     if isinstance(decoder, DecoderFamily):
@@ -56,12 +62,14 @@ def describe_speech(model: nn.Module, frames: Mapping[str, int]) -> dict:
         model: an ESPnetASRModel that carries its configuration.
         frames: ``sample_rate``, ``least_samples``, ``longest_samples`` and ``samples_a_frame``.
     """
+    config = model.espnet_prune_config
     return {
+        **{key: config[key] for key in (TRAINED_SECONDS,) if key in config},
         "kind": SPEECH,
         **frames,
         "blank": int(model.blank_id),
         "end": int(model.eos),
-        "token_type": model.espnet_prune_config["token_type"],
+        "token_type": config["token_type"],
     }
 
 

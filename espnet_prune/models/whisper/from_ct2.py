@@ -34,7 +34,10 @@ SETTINGS = {
     "decoder/alibi": (0, "positions by ALiBi"),
     "decoder/start_from_zero_embedding": (0, "a first embedding of zeros"),
 }
-UNUSED = ("decoder/alignment_heads", "decoder/alignment_layer")  # Whisper's are in config.json
+UNUSED = (
+    *("decoder/alignment_heads", "decoder/alignment_layer"),  # Whisper's are in config.json
+    *("decoder/alibi_use_positive_positions", "decoder/scale_alibi"),  # say how, but there is none
+)
 # by which a folder is known as made by ``write_conversion``, so that it may make it again
 RECORD = "conversion.json"
 KIND = {"schema": 1, "kind": "whisper_from_ctranslate2"}

@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny_ssl import TRANSFORMER
 
-from espnet_prune.decode.recogniser import DecodeConfig, Recogniser
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import Recogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model

@@ -10,7 +10,8 @@ from tiny_models import ENCODER
 
 from espnet_prune.cli import run
 from espnet_prune.data.kaldi_dir import DataSet, write_data
-from espnet_prune.decode.recogniser import DecodeConfig, open_recogniser
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.espnet.build import build_asr_model
@@ -50,6 +51,7 @@ def whisper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(whisper, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
+    (folder / "text").write_text("a A LONG ONE\nb SHORT\n")
     make_any_tokens(folder / "text", folder, "hugging_face", 30, str(whisper))
     return folder
 
@@ -125,9 +127,8 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     torch.testing.assert_close(
         random_outputs(small, SECONDS, decoder=True), masked, atol=1e-5, rtol=1e-4
     )
-    assert not torch.equal(
-        masked, random_outputs(load_again(model, tmp_path), SECONDS, decoder=True)
-    )
+    open_again = random_outputs(load_again(model, tmp_path), SECONDS, decoder=True)
+    assert (masked - open_again).abs().max() > 1e-2  # far beyond rounding
     parts = [count_zeroed(small, part) for part in (small.encoder, small.decoder)]
     assert sum(parts) == count_zeroed(small)
     assert all(parts) if name == "self_pinching_weights" else not any(parts)

@@ -34,6 +34,11 @@ def arrays_of(model) -> dict[str, numpy.ndarray]:
         "decoder/activation": numpy.array(3, numpy.int8),
         "decoder/pre_norm": numpy.array(1, numpy.int8),
         "decoder/alignment_layer": numpy.array(-1, numpy.int16),
+        "decoder/alignment_heads": numpy.array(1, numpy.int16),
+        # settings that CTranslate2 4.8 writes of a Whisper, at their defaults
+        **{f"decoder/{n}": numpy.array(0, numpy.int8)
+           for n in ("alibi", "alibi_use_positive_positions", "scale_alibi", "scale_embeddings",
+                     "start_from_zero_embedding")},
         **{f"{s}/num_heads": numpy.array(SIZES[f"{s}_attention_heads"], numpy.int16)
            for s in ("encoder", "decoder")},
     }  # fmt: skip
