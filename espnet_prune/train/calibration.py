@@ -32,7 +32,7 @@ from espnet_prune.train.training import data_options, token_options
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
-WEIGHTS = "weights.safetensors"  # those that differ from the teacher's
+WEIGHTS = "weights.safetensors"  # those that differ from the teacher's, and directions of ranks
 ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
@@ -42,15 +42,15 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
 
     Args:
         config: of the system.
-        out: gets the masks, the weights that were changed to make good what goes, and the seconds
-            that both took.
+        out: gets the masks, what was changed of the model with them, and the seconds that both
+            took.
         ngpu: 0 for the CPU.
     """
     started, method = time.monotonic(), config.build_method()
     gated, passes = _gated_and_passes(config, method, method.calibration_utterances, ngpu)
     logger.info("masks are chosen on %d utterances", len(passes))
-    masks = method.aligned(gated, method.masks(gated, passes))
     before = {name: value.clone() for name, value in gated.model.state_dict().items()}
+    masks = method.aligned(gated, method.masks(gated, passes))
     method.compensate(gated, masks, passes)
     after = gated.model.state_dict()
     changed = {name: value for name, value in after.items() if not value.equal(before[name])}
