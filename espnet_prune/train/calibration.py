@@ -8,7 +8,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.parallel import Followed
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
@@ -85,14 +86,14 @@ def read_masks(folder: Path) -> dict[str, Tensor]:
 
 def _gated_and_passes(
     config: SystemConfig, method: Method, number: int, ngpu: int
-) -> tuple[GatedModel, list[Pass]]:
+) -> tuple[GatedModel, Sequence[Pass]]:
     """The gated teacher, and what runs it on each of ``number`` utterances."""
     check_gpu(ngpu)
     device = "cuda" if ngpu else "cpu"
     gated = inject(load(config.teacher / "model"), method).to(device).eval()
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, number, config.seed, device)
-    return gated, [partial(_loss, gated, batch) for batch in batches]
+    return gated, Followed([partial(_loss, gated, batch) for batch in batches], "calibration")
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
