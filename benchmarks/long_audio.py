@@ -25,8 +25,8 @@ class Cost:
     """What one recording cost.
 
     Attributes:
-        minutes: of audio.
-        peak_mib: of memory.
+        minutes: length of the audio.
+        peak_mib: most memory.
         processor_rtf: seconds of all processors' time a second of audio.
         wall_rtf: seconds by the clock a second of audio.
     """

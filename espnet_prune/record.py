@@ -114,8 +114,8 @@ def contents_of(name: object, patterns: Sequence[str]) -> dict[str, str]:
     """The part of a stage's record that tells a pretrained model from another in its place.
 
     Args:
-        name: of the model; of a name on the hub, or none at all, nothing is known.
-        patterns: of the files that the stage reads.
+        name: name of the model; nothing is known of a name on the hub, or of none.
+        patterns: patterns of the files that the stage reads.
     """
     if not isinstance(name, str) or not Path(name).is_dir():
         return {}

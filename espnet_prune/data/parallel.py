@@ -97,7 +97,7 @@ def parallel_map(
         function: a function of a module, so that processes can find it.
         items: what it is applied to.
         jobs: number of processes, no more than there are items; 1 runs in this one.
-        title: of the progress bar.
+        title: title of the progress bar.
         fresh_processes: start them anew instead of copying this one, as torch's threads need.
     """
 

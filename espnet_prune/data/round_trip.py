@@ -25,7 +25,7 @@ def check_round_trip(
     """Makes sure that every text comes back from the tokens word by word.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
         texts: by utterance.
         origin: the file of the texts.
         rewrite: what a text becomes by the tokens and back; by default by pieces or characters.
@@ -70,7 +70,7 @@ def encoder_of(folder: Path) -> Callable[[str], list[str]]:
     """What makes tokens of a text, by pieces or characters.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
     """
     description = read_json(folder / "tokens.json")
     if description["type"] == "char":

@@ -61,9 +61,9 @@ class StudentConfig:
     """How the student is trained in stages 8 and 10, where that isn't the teacher's own way; ours.
 
     Attributes:
-        norm_statistics: of batch norms: ``frozen`` as the teacher learned them, or ``updated`` by
-            each batch, into which ESPnet counts padding, and which few updates never settle.
-            Weights that are drawn anew are always trained with ``updated``.
+        norm_statistics: statistics of batch norms: ``frozen`` as the teacher learned them, or
+            ``updated`` by each batch, into which ESPnet counts padding, and which few updates never
+            settle. Weights that are drawn anew are always trained with ``updated``.
         dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
             by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
         spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.
@@ -84,8 +84,9 @@ class CalibrationConfig:
     """What methods that look at data get to see.
 
     Attributes:
-        utterances: of the training set, drawn by the system's seed; all of them where there are
-            fewer. The code of Kwon et al. takes 2048 examples of text; speech is longer: ours.
+        utterances: number of utterances of the training set, drawn by the system's seed; all of
+            them where there are fewer. The code of Kwon et al. takes 2048 examples of text; speech
+            is longer: ours.
     """
 
     utterances: int = 256
@@ -99,7 +100,8 @@ class RefitConfig:
     """How the layers that read kept units are solved anew at the cut (``surgery.refit``); ours.
 
     Attributes:
-        utterances: of the training set, drawn by the system's seed; their labels aren't read.
+        utterances: number of utterances of the training set, drawn by the system's seed; their
+            labels aren't read.
         damping: pulls the weights to what they are, relative to the mean square of what a layer
             reads.
     """
@@ -119,7 +121,7 @@ class MethodConfig:
     Attributes:
         budget: measure and tolerance.
         clip: gradient norms.
-        distillation: of the pruning stage and of finetuning.
+        distillation: losses of the pruning stage and of finetuning.
         student: how the student is trained there.
         continue_schedule: whether finetuning's learning rates go on where those of the pruning
             stage would be, instead of warming up anew; so systems that learn masks and those that
@@ -156,7 +158,7 @@ class UnitsConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class DataConfig(UnitsConfig):
-    """Of a method that looks at data.
+    """Options of a method that looks at data.
 
     Attributes:
         calibration: what it sees.

@@ -31,7 +31,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     What was made there of other weights, such as files for stock ESPnet, is removed.
 
     Args:
-        model: of a known format: an ESPnetASRModel made by ``espnet_prune.models.espnet.build``
+        model: one of a known format: an ESPnetASRModel made by ``espnet_prune.models.espnet.build``
             (or cut from one), one of ESPnet's encoders by itself, or one of transformers' models.
         folder: made if missing; the weights are written first, the description last.
 

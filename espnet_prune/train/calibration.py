@@ -40,7 +40,7 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
     """Lets the method choose its masks on training utterances and writes them.
 
     Args:
-        config: of the system.
+        config: configuration of the system.
         out: gets the masks and the seconds that they took.
         ngpu: 0 for the CPU.
     """
@@ -70,7 +70,7 @@ def refit_on_data(
         gated: in evaluation mode; its weights are changed.
         masks: resolved masks (units,) of all sites.
         options: how many utterances, and how.
-        config: of the system.
+        config: configuration of the system.
     """
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, options.utterances, config.seed, "cpu")

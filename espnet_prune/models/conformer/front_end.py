@@ -128,7 +128,7 @@ def front_end_sites(
         embed: the module, with ``conv`` and ``out``.
         frames: feature frames of the reference utterance.
         size: model dimension D.
-        bins: of the features; the module itself knows them only up to rounding. By default 80,
+        bins: bins of the features; the module itself knows them only up to rounding. By default 80,
             ESPnet's own, where that fits, else the smallest number that does.
     """
     channels = embed.conv[2].out_channels

@@ -79,7 +79,7 @@ def conformer_sites(
     Args:
         encoder: one that ``check_parts`` takes; nothing in it is changed.
         reference_seconds: length of the utterance that MACs are counted for.
-        frames_per_second: of the features (100 for a 10 ms shift, 125 for ESPnet's default).
+        frames_per_second: rate of the features (100 for a 10 ms shift, 125 for ESPnet's default).
         feature_bins: width of the features; None for what the front-end implies.
 
     Returns:
