@@ -81,6 +81,9 @@ VERBS = {
         "format_audio": Verb(
             "data.verbs", "stage 3: one format and rate; utterances of odd length left out"
         ),
+        "add_noise": Verb(
+            "data.verbs", "a data set in white noise or in others' babble, to be decoded"
+        ),
         "make_tokens": Verb(
             "models.verbs", "stage 4: the token list, of BPE, characters, or a pretrained model"
         ),
@@ -108,6 +111,9 @@ VERBS = {
         "cut": Verb("train.verbs", "stage 9: the masks fixed, the model cut, saved and checked"),
         "finetune": Verb(
             "train.verbs", "stage 10: the cut model trained on, distilled from the uncompressed one"
+        ),
+        "quantise": Verb(
+            "train.verbs", "a finished system with weights in 4 or 8 bits, as a system beside it"
         ),
         "estimate_cost": Verb(
             "train.verbs", "what a recipe's trainings cost on this machine: hours, memory, disk"

@@ -11,8 +11,10 @@ from espnet_prune.budget.controllers import (
     Exact,
     Lagrangian,
 )
-from espnet_prune.budget.cost import MEASURES, Budget
+from espnet_prune.budget.cost import COUNTED, MEASURES, Budget
+from espnet_prune.budget.growing_pressure import GrowingPressure
 from espnet_prune.budget.hierarchy import close_empty_branches, resolve
+from espnet_prune.budget.joint import budget_of
 from espnet_prune.budget.schedule import LadderSchedule, Rung, TargetSchedule, even_rungs
 from espnet_prune.budget.select import (
     fill_to_target,
@@ -33,14 +35,17 @@ __all__ = [
     "Constraint",
     "Controller",
     "ControllerConfig",
+    "COUNTED",
     "CostTerm",
     "Exact",
+    "GrowingPressure",
     "LadderSchedule",
     "Lagrangian",
     "Rung",
     "Structure",
     "TargetSchedule",
     "align_widths",
+    "budget_of",
     "close_empty_branches",
     "even_rungs",
     "fill_to_target",

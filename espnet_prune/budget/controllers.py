@@ -35,6 +35,7 @@ class Controller(nn.Module, ABC):
     """
 
     prunable: int = 1
+    scale: float = 1.0  # of the loss, where gradients are scaled against underflow
 
     @abstractmethod
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
@@ -49,6 +50,15 @@ class Controller(nn.Module, ABC):
     @abstractmethod
     def values(self) -> dict[str, Tensor]:
         """The multipliers by name, for the log."""
+
+    def probe(self, like: Tensor) -> Tensor:
+        """A zero () to be added to the loss, by whose gradient the controller sees its scale."""
+        zero = torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
+        zero.register_hook(self._see_scale)
+        return zero
+
+    def _see_scale(self, gradient: Tensor) -> None:
+        self.scale = float(gradient)
 
 
 class Movable(Protocol):
@@ -86,19 +96,13 @@ class Exact(Controller):
         super().__init__()
         self.register_buffer("log_price", torch.full((), math.nan, dtype=torch.float64))
         self.target = 0.0
-        self.scale = 1.0  # of the loss, where gradients are scaled against underflow
 
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
         self.target = target
         price = self.log_price.exp().nan_to_num(nan=0.0)
         if not self.training or not sparsity.requires_grad:
             return price * (target - sparsity)
-        probe = torch.zeros((), dtype=sparsity.dtype, device=sparsity.device, requires_grad=True)
-        probe.register_hook(self._see_scale)
-        return price * (target - sparsity) + probe
-
-    def _see_scale(self, gradient: Tensor) -> None:
-        self.scale = float(gradient)
+        return price * (target - sparsity) + self.probe(sparsity)
 
     @torch.no_grad()
     def hold(self, gates: Movable) -> None:

@@ -12,7 +12,8 @@ from espnet_prune.budget.expected import ExpectedSize
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
 from espnet_prune.config import check_choice
 
-MEASURES = ("parameters", "macs")
+COUNTED, BOTH = ("parameters", "macs"), "parameters_and_macs"
+MEASURES = (*COUNTED, BOTH)  # BOTH by ``budget.joint``
 
 
 class Budget:
@@ -31,7 +32,7 @@ class Budget:
     def __init__(
         self, structure: Structure, gated: Sequence[str], measure: str = "parameters"
     ) -> None:
-        check_choice("budget: measure", measure, MEASURES)
+        check_choice("budget: measure", measure, COUNTED)
         self.structure = structure
         self.measure = measure
         self.gated = set(gated)
@@ -41,11 +42,11 @@ class Budget:
         self.prunable = int(self.count(everything))
         sizes = [t.parameters if measure == "parameters" else t.macs for t in self.terms]
         self.expected_size = ExpectedSize(structure, gated, self.terms, sizes)
-        self.total = sum(_term_size(t, everything, measure) for t in structure.terms)
+        self.total = sum(self._term_size(t, everything) for t in structure.terms)
 
     def count(self, kept: Mapping) -> Tensor | int:
         """Size of what is kept, from the kept units of each site (numbers or tensors)."""
-        return sum(_term_size(term, kept, self.measure) for term in self.terms)
+        return sum(self._term_size(term, kept) for term in self.terms)
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """Expected kept size, differentiable, float64 ().
@@ -63,12 +64,12 @@ class Budget:
         """1 - kept / prunable."""
         return 1 - kept / self.prunable
 
-
-def _term_size(term: CostTerm, kept: Mapping, measure: str) -> Tensor | int:
-    size = term.parameters if measure == "parameters" else term.macs
-    for name in term.factors:
-        size = size * kept[name]
-    return size
+    def _term_size(self, term: CostTerm, kept: Mapping) -> Tensor | int:
+        size = term.parameters if self.measure == "parameters" else term.macs
+        for name in term.factors:
+            all_units = self.structure.sites[name].units
+            size = size * ((kept[name] == all_units) if term.whole else kept[name])
+        return size
 
 
 def _reachable(structure: Structure, gated: set[str]) -> set[str]:

@@ -71,7 +71,8 @@ class ExpectedSize:
         units = number * opened
         read = torch.where(tables["readers"] < len(number), 1 - empty[tables["readers"]], 1.0)
         counts = torch.where(is_upper, opened * alive, units * read)
-        known = torch.cat([counts, one, units])
+        opened_all = torch.cat([values, one])[tables["gates"]].prod(dim=1)
+        known = torch.cat([counts, one, units, torch.where(is_gated, opened_all, 1.0)])
         return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
 
     def _gates(self, structure: Structure) -> list[list[int]]:
@@ -104,8 +105,13 @@ def _children(structure: Structure, site, place: Mapping[str, int]) -> list[int]
 
 
 def _factors(structure: Structure, term: CostTerm, place: Mapping[str, int]) -> list[int]:
-    """Places of a term's factors, behind all sites where a factor's reader is one of them, too."""
+    """Places of a term's factors among the counts, or behind those, among units or whole sites.
+
+    Units are meant where a factor's reader is one of the factors, too.
+    """
     behind = len(place) + 1
+    if term.whole:
+        return [place[name] + behind + len(place) for name in term.factors]
     readers = (structure.sites[name].reader for name in term.factors)
     return [
         place[name] + (behind if reader in term.factors else 0)

@@ -17,11 +17,13 @@ class CostTerm:
         macs: multiply-accumulates per combination, for the reference utterance.
         factors: names of sites; a branch or block counts 1 while it is there, else 0. None at
             all for what is always there.
+        whole: whether a factor counts 1 while all of its units are there, else 0.
     """
 
     parameters: int
     macs: int
     factors: tuple[str, ...]
+    whole: bool = False
 
 
 class Place(Protocol):

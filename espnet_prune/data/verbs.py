@@ -277,6 +277,31 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nj", type=int, default=1, help="processes")
 
 
+def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument("--kind", default="white", help="white, or babble of other speakers")
+    parser.add_argument("--snr", type=float, required=True, help="speech to noise, in dB")
+    parser.add_argument("--talkers", type=int, default=5, help="voices of babble")
+    parser.add_argument("--seed", type=int, default=0, help="decides all that is drawn")
+    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel jobs")
+
+
+def add_noise(args: argparse.Namespace) -> None:
+    """Adds the noise, unless it is done already."""
+    from espnet_prune.data.noise import Noise, add_noise_to
+    from espnet_prune.data.resume import fingerprint
+    from espnet_prune.record import OTHER_WORK_DIR, finished, mark_finished
+
+    noise = Noise(args.kind, args.snr, args.talkers, args.seed)
+    source = {"source": str(args.source), "fingerprint": fingerprint(args.source)}
+    config = {**source, **vars(noise)}
+    if finished(args.out, config, OTHER_WORK_DIR):
+        return
+    number = add_noise_to(args.source, args.out, noise, args.nj)
+    mark_finished(args.out, config)
+    print(f"{args.out}: {number} utterances")
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="data directory")
     _add_out(parser)

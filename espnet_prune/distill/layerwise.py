@@ -28,6 +28,8 @@ class DistillConfig:
         ctc_weight: weight of the KL divergence on CTC outputs.
         attention_weight: weight of the KL divergence on the attention decoder's outputs.
         temperature: temperature of both KL divergences.
+        balance: beta of balanced distillation on outputs (``distill.balance``); 0 weighs what the
+            teacher seldom says as much as what it often says.
         layer_loss: ``mse`` or ``l1_cosine``.
         mapping: ``fixed``, ``argmin``, ``monotone`` or ``roomy``.
         sum_layers: whether the losses of the pairs of layers are added, as CoFi's code does, and
@@ -44,6 +46,7 @@ class DistillConfig:
     ctc_weight: float = 1.0
     attention_weight: float = 1.0
     temperature: float = 2.0
+    balance: float = 0.0
     layer_loss: str = "mse"
     mapping: str = "fixed"
     sum_layers: bool = False
@@ -54,6 +57,7 @@ class DistillConfig:
         check_choice("distillation: layer_loss", self.layer_loss, LAYER_LOSSES)
         check_choice("distillation: mapping", self.mapping, MAPPINGS)
         check_range("distillation: temperature", self.temperature, 0.01, 100)
+        check_range("distillation: balance", self.balance, 0, 0.999999)
         for name in ("label_weight", "layer_weight", "ctc_weight", "attention_weight"):
             check_range(f"distillation: {name}", getattr(self, name), 0, 1e6)
         if not self.needs_teacher and not self.label_weight:

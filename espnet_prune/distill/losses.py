@@ -32,7 +32,13 @@ def layer_loss(kind: str, student: Tensor, teacher: Tensor, valid: Tensor) -> Te
     return absolute + 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
 
 
-def kl_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, temperature: float):
+def kl_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    valid: Tensor,
+    temperature: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """KL(teacher || student) at a temperature, times its square (Hinton et al. 2015), ().
 
     Args:
@@ -40,9 +46,13 @@ def kl_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, tempe
         teacher_logits: (B, L, V).
         valid: (B, L), True on real frames or tokens.
         temperature: softens both distributions.
+        weights: (V,), multiply the teacher's softened distribution, which is then normalised again.
     """
     student = F.log_softmax(_precise(student_logits[valid]) / temperature, dim=-1)
-    teacher = F.log_softmax(_precise(teacher_logits[valid]) / temperature, dim=-1)
+    teacher = _precise(teacher_logits[valid]) / temperature
+    if weights is not None:
+        teacher = teacher + weights.log()
+    teacher = F.log_softmax(teacher, dim=-1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 

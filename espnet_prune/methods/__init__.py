@@ -6,19 +6,30 @@ from typing import Any
 
 from espnet_prune.config import check_choice, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
+from espnet_prune.methods.acip import Acip
+from espnet_prune.methods.adaptive_dropout import AdaptiveDropout
 from espnet_prune.methods.base import Method
+from espnet_prune.methods.comp import Comp
+from espnet_prune.methods.cpd import Cpd
 from espnet_prune.methods.fisher import FisherMask
-from espnet_prune.methods.folding import Folding
+from espnet_prune.methods.flexigpt import FlexiGpt
+from espnet_prune.methods.folding import Folding, FoldingRepaired
 from espnet_prune.methods.importance import Importance
+from espnet_prune.methods.kcm import Kcm
 from espnet_prune.methods.l0_distill import L0, L0Distill
 from espnet_prune.methods.layer_drop import LayerDrop
+from espnet_prune.methods.ld_pruner import LdPruner
+from espnet_prune.methods.low_rank import LowRank
 from espnet_prune.methods.magnitude import (
     Magnitude,
     UniformMagnitude,
     UniformMagnitudeWeights,
 )
 from espnet_prune.methods.module_error import ModuleError
+from espnet_prune.methods.numerical import Numerical
 from espnet_prune.methods.options import MethodConfig
+from espnet_prune.methods.performer import Performer
+from espnet_prune.methods.prunenet import PruneNet
 from espnet_prune.methods.random_units import RandomUnits
 from espnet_prune.methods.self_pinching import SelfPinching, SelfPinchingPublished
 from espnet_prune.methods.self_pinching_weights import SelfPinchingWeights
@@ -43,6 +54,18 @@ METHODS: Mapping[str, type[Method]] = {
     "self_pinching_published": SelfPinchingPublished,
     "self_pinching_weights": SelfPinchingWeights,
     "small_from_scratch": SmallFromScratch,
+    "acip": Acip,
+    "adaptive_dropout": AdaptiveDropout,
+    "comp": Comp,
+    "cpd": Cpd,
+    "flexigpt": FlexiGpt,
+    "folding_repaired": FoldingRepaired,
+    "kcm": Kcm,
+    "ld_pruner": LdPruner,
+    "low_rank": LowRank,
+    "numerical": Numerical,
+    "performer": Performer,
+    "prunenet": PruneNet,
     "unpruned": Unpruned,
 }
 
@@ -96,9 +119,21 @@ def check_shared(shared: Mapping, where: str) -> None:
 
 
 __all__ = [
+    "Acip",
+    "AdaptiveDropout",
+    "LowRank",
+    "PruneNet",
+    "Numerical",
+    "Performer",
+    "LdPruner",
+    "Kcm",
+    "FoldingRepaired",
+    "Cpd",
+    "Comp",
     "L0",
     "METHODS",
     "FisherMask",
+    "FlexiGpt",
     "Folding",
     "Importance",
     "L0Distill",

@@ -23,7 +23,7 @@ from espnet_prune.methods.options import (
     StudentConfig,
     UnitsConfig,
 )
-from espnet_prune.sites import UNIT_KINDS, WEIGHT, DecoderConfig, Site
+from espnet_prune.sites import RANK, UNIT_KINDS, WEIGHT, DecoderConfig, Site
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
 from espnet_prune.surgery import GatedModel
 
@@ -253,6 +253,18 @@ class DataMethod(Method):
             ConfigError: no passes, though it needs them.
         """
 
+    def compensate(
+        self, gated: GatedModel, masks: Mapping[str, Tensor], passes: Sequence[Pass]
+    ) -> None:
+        """Changes weights in place by data, once the masks are chosen; by default nothing.
+
+        Args:
+            gated: the gated model, in evaluation mode.
+            masks: what ``masks`` gave, aligned.
+            passes: those that it got.
+        """
+        return
+
     def check_passes(self, passes: Sequence[Pass]) -> None:
         """ConfigError where a method that needs data got none."""
         if self.calibration_utterances and not passes:
@@ -287,6 +299,35 @@ class WeightMethod(Method):
         if self.measure != "parameters":
             raise ConfigError(
                 f"budget: measure: single weights save no {self.measure}; measure parameters"
+            )
+
+
+class RankMethod(Method):
+    """A method that makes a matrix two of low rank, and chooses among directions.
+
+    Raises:
+        ConfigError: a budget in MACs, which aren't counted there.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    needs_units: ClassVar[bool] = False
+
+    @property
+    def site_kinds(self) -> Sequence[str]:
+        """Every matrix's directions."""
+        return (RANK,)
+
+    @property
+    def decoder(self) -> DecoderConfig | None:
+        """The encoder alone is pruned."""
+        return None
+
+    def check(self) -> None:
+        """ConfigError for MACs."""
+        if self.measure != "parameters":
+            raise ConfigError(
+                f"budget: measure: {self.measure} of low-rank layers aren't counted; measure "
+                "parameters"
             )
 
 
@@ -355,5 +396,11 @@ def labels_only(distillation: DistillConfig) -> DistillConfig:
 def unit_scores(gated: GatedModel, score: Callable[[Site], Tensor]) -> dict[str, Tensor]:
     """``score(site)`` for every gated site of units; branches and blocks follow from them."""
     sites = gated.site_map.sites
-    names = [name for name in gated.gate_names() if sites[name].kind in UNIT_KINDS]
+    names = [name for name in gated.gate_names() if sites[name].kind in (*UNIT_KINDS, RANK)]
     return {name: score(sites[name]) for name in names}
+
+
+def unit_sites(gated: GatedModel) -> list[Site]:
+    """The gated sites of units."""
+    sites = gated.site_map.sites
+    return [sites[name] for name in unit_scores(gated, lambda site: site.units)]

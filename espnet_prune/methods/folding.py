@@ -4,19 +4,27 @@
 2502.10216); ``surgery.fold`` says how units are described, clustered and merged. Heads,
 feed-forward units and channels are folded, each site to the same share of its units. No data there
 and no finetuning; here finetuned with as many updates as every other system.
+
+A merged unit varies less than those that it stands for, so the paper repairs the statistics of the
+norms behind them: with no data by an approximation, with data as REPAIR does. ``FoldingRepaired``
+is the latter (``surgery.repair``), for the batch norms of convolutions; there is no other norm that
+has statistics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from espnet_prune.budget import keep_same_share, resolve
 from espnet_prune.errors import ModelError
-from espnet_prune.methods.base import Method, unit_scores
+from espnet_prune.methods.base import DataMethod, Method, Pass, unit_scores
+from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.fold import clusters_of, fold
+from espnet_prune.surgery.repair import repair_statistics
 
 
 class Folding(Method):
@@ -56,6 +64,28 @@ class Folding(Method):
                 raise ModelError(f"{name}: these masks weren't made by folding this model")
         for name, found in clusters.items():
             fold(gated.site_map.sites[name], found)
+
+
+class FoldingRepaired(Folding, DataMethod):
+    """The same, with the batch norms' statistics estimated anew on calibration utterances."""
+
+    Config: ClassVar[type[MethodConfig]] = DataConfig
+
+    def masks(self, gated: GatedModel, passes: Sequence[Pass] = ()) -> Mapping[str, Tensor]:
+        """Those of folding."""
+        self.check_passes(passes)
+        return super().masks(gated)
+
+    def compensate(
+        self, gated: GatedModel, masks: Mapping[str, Tensor], passes: Sequence[Pass]
+    ) -> None:
+        """Merges the clusters, and then lets the norms see what became of them."""
+        super().rewrite(gated, masks)
+        repair_statistics(gated, masks, passes)
+
+    def rewrite(self, gated: GatedModel, masks: Mapping[str, Tensor]) -> None:
+        """Nothing more; ``compensate`` has merged."""
+        return
 
 
 def _first_ones(gated: GatedModel, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

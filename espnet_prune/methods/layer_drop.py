@@ -22,12 +22,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import BLOCK, resolve
+from espnet_prune.budget import BLOCK
 from espnet_prune.config import check_choice
 from espnet_prune.errors import ConfigError, ModelError, TrainingError
-from espnet_prune.methods.base import DataMethod, Pass, unit_scores
+from espnet_prune.methods.base import DataMethod, Pass
+from espnet_prune.methods.dropping import closed, sparsity_without, thinned
 from espnet_prune.methods.options import DataConfig, MethodConfig
-from espnet_prune.sites import Site
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
 
@@ -101,21 +101,15 @@ class LayerDrop(DataMethod):
         left = [site.name for site in gated.site_map.of_kinds((BLOCK,))]
         if not left:
             raise ModelError("layer_drop: this model has no blocks that can be dropped")
-        number, gone, thinned = len(left), [], None
-        while left and thinned is None:
+        number, gone, last = len(left), [], None
+        while left and last is None:
             chosen = self._next(gated, left, gone, number, passes)
             left.remove(chosen)
             if sparsity_without(gated, [*gone, chosen]) > self.target:
-                thinned = chosen
+                last = chosen
             else:
                 gone.append(chosen)
-        logger.info("blocks dropped: %s; thinned: %s", ", ".join(gone) or "none", thinned)
-        scores = {
-            name: score.cpu()
-            for name, score in unit_scores(gated, Site.magnitudes).items()
-            if thinned is None or name.startswith(f"{thinned}.")
-        }
-        return self._highest(gated, scores, _closed(gated, gone))
+        return thinned(gated, gone, last, self.target, self.config.budget.tolerance)
 
     def _next(
         self,
@@ -140,16 +134,6 @@ class LayerDrop(DataMethod):
         return max(left, key=distances)
 
 
-def _closed(gated: GatedModel, blocks: Sequence[str]) -> dict[str, Tensor]:
-    return {name: torch.zeros(gated.site_map.sites[name].units) for name in blocks}
-
-
-def sparsity_without(gated: GatedModel, blocks: Sequence[str]) -> float:
-    """Hard sparsity where the named blocks alone are gone."""
-    masks = resolve(gated.site_map, _closed(gated, blocks))
-    return float(gated.budget.sparsity(gated.budget.hard(masks)))
-
-
 @torch.no_grad()
 def loss_without(gated: GatedModel, blocks: Sequence[str], passes: Sequence[Pass]) -> float:
     """Mean loss of the passes where the named blocks alone are gone.
@@ -158,7 +142,7 @@ def loss_without(gated: GatedModel, blocks: Sequence[str], passes: Sequence[Pass
         TrainingError: a loss that is not finite.
     """
     device = next(gated.model.parameters()).device
-    masks = {name: mask.to(device) for name, mask in _closed(gated, blocks).items()}
+    masks = {name: mask.to(device) for name, mask in closed(gated, blocks).items()}
     with holding(gated, masks):
         loss = float(torch.stack([run().detach() for run in passes]).mean())
     if not math.isfinite(loss):

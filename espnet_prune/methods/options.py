@@ -16,7 +16,8 @@ class BudgetConfig:
     """What is counted, and how near the target must be.
 
     Attributes:
-        measure: ``parameters`` or ``macs``.
+        measure: ``parameters``, ``macs``, or ``parameters_and_macs``, of which both then are at
+            the target or beyond.
         reference_seconds: length of the utterance that MACs are counted for.
         tolerance: allowed distance of the reached hard sparsity from the target.
         align: widths of feed-forwards and of convolutions, the front-end's too, are multiples of
@@ -53,6 +54,96 @@ class ClipConfig:
             check_range(f"clip: {name}", getattr(self, name), 1e-6, 1e9)
 
 
+SHARPNESS = ("none", "sam", "cram")
+
+
+@dataclass(frozen=True)
+class SharpnessConfig:
+    """Whether updates look for flat minima (``train.sharpness``), which takes a second pass each.
+
+    Attributes:
+        kind: ``none``, ``sam`` or ``cram``.
+        rho: how far the weights are disturbed (both codes: 0.05).
+        sparsities: those of ``cram``; each update draws one (their code: 0.5, 0.7, 0.9).
+    """
+
+    kind: str = "none"
+    rho: float = 0.05
+    sparsities: tuple[float, ...] = (0.5, 0.7, 0.9)
+
+    def __post_init__(self) -> None:
+        check_choice("student: sharpness: kind", self.kind, SHARPNESS)
+        check_range("student: sharpness: rho", self.rho, 0, 1e3)
+        for sparsity in self.sparsities:
+            check_range("student: sharpness: sparsities", sparsity, 0, 0.999)
+        if not self.sparsities:
+            raise ConfigError("student: sharpness: sparsities: at least one was expected")
+
+
+@dataclass(frozen=True)
+class QuantNoiseConfig:
+    """Whether updates see some weights in few bits (``train.quant_noise``).
+
+    Attributes:
+        bits: 4 or 8; 0 for no such noise.
+        share: how many of the blocks are rounded in an update; ours.
+        block: how many numbers of a row go together (the paper's blocks: 4 to 16).
+    """
+
+    bits: int = 0
+    share: float = 0.5
+    block: int = 8
+
+    def __post_init__(self) -> None:
+        if self.bits not in (0, 4, 8):
+            raise ConfigError(
+                f"student: quant_noise: bits: {self.bits}; expected 4 or 8, or 0 for none"
+            )
+        check_range("student: quant_noise: share", self.share, 0, 1)
+        check_range("student: quant_noise: block", self.block, 1, 1e6)
+
+
+GRADIENTS = ("none", "fp16", "powersgd", "topk")
+
+
+@dataclass(frozen=True)
+class GradientsConfig:
+    """How gradients travel between the processes of a training (``train.traffic``).
+
+    Attributes:
+        kind: ``none``: whole; ``fp16``, ``powersgd`` or ``topk``.
+        share: how many numbers ``topk`` keeps (least harmful at 0.1 by Rudakov et al. 2024).
+        rank: the rank of ``powersgd``'s factors.
+    """
+
+    kind: str = "none"
+    share: float = 0.1
+    rank: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("student: gradients: kind", self.kind, GRADIENTS)
+        check_range("student: gradients: share", self.share, 1e-6, 1)
+        check_range("student: gradients: rank", self.rank, 1, 1e6)
+
+
+@dataclass(frozen=True)
+class IntermediateCtcConfig:
+    """CTC on the outputs of some blocks as well ("Intermediate Loss Regularization for CTC-based
+    Speech Recognition", Lee and Watanabe 2021, arXiv 2102.03216).
+
+    Attributes:
+        blocks: how many of them, evenly over the depth; 0 for none.
+        weight: weight of their mean loss; the last block's has the rest (the paper: 0.3).
+    """
+
+    blocks: int = 0
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_range("student: intermediate_ctc: blocks", self.blocks, 0, 1000)
+        check_range("student: intermediate_ctc: weight", self.weight, 0, 1)
+
+
 NORM_STATISTICS = ("frozen", "updated")
 
 
@@ -67,16 +158,34 @@ class StudentConfig:
         dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
             by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
         spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.
+        sharpness: whether updates look for flat minima.
+        quant_noise: whether updates see some weights in few bits; not both.
+        intermediate_ctc: whether blocks before the last one have a CTC loss, too, which lets a
+            model lose blocks.
+        gradients: how they travel between several processes.
+        stochastic_depth: how probably an update goes past a block; None for the teacher's rates.
     """
 
     norm_statistics: str = "frozen"
     dropout: float | None = 0.0
     spec_augment: bool = True
+    sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
+    quant_noise: QuantNoiseConfig = field(default_factory=QuantNoiseConfig)
+    intermediate_ctc: IntermediateCtcConfig = field(default_factory=IntermediateCtcConfig)
+    gradients: GradientsConfig = field(default_factory=GradientsConfig)
+    stochastic_depth: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("student: norm_statistics", self.norm_statistics, NORM_STATISTICS)
         if self.dropout is not None:
             check_range("student: dropout", self.dropout, 0, 0.99)
+        if self.stochastic_depth is not None:
+            check_range("student: stochastic_depth", self.stochastic_depth, 0, 0.99)
+        if self.sharpness.kind != "none" and self.quant_noise.bits:
+            raise ConfigError(
+                "student: quant_noise: an update can't look for flat minima at the same time; "
+                "leave one of quant_noise and sharpness out"
+            )
 
 
 @dataclass(frozen=True)

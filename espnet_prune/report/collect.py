@@ -100,6 +100,9 @@ def system_entry(folder: Path) -> dict:
         "target": record.get("target"),
         "options": asked.get("options") or {},
         "training": asked.get("training") or {},
+        "of": asked.get("of"),
+        "as_cut": asked.get("as_cut", False),
+        "bits": asked.get("bits"),
         "ladder": asked.get("ladder"),
         "shared": record.get("shared"),
         "params": record.get("params"),
@@ -128,11 +131,12 @@ def prunes_single_weights(system: Mapping) -> bool:
 
 
 def own_settings(system: Mapping) -> str:
-    """A report's system's own options and training keys; who differs in them is no other seed.
+    """What a report's system's own row says of it; who differs in that is no other seed.
 
-    A report that was written before training keys were recorded has none of these.
+    A report that was written before some of it was recorded has none of that.
     """
-    return json.dumps([system["options"], system.get("training") or {}], sort_keys=True)
+    keys = ("options", "training", "of", "as_cut", "bits")
+    return json.dumps([system.get(key) or None for key in keys], sort_keys=True)
 
 
 def _teacher_bytes(folder: Path, record: Mapping) -> dict | None:

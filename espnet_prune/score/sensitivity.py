@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import BLOCK, MEASURES, Budget, resolve
+from espnet_prune.budget import BLOCK, COUNTED, Budget, resolve
 from espnet_prune.config import check_choice, check_range
 from espnet_prune.data.kaldi_dir import read_data
 from espnet_prune.data.parallel import WHOLE, Share, parallel_map
@@ -149,7 +149,7 @@ def _measure(task: _Task) -> None:
 def _site_result(probe: Probe, name: str, fractions: Sequence[float]) -> dict:
     """Size and scores for each number of removed units."""
     site, everything = probe.sites[name], probe.site_map
-    budgets = {measure: Budget(everything, list(everything.sites), measure) for measure in MEASURES}
+    budgets = {measure: Budget(everything, list(everything.sites), measure) for measure in COUNTED}
     magnitudes, removals = None, []
     if site.units > 1:
         magnitudes = float(site.magnitudes().mean())

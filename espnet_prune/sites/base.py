@@ -31,7 +31,8 @@ def count_parameters(module: nn.Module) -> int:
 class Site(ABC):
     """A place in a model that holds units of one kind.
 
-    ``reader`` names the site that alone reads its units, where there is one.
+    ``reader`` names the site that alone reads its units, where there is one; ``lender`` is the one
+    whose weights it shares.
 
     Args:
         name: its name, such as ``block.3.attention.heads``.
@@ -42,6 +43,7 @@ class Site(ABC):
     """
 
     reader: str | None = None
+    lender: "Site | None" = None
 
     def __init__(
         self, name: str, kind: str, units: int, block: int | None = None, parent: str | None = None

@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.gates import FixedGate, Gate
-from espnet_prune.sites import DECODER, WEIGHT, DecoderConfig, SiteMap
+from espnet_prune.sites import (
+    DECODER,
+    RANK,
+    SOFTMAX,
+    WEIGHT,
+    DecoderConfig,
+    SiteMap,
+    rank_sites,
+    softmax_sites,
+)
 from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.gated import GatedModel
-from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan
+from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 from espnet_prune.surgery.sparse import mark_sparse, sparse_layers
 
 logger = logging.getLogger(__name__)
@@ -49,7 +58,10 @@ def cut(gated: GatedModel, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
     if sparse:
         mark_sparse(model, [layer.weight for layer in sparse])
     if not zeroed:
-        setattr(model, PLAN_ATTRIBUTE, Plan.from_masks(twin.site_map, masks))
+        before = plan_of(model)
+        plan = Plan.from_masks(twin.site_map, masks)
+        earlier = {} if before is None else before.sites  # units, where now ranks were cut
+        setattr(model, PLAN_ATTRIBUTE, Plan({**earlier, **plan.sites}))
     return model
 
 
@@ -80,8 +92,28 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
         ModelError: the plan is of a model with other sites or other widths.
     """
     family = family_of(model)
-    both = family.chooses_decoder(model) and plan.part(DECODER) is not None
-    site_map = family.sites(model, REFERENCE_SECONDS, DecoderConfig() if both else None)
+    units = plan.of_kinds((RANK, SOFTMAX), others=True)
+    ranks, attentions = plan.of_kinds((RANK,)), plan.of_kinds((SOFTMAX,))
+    if units is not None or ranks is attentions is None:
+        units = units or plan
+        both = family.chooses_decoder(model) and units.part(DECODER) is not None
+        decoder = DecoderConfig() if both else None
+        _cut_to(units, family.sites(model, REFERENCE_SECONDS, decoder))
+    if attentions is not None:
+        blocks = family.attentions(model)
+        _cut_to(attentions, softmax_sites(blocks.model, blocks.layers, REFERENCE_SECONDS))
+    if ranks is not None:
+        found = family.matrices(model)
+        site_map = rank_sites(found.model, found.layers, REFERENCE_SECONDS)
+        for name, site in ranks.sites.items():
+            if site.lender is not None and {name, site.lender} <= site_map.sites.keys():
+                site_map.sites[name].lender = site_map.sites[site.lender]
+        _cut_to(ranks, site_map)
+    setattr(model, PLAN_ATTRIBUTE, plan)
+    return model
+
+
+def _cut_to(plan: Plan, site_map: SiteMap) -> None:
     if set(plan.sites) != set(site_map.sites):
         differing = sorted(set(plan.sites) ^ set(site_map.sites))
         raise ModelError(f"plan: made for another model; sites differ: {differing[:5]}")
@@ -95,5 +127,3 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
         masks[name] = torch.zeros(site.units)
         masks[name][list(plan.sites[name].kept)] = 1.0
     _cut_sites(site_map, masks)
-    setattr(model, PLAN_ATTRIBUTE, plan)
-    return model

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
 
 REGISTRY = "espnet_prune.models"  # has ``families()`` and ``formats()``
@@ -34,6 +35,21 @@ class Matrices:
 
     model: nn.Module
     layers: Sequence[Matrix]
+    entries: Sequence[nn.Module] = ()
+
+
+@dataclass(frozen=True)
+class Attentions:
+    """A model's blocks that attend by softmax, with relative positions.
+
+    Attributes:
+        model: the module that has them, whose forward is masked.
+        layers: name, index and block of each.
+        entries: parts of it that are also run on their own.
+    """
+
+    model: nn.Module
+    layers: Sequence[Attention]
     entries: Sequence[nn.Module] = ()
 
 
@@ -79,6 +95,17 @@ class Family(ABC):
         raise ModelError(
             f"{type(model).__name__}: single weights of {self.title} can't be zeroed; choose a "
             "method that prunes units"
+        )
+
+    def attentions(self, model: nn.Module) -> Attentions:
+        """The blocks whose softmax attention can become linear.
+
+        Raises:
+            ModelError: as ``sites``; or that of such a model can't.
+        """
+        raise ModelError(
+            f"{type(model).__name__}: attention of {self.title} can't be made linear; choose "
+            "another method"
         )
 
 

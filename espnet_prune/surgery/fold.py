@@ -9,7 +9,7 @@ does this, since it has no random start.
 
 Ours: the norm statistics of a convolution's channel belong to what makes it, and are averaged too;
 every tensor is divided by its root mean square before distances are taken, so that statistics
-don't outweigh weights; the norm's variance is not repaired, finetuning estimates it anew.
+don't outweigh weights. The norm's variance is repaired in ``surgery.repair``, if at all.
 """
 
 from collections.abc import Sequence

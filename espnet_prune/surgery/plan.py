@@ -1,6 +1,6 @@
 """Plan: the shape of a cut model, kept units by site, as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,20 @@ class SitePlan:
         block: index of its block, None for the front-end.
         units: number of units before the cut.
         kept: indices of the kept units, ascending.
+        lender: name of the site whose weight is shared, where one is.
     """
 
     kind: str
     block: int | None
     units: int
     kept: tuple[int, ...]
+    lender: str | None = None
+
+    def to_json(self) -> dict:
+        """A dictionary for JSON or YAML."""
+        entry = {"kind": self.kind, "block": self.block, "units": self.units}
+        lender = {} if self.lender is None else {"lender": self.lender}
+        return {**entry, "kept": list(self.kept), **lender}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,11 @@ class Plan:
         """The plan of resolved hard masks, one (units,) for every site."""
         sites = {
             name: SitePlan(
-                site.kind, site.block, site.units, tuple(masks[name].nonzero()[:, 0].tolist())
+                site.kind,
+                site.block,
+                site.units,
+                tuple(masks[name].nonzero()[:, 0].tolist()),
+                None if site.lender is None else site.lender.name,
             )
             for name, site in site_map.sites.items()
         }
@@ -49,10 +61,7 @@ class Plan:
 
     def to_json(self) -> dict:
         """A dictionary for JSON or YAML."""
-        sites = {
-            name: {"kind": s.kind, "block": s.block, "units": s.units, "kept": list(s.kept)}
-            for name, s in self.sites.items()
-        }
+        sites = {name: site.to_json() for name, site in self.sites.items()}
         return {"schema": SCHEMA, "sites": sites}
 
     @classmethod
@@ -74,6 +83,16 @@ class Plan:
         return cls(
             {name: _read_site(entry, f"{where}: site '{name}'") for name, entry in found.items()}
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was cut, as of a model that was only trained on."""
+        return all(len(site.kept) == site.units for site in self.sites.values())
+
+    def of_kinds(self, kinds: Sequence[str], others: bool = False) -> "Plan | None":
+        """The plan of the sites of these kinds, or of all others; None of none."""
+        sites = {n: site for n, site in self.sites.items() if (site.kind in kinds) != others}
+        return Plan(sites) if sites else None
 
     def part(self, prefix: str) -> "Plan | None":
         """The plan of the sites whose names begin so; None where there are none."""
@@ -105,8 +124,9 @@ class Plan:
 
 def _read_site(entry: Any, where: str) -> SitePlan:
     try:
-        site = SitePlan(str(entry["kind"]), entry["block"], entry["units"], tuple(entry["kept"]))
-    except (KeyError, TypeError) as error:
+        kind, kept = str(entry["kind"]), tuple(entry["kept"])
+        site = SitePlan(kind, entry["block"], entry["units"], kept, entry.get("lender"))
+    except (AttributeError, KeyError, TypeError) as error:
         raise ModelError(f"{where} is malformed ({error}); cut the model again") from error
     numbers = [site.units, *site.kept, *([] if site.block is None else [site.block])]
     if any(type(number) is not int for number in numbers):  # True is an int too

@@ -19,6 +19,7 @@ from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
 from espnet_prune.surgery.families import format_of, formats
+from espnet_prune.surgery.rounding import note_rounded, pack, rounded_names, unpack
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 
 SCHEMA = 1
@@ -66,6 +67,11 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     if names:
         description["sparse"] = {name: list(state[name].shape) for name in names}
         state = compact(state, names)
+    bits, names = rounded_names(model)
+    if bits:
+        description["bits"] = bits
+        description["rounded"] = {name: list(state[name].shape) for name in names}
+        state = pack(state, bits, names)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     write_json(folder / DESCRIPTION, description)
@@ -100,7 +106,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         device: where the model goes.
 
     Returns:
-        The model, in evaluation mode.
+        The model, in evaluation mode; weights stored in few bits are float32 again.
 
     Raises:
         DataError: the description or the file of tokens is missing, or the former isn't JSON.
@@ -127,12 +133,15 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         raise ModelError(f"{folder / DESCRIPTION}: {error}") from error
     shapes = description.sparse
     state = expand(state, shapes, str(folder / WEIGHTS))
+    state = unpack(state, description.bits, description.rounded, str(folder / WEIGHTS))
     for name, other in description.tied.items():
         if other in state:
             state[name] = state[other]
     load_strictly(model, state, str(folder / WEIGHTS))
     if shapes:
         setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
+    if description.rounded:
+        note_rounded(model, description.bits, description.rounded)
     return model.to(device).eval()
 
 
@@ -180,6 +189,8 @@ class Description:
         config: what the format builds it from; nothing of its meaning is checked here.
         sparse: shapes of the weights that are stored sparse, by name.
         tied: weights that are another one by a second name, and that one's first name.
+        bits: bits of rounded weights; 0 where there are none.
+        rounded: shapes of the weights that are stored in so many bits, by name.
     """
 
     schema: int
@@ -187,6 +198,8 @@ class Description:
     config: dict[str, object]
     sparse: dict[str, list[int]] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
+    bits: int = 0
+    rounded: dict[str, list[int]] = field(default_factory=dict)
 
 
 def read_description(folder: Path) -> Description:

@@ -1,7 +1,8 @@
 """Masks chosen on training utterances, in stage 8, for the methods that look at data.
 
-Stage 8 has the data and the GPU, so the masks are made there and stage 9 finds them in a file. The
-utterances go through the model one by one: no padding, and one gradient for each.
+Stage 8 has the data and the GPU, so the masks are made there, and the weights that some methods
+change with them; stage 9 finds both in files. The utterances go through the model one by one: no
+padding, and one gradient for each.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
 from espnet_prune.methods.options import RefitConfig
-from espnet_prune.surgery import GatedModel, inject, load
+from espnet_prune.surgery import GatedModel, inject, load, load_strictly
 from espnet_prune.surgery.refit import refit
 from espnet_prune.train import archives
 from espnet_prune.train.distributed import check_gpu
@@ -32,6 +33,7 @@ from espnet_prune.train.training import data_options, token_options
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
+WEIGHTS = "weights.safetensors"  # those that differ from the teacher's
 ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
@@ -41,13 +43,20 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
 
     Args:
         config: configuration of the system.
-        out: gets the masks and the seconds that they took.
+        out: gets the masks, the weights that were changed to make good what goes, and the seconds
+            that both took.
         ngpu: 0 for the CPU.
     """
     started, method = time.monotonic(), config.build_method()
     gated, passes = _gated_and_passes(config, method, method.calibration_utterances, ngpu)
     logger.info("masks are chosen on %d utterances", len(passes))
-    _write(method.masks(gated, passes), out / MASKS)
+    masks = method.aligned(gated, method.masks(gated, passes))
+    before = {name: value.clone() for name, value in gated.model.state_dict().items()}
+    method.compensate(gated, masks, passes)
+    after = gated.model.state_dict()
+    changed = {name: value for name, value in after.items() if not value.equal(before[name])}
+    _write(changed, out / WEIGHTS)
+    _write(masks, out / MASKS)
     write_json(out / SECONDS, {"seconds": time.monotonic() - started})
 
 
@@ -84,13 +93,23 @@ def read_masks(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / MASKS)
 
 
+def take_weights(gated: GatedModel, folder: Path) -> None:
+    """Gives the dense model the weights that ``choose_masks`` changed.
+
+    Raises:
+        ModelError: weights of another model.
+    """
+    path = folder / WEIGHTS
+    load_strictly(gated.model, {**gated.model.state_dict(), **load_file(path)}, str(path))
+
+
 def _gated_and_passes(
     config: SystemConfig, method: Method, number: int, ngpu: int
 ) -> tuple[GatedModel, Sequence[Pass]]:
     """The gated teacher, and what runs it on each of ``number`` utterances."""
     check_gpu(ngpu)
     device = "cuda" if ngpu else "cpu"
-    gated = inject(load(config.teacher / "model"), method).to(device).eval()
+    gated = inject(load(config.pruned), method).to(device).eval()
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, number, config.seed, device)
     return gated, Followed([partial(_loss, gated, batch) for batch in batches], "calibration")

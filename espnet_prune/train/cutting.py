@@ -21,7 +21,7 @@ from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS
 from espnet_prune.surgery.sparse import count_zeroed
-from espnet_prune.train.calibration import read_masks, refit_on_data
+from espnet_prune.train.calibration import read_masks, refit_on_data, take_weights
 from espnet_prune.train.system import parts_of, write_cut
 from espnet_prune.train.system_config import SystemConfig
 
@@ -50,20 +50,24 @@ def cut_system(out: Path, config: SystemConfig) -> float:
         ModelError: masked and cut model differ.
     """
     method, teacher = config.build_method(), config.teacher / "model"
-    gated = inject(load(teacher), method)
+    gated = inject(load(config.pruned), method)
     if method.learns_masks:
         _read_learned(gated, out)
     expected = float(gated.expected_sparsity().detach())
     gated.eval()
-    masks = read_masks(out / "prune") if method.calibration_utterances else method.masks(gated)
-    masks = method.aligned(gated, masks)
+    if method.calibration_utterances:
+        take_weights(gated, out / "prune")
+        masks = read_masks(out / "prune")
+    else:
+        masks = method.aligned(gated, method.masks(gated))
     method.rewrite(gated, masks)
     if method.refit is not None:
         refit_on_data(gated, masks, method.refit, config)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, method, gated, reached)
-    totals = {name: count_parameters(part) for name, part in parts_of(gated.model).items()}
+    totals = _sizes(gated.model)
+    dense = totals if config.origin is None else _sizes(load(teacher))
     small = cut(gated, masks)
     difference = _difference(gated, masks, small)
     if family_of(small).hears_nothing(small):
@@ -90,7 +94,7 @@ def cut_system(out: Path, config: SystemConfig) -> float:
         },
         params={
             "prunable": {"kept": prunable - removed, "dense": prunable},
-            **{k: {"kept": kept_sizes[k], "dense": totals[k]} for k in totals},
+            **{k: {"kept": kept_sizes[k], "dense": dense[k]} for k in dense},
         },
         weights_bytes={
             "kept": (out / "cut" / WEIGHTS).stat().st_size,
@@ -99,6 +103,11 @@ def cut_system(out: Path, config: SystemConfig) -> float:
         masked_equals_cut={"max_difference": difference, "tolerance": CUT_TOLERANCE},
     )
     return difference
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    """Parameters of each part."""
+    return {name: count_parameters(part) for name, part in parts_of(model).items()}
 
 
 def _check_reached(out: Path, method: Method, gated: GatedModel, reached: float) -> None:

@@ -6,6 +6,7 @@ training builds the teacher anew.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
@@ -14,13 +15,22 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
-from espnet_prune.distill import DistillConfig, LayerwiseDistillation, kl_loss, length_mask
+from espnet_prune.distill import (
+    ClassBalance,
+    DistillConfig,
+    LayerwiseDistillation,
+    kl_loss,
+    length_mask,
+)
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import LearningMethod
 from espnet_prune.methods.options import StudentConfig
 from espnet_prune.models.conformer.fast_training import speed_up_training
 from espnet_prune.surgery import GatedModel, plan_of
+from espnet_prune.train.disturbed import Disturbed
 from espnet_prune.train.model_outputs import Outputs, features, outputs
+from espnet_prune.train.quant_noise import QuantNoise
+from espnet_prune.train.sharpness import SharpnessAware
 from espnet_prune.train.teacher_outputs import KeptOutputs
 
 
@@ -33,6 +43,7 @@ class DistilledModel(AbsESPnetModel):
         distillation: weights of the parts.
         options: how the student is trained.
         method: gives the size term of a gated student.
+        seed: seed of what is drawn where updates see changed weights.
         kept: the teacher's outputs, read instead of computed.
 
     Raises:
@@ -48,6 +59,7 @@ class DistilledModel(AbsESPnetModel):
         options: StudentConfig,
         method: LearningMethod | None = None,
         kept: KeptOutputs | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.gated = student if isinstance(student, GatedModel) else None
@@ -66,6 +78,9 @@ class DistilledModel(AbsESPnetModel):
             )
         if options.dropout is not None:
             set_dropout(self.student, options.dropout)
+        if options.stochastic_depth is not None:
+            for block in self.student.encoder.encoders:
+                block.stochastic_depth_rate = options.stochastic_depth
         for model in (self.student, teacher):
             speed_up_training(model.encoder)
         teacher.requires_grad_(False)
@@ -79,9 +94,27 @@ class DistilledModel(AbsESPnetModel):
         if distillation.layer_weight > 0:
             size = teacher.encoder.output_size()
             self.layerwise = LayerwiseDistillation(distillation, blocks, size)
+        norm = getattr(self.student.encoder, "after_norm", None)
+        if options.intermediate_ctc.blocks and (self.student.ctc is None or norm is None):
+            raise ConfigError(
+                f"student: intermediate_ctc: {type(self.student.encoder).__name__} has no CTC, or "
+                "no norm behind its blocks; leave it out"
+            )
+        self.disturbed = _disturbed(self.student, options, seed)
+        self.balances = nn.ModuleDict()  # of the frames' classes and of the tokens'
+        if distillation.balance > 0:
+            self.balances["attention"] = ClassBalance(self.student.vocab_size, distillation.balance)
+            if self.student.ctc is not None:
+                classes = self.student.ctc.ctc_lo.out_features
+                self.balances["ctc"] = ClassBalance(classes, distillation.balance)
 
     def train(self, mode: bool = True) -> "DistilledModel":
-        """As torch's, but for batch norms whose statistics are frozen."""
+        """As torch's, but for batch norms whose statistics are frozen.
+
+        Weights that are still disturbed, because their update was skipped, are put back.
+        """
+        if self.disturbed is not None:
+            self.disturbed.restore()
         super().train(mode)
         if self.options.norm_statistics == "frozen":
             for module in self.student.modules():
@@ -119,11 +152,27 @@ class DistilledModel(AbsESPnetModel):
         text[text == -1] = self.student.ignore_id
         augment = self.augments and self.training
         feats, lengths = features(self.student, speech, speech_lengths, augment)
+        theirs = None
+        if self.distillation.needs_teacher:
+            theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
+        run = partial(self._loss, feats, lengths, text, text_lengths, theirs)
+        changes = self.disturbed is not None and self.training and torch.is_grad_enabled()
+        loss, stats = self.disturbed(run) if changes else run()
+        return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def _loss(
+        self,
+        feats: Tensor,
+        lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        theirs: Outputs | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of all parts, (), and each of them; ``theirs`` where the teacher teaches."""
         ours = outputs(self.student, feats, lengths, text, text_lengths)
         loss, stats = self._label_loss(ours, text, text_lengths)
         loss = loss * self.distillation.label_weight
-        if self.distillation.needs_teacher:
-            theirs = self._theirs(feats, lengths, text, text_lengths, utt_id)
+        if theirs is not None:
             for name, weight, value in self._distillation_losses(ours, theirs):
                 stats[name] = value.detach()
                 loss = loss + weight * value
@@ -132,7 +181,7 @@ class DistilledModel(AbsESPnetModel):
             stats.update(self._size_stats(size_loss))
             loss = loss + size_loss.to(loss.dtype)
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, len(speech)), loss.device)
+        return loss, stats
 
     def collect_feats(
         self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **unused
@@ -163,6 +212,11 @@ class DistilledModel(AbsESPnetModel):
         if student.ctc is not None:
             ctc = student.ctc(ours.encoded, ours.lengths, text, text_lengths)
             stats["loss_ctc"] = ctc.detach()
+            weight = self.options.intermediate_ctc.weight
+            losses = self._intermediate_losses(ours, text, text_lengths)
+            if losses:
+                stats["loss_intermediate_ctc"] = torch.stack(losses).mean().detach()
+                ctc = (1 - weight) * ctc + weight * torch.stack(losses).mean()
             loss = loss + student.ctc_weight * ctc
         if ours.decoded is not None:
             attention = student.criterion_att(ours.decoded, ours.targets)
@@ -174,6 +228,20 @@ class DistilledModel(AbsESPnetModel):
             loss = loss + (1 - student.ctc_weight) * attention
         stats["loss_label"] = loss.detach()
         return loss, stats
+
+    def _intermediate_losses(
+        self, ours: Outputs, text: Tensor, text_lengths: Tensor
+    ) -> list[Tensor]:
+        """CTC of some blocks' outputs, behind the encoder's last norm; of evenly many each."""
+        number, depth = self.options.intermediate_ctc.blocks, len(ours.hidden)
+        if not number:
+            return []
+        places = {depth * (i + 1) // (number + 1) for i in range(number)} - {0, depth}
+        norm = self.student.encoder.after_norm
+        return [
+            self.student.ctc(norm(ours.hidden[place - 1]), ours.lengths, text, text_lengths)
+            for place in sorted(places)
+        ]
 
     def _distillation_losses(
         self, ours: Outputs, theirs: Outputs
@@ -190,14 +258,18 @@ class DistilledModel(AbsESPnetModel):
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
         if config.ctc_weight > 0 and ours.ctc_logits is not None:
-            value = kl_loss(ours.ctc_logits, theirs.ctc_logits, frames, config.temperature)
+            value = self._kl("ctc", ours.ctc_logits, theirs.ctc_logits, frames)
             losses.append(("loss_ctc_kl", config.ctc_weight * frames_an_utterance, value))
         if config.attention_weight > 0 and ours.decoded is not None:
             tokens = ours.targets != self.student.ignore_id
             tokens_an_utterance = float(tokens.sum()) / len(tokens)
-            value = kl_loss(ours.decoded, theirs.decoded, tokens, config.temperature)
+            value = self._kl("attention", ours.decoded, theirs.decoded, tokens)
             losses.append(("loss_att_kl", config.attention_weight * tokens_an_utterance, value))
         return losses
+
+    def _kl(self, part: str, ours: Tensor, theirs: Tensor, valid: Tensor) -> Tensor:
+        weights = self.balances[part](theirs, valid) if part in self.balances else None
+        return kl_loss(ours, theirs, valid, self.distillation.temperature, weights)
 
     @torch.no_grad()
     def _size_stats(self, size_loss: Tensor) -> dict[str, Tensor]:
@@ -210,6 +282,16 @@ class DistilledModel(AbsESPnetModel):
             **gated.controller.values(),
         }
         return {name: value.detach().float() for name, value in stats.items()}
+
+
+def _disturbed(student: nn.Module, options: StudentConfig, seed: int) -> Disturbed | None:
+    """What changes the student's weights for the pass that gradients come from, if anything."""
+    weights = [p for p in student.parameters() if p.requires_grad]
+    if options.sharpness.kind != "none":
+        return SharpnessAware(weights, options.sharpness, seed)
+    if options.quant_noise.bits:
+        return QuantNoise(weights, options.quant_noise, seed)
+    return None
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -19,7 +19,8 @@ from espnet_prune.models.whisper.preprocessing import OwnText
 from espnet_prune.surgery import inject, load
 from espnet_prune.surgery.sparse import hold_zeros
 from espnet_prune.train.criterion import check_decoder_for
-from espnet_prune.train.distributed import process_rank
+from espnet_prune.train.distributed import process_rank, processes
+from espnet_prune.train.disturbed import Disturbed
 from espnet_prune.train.ladder_trainer import LadderTrainer
 from espnet_prune.train.teacher_outputs import KeptOutputs
 from espnet_prune.train.trainer import GuardedTrainer
@@ -36,6 +37,7 @@ class Setting:
         method: with the target, the options, the length of the run.
         teacher: folder of the uncompressed model.
         student: folder of the cut model, for finetuning.
+        origin: folder of the model that is pruned, where that isn't the teacher.
         order: file of the scores by which gates begin, if the method asks for them.
         teacher_outputs: folders of what the teacher says of the data, where that was kept.
     """
@@ -43,6 +45,7 @@ class Setting:
     method: Method
     teacher: Path
     student: Path | None = None
+    origin: Path | None = None
     order: Path | None = None
     teacher_outputs: tuple[Path, ...] = ()
 
@@ -63,11 +66,27 @@ class _DistillTask(OwnText, ASRTask):
         return type(cls.__name__, (cls,), {"setting": setting})
 
     @classmethod
+    def check_processes(cls) -> None:
+        """ConfigError for gradients to be compressed that no process sends."""
+        kind = cls.setting.method.student.gradients.kind
+        if kind != "none" and processes() == 1:
+            raise ConfigError(
+                f"student: gradients: kind: {kind}: one process sends no gradients; leave it out, "
+                "or train on several GPUs or nodes"
+            )
+
+    @classmethod
     def weights_optimizer(
-        cls, args: argparse.Namespace, parameters: list[nn.Parameter], clip: float
+        cls,
+        args: argparse.Namespace,
+        parameters: list[nn.Parameter],
+        clip: float,
+        disturbed: Disturbed | None = None,
     ) -> torch.optim.Optimizer:
         """The configured optimiser over the weights, clipped by themselves."""
         optimizer = optim_classes[args.optim](parameters, **args.optim_conf)
+        if disturbed is not None:  # first: clipping then sees what the step takes
+            optimizer.register_step_pre_hook(disturbed.restore)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # asked for by schedulers that don't begin at 0
         clip_before_steps(optimizer, {0: clip})
@@ -85,14 +104,22 @@ class PruneTask(_DistillTask):
         """The gated student beside its teacher."""
         from espnet_prune.train.distilled_model import DistilledModel
 
+        cls.check_processes()
         setting, method = cls.setting, cls.setting.method
         teacher = load(setting.teacher)
-        gated = inject(copy.deepcopy(teacher), method)
+        student = load(setting.origin) if setting.origin else copy.deepcopy(teacher)
+        gated = inject(student, method)
         if isinstance(method, LearningMethod):
             method.begin(gated, load_file(setting.order) if setting.order else None)
         gated.rank = process_rank()
         return DistilledModel(
-            gated, teacher, method.distillation, method.student, method, setting.kept_outputs()
+            gated,
+            teacher,
+            method.distillation,
+            method.student,
+            method,
+            setting.kept_outputs(),
+            args.seed,
         )
 
     @classmethod
@@ -117,7 +144,7 @@ class PruneTask(_DistillTask):
         norms = dict(enumerate((clip.gates, clip.multipliers)[: len(groups)]))
         clip_before_steps(gates, norms)
         gates.register_step_post_hook(lambda *unused: model.gated.after_update())
-        return [cls.weights_optimizer(args, weights, clip.weights), gates]
+        return [cls.weights_optimizer(args, weights, clip.weights, model.disturbed), gates]
 
 
 class FinetuneTask(_DistillTask):
@@ -128,6 +155,7 @@ class FinetuneTask(_DistillTask):
         """The cut student beside its teacher."""
         from espnet_prune.train.distilled_model import DistilledModel
 
+        cls.check_processes()
         setting, method = cls.setting, cls.setting.method
         student = load(setting.student)
         student.train()
@@ -138,6 +166,7 @@ class FinetuneTask(_DistillTask):
             method.distillation,
             method.student,
             kept=setting.kept_outputs(),
+            seed=args.seed,
         )
 
     @classmethod
@@ -147,7 +176,7 @@ class FinetuneTask(_DistillTask):
         """The configured optimiser over all weights of the student and the linear map."""
         weights = [p for p in model.parameters() if p.requires_grad]
         clip = cls.setting.method.config.clip.weights
-        optimizer = cls.weights_optimizer(args, weights, clip)
+        optimizer = cls.weights_optimizer(args, weights, clip, model.disturbed)
         hold_zeros(model.plain, optimizer)
         return [optimizer]
 

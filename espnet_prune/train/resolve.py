@@ -64,7 +64,9 @@ def resolve(
         finetune=stage_config(recipe, FINETUNE, row),
         ladder=row.ladder,
         taken_from=row.taken_from,
-        own={"options": row.options, "training": row.training},
+        origin=experiment / row.of if row.of else None,
+        as_cut=row.as_cut,
+        own={"options": row.options, "training": row.training, "of": row.of, "as_cut": row.as_cut},
         made_from=made_from,
     )
     if config.prune is not None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from espnet_prune.data.tokens import check_tokens
+from espnet_prune.errors import DataError
 from espnet_prune.io_torch import read_torch
 from espnet_prune.record import (
     add_command,
@@ -44,6 +45,8 @@ def run_stage(name: str, system: Path, ngpu: int) -> None:
         ngpu: 0 for the CPU, 1 for a GPU a process.
     """
     config = read_config(system)
+    if config.origin is not None:
+        _check_origin(config)
     made_by = stage_made_by(name, system, config)
     if finished(system / name, made_by):
         return
@@ -71,6 +74,8 @@ def stage_made_by(name: str, system: Path, config: SystemConfig) -> dict:
     inputs = {"the cut model": system / CUT_WEIGHTS}
     if name == "prune":
         inputs = {str(path): path for path in config.score_files()}
+        if config.origin is not None:
+            inputs[str(config.origin)] = config.origin / TEACHER_WEIGHTS
     made_by |= {f"contents of {n}": file_digest(p) for n, p in inputs.items() if p.is_file()}
     if config.taken_from is not None:
         run = system.parent / config.taken_from
@@ -85,6 +90,15 @@ def _begun_by(name: str, made_by: dict) -> dict:
     """The same beside what ESPnet itself is told."""
     rest = {key: value for key, value in made_by.items() if key != name}
     return {**rest, "options": made_by[name]["method"]}
+
+
+def _check_origin(config: SystemConfig) -> None:
+    """DataError where there is no model yet that is to be pruned."""
+    if not config.pruned.is_dir():
+        raise DataError(
+            f"{config.pruned}: no such folder; a system that others are made of is finished first: "
+            f"--systems {config.pruned.parent.name} --stop_stage finetune"
+        )
 
 
 def _check_tokens(config: SystemConfig) -> None:
@@ -114,6 +128,7 @@ def prune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
         setting = Setting(
             method,
             config.teacher / "model",
+            origin=None if config.origin is None else config.pruned,
             teacher_outputs=keep_outputs(config, stage, method.distillation, ngpu),
         )
         if method.order_utterances:
@@ -174,10 +189,12 @@ def finetune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
     """Stage 10: trains the cut model on, distilled from the same teacher.
 
     A method that learned no masks gets the updates that the others spent on it; where the pruning
-    stage took over all epochs of this one, the cut model is final. Arguments as of ``prune``.
+    stage took over all epochs of this one, or the system asks for it, the cut model is final.
+    Arguments as of ``prune``.
     """
     stage, method = config.stage("finetune"), config.build_method("finetune")
-    epochs = finetuning_epochs(stage, read_record(out)["saved_updates"])
+    saved = read_record(out)["saved_updates"]
+    epochs = 0 if config.as_cut else finetuning_epochs(stage, saved)
     training = _training(config, stage.training, epochs)
     if method.config.continue_schedule:
         training |= continued_schedule(stage, updates_of(out / "prune"))
@@ -188,7 +205,7 @@ def finetune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
         run_training(task, training, config.folders, out / "finetune", ngpu, begun_by)
     if not is_first():
         return
-    small, weights = load(out / "cut"), "of the one pass"
+    small, weights = load(out / "cut"), "as cut" if config.as_cut else "of the one pass"
     if epochs:
         best = best_average(out / "finetune", stage.training)
         state, weights = read_torch(best), best.name

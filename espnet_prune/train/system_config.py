@@ -67,6 +67,8 @@ class SystemConfig:
         ladder: smaller targets that the run of stage 8 passes, by rising sparsity; the state of
             each is kept, and other systems can be made of it.
         taken_from: the system whose ladder has this one's target; nothing is learned for this one.
+        origin: folder of the finished system that is pruned in the teacher's place, if one is.
+        as_cut: whether the cut model is final, with no finetuning.
         own: the options and training keys that its row of systems.yaml has, which tell it from
             others in a report.
         made_from: a short hash of what all this was resolved from.
@@ -81,8 +83,15 @@ class SystemConfig:
     finetune: StageConfig | None = None
     ladder: tuple[float, ...] | None = None
     taken_from: str | None = None
+    origin: Path | None = None
+    as_cut: bool = False
     own: dict[str, object] = field(default_factory=dict)
     made_from: str = ""
+
+    @property
+    def pruned(self) -> Path:
+        """The model that is pruned."""
+        return (self.origin or self.teacher) / "model"
 
     def stage(self, name: str) -> StageConfig:
         """``prune`` or ``finetune``.
@@ -130,7 +139,7 @@ class SystemConfig:
 
     def about(self, stage: str) -> dict:
         """What the result of a stage depends on, of all this."""
-        keys = ("method", "target", "seed", "ladder", "taken_from")
+        keys = ("method", "target", "seed", "ladder", "taken_from", "as_cut")
         return plain({**{key: getattr(self, key) for key in keys}, stage: self.stage(stage)})
 
 

@@ -26,6 +26,8 @@ class SystemRow:
         ladder: smaller targets that the run passes, by rising sparsity; the state of each is kept,
             and other systems can be made of it. None for none.
         taken_from: the system whose ladder has this one's target; nothing is learned for this one.
+        of: the system whose finished model is pruned in the teacher's place.
+        as_cut: whether the cut model is final, with no finetuning.
     """
 
     method: str
@@ -35,6 +37,8 @@ class SystemRow:
     training: dict[str, object] = field(default_factory=dict)
     ladder: tuple[float, ...] | None = None
     taken_from: str | None = None
+    of: str | None = None
+    as_cut: bool = False
 
 
 def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
@@ -63,6 +67,11 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
     _check_read(system, where)
+    if system.of is not None and (system.of not in systems or "of" in (systems[system.of] or {})):
+        raise ConfigError(
+            f"{where}: of: '{system.of}' is no system that is made of the teacher"
+            f"{nearest(system.of, set(systems) - {name})}"
+        )
     if system.ladder is not None:
         _check_ladder(system, where)
     return system

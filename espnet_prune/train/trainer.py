@@ -35,6 +35,7 @@ from espnet_prune.job_control import (
 from espnet_prune.train.criterion import check_criterion
 from espnet_prune.train.distributed import is_first, mean_over_processes, wait_for_all
 from espnet_prune.train.precision import one_scale
+from espnet_prune.train.traffic import compress_traffic, record_traffic
 from espnet_prune.train.training import CHECKPOINT, WITHIN
 from espnet_prune.train.within_epoch import Trained, WithinEpoch, saved_batches
 
@@ -83,6 +84,7 @@ class GuardedTrainer(Trainer):
         folder = Path(options.output_dir)
         epoch = WithinEpoch(folder, trained, reporter, recorder, recorder.accumulate)
         cls._epoch_started -= epoch.resume()
+        compress_traffic(model)
         handle = model.register_forward_hook(recorder, with_kwargs=True)
         try:
             with one_scale(scaler, optimizers):
@@ -110,6 +112,7 @@ class GuardedTrainer(Trainer):
                 f"{options.output_dir}: epoch {reporter.epoch}: no gradient was finite, the model "
                 "wasn't updated; lower the learning rate and train anew"
             )
+        record_traffic(model, folder)
         if is_first():
             recorder.write(Path(options.output_dir))
         return invalid

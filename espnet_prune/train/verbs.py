@@ -188,6 +188,20 @@ def finetune(args: argparse.Namespace) -> None:
     run_stage("finetune", args.system, args.ngpu)
 
 
+def quantise_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", type=Path, required=True, help="the finished system's folder")
+    parser.add_argument("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make, beside it")
+
+
+def quantise(args: argparse.Namespace) -> None:
+    """Rounds and writes the model."""
+    from espnet_prune.train.quantise import quantise_system
+
+    size = quantise_system(args.system, args.bits, args.out)
+    print(f"{args.out}: the file of weights has {size / 1e6:.1f} MB")
+
+
 def estimate_cost_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += (
         " Measures a few updates of stages 6, 8 and 10 on noise, with the models, losses and "

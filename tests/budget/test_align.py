@@ -21,6 +21,11 @@ NOT_ALIGNED = {
     "unpruned",
     "self_pinching_weights",
     "uniform_magnitude_weights",
+    "acip",
+    "flexigpt",
+    "low_rank",
+    "performer",
+    "prunenet",  # feed-forwards are less than half here
 }
 
 

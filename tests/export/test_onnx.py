@@ -17,7 +17,7 @@ from espnet_prune.export.int8 import quantise
 from espnet_prune.export.onnx import export_onnx, open_session
 from espnet_prune.io_atomic import new_folder
 from espnet_prune.models.conformer.graphs import CHECKED_FRAMES
-from espnet_prune.sites import KINDS
+from espnet_prune.sites import KINDS, RANK
 from espnet_prune.surgery import cut, inject
 
 pytestmark = pytest.mark.timeout(300)
@@ -95,6 +95,15 @@ def test_all_kinds_of_units_cut_softly(tmp_path):
 @pytest.mark.parametrize("names", GONE, ids="+".join)
 def test_units_branches_and_blocks_gone(names, tmp_path):
     check(without(names), tmp_path)
+
+
+def test_matrices_that_became_two(tmp_path):
+    gated = inject(encoder(), AllSites((RANK,), learned=False)).eval()
+    for name in gated.gate_names():
+        units = gated.site_map.sites[name].units
+        gone = name == "block.0.feed_forward.w_1"
+        gated.gate(name).set((torch.arange(units) < (0 if gone else units // 2)).float())
+    check(cut(gated), tmp_path)
 
 
 def test_everything_gone(tmp_path):

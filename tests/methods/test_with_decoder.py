@@ -24,6 +24,12 @@ OTHERS = {
     "unpruned",
     "uniform_magnitude_weights",
     "self_pinching_weights",
+    "acip",
+    "flexigpt",
+    "ld_pruner",
+    "low_rank",
+    "performer",
+    "prunenet",  # feed-forwards are less than half here
 }
 TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 
@@ -131,6 +137,11 @@ def test_module_error_needs_errors_of_the_decoder_too(decoder_measured, tmp_path
             method.masks(gated)
 
 
+def test_a_latent_before_the_decoder_is_refused():
+    with pytest.raises(ConfigError, match="decoder: .*what the encoder gives"):
+        method_of("ld_pruner")
+
+
 def test_even_spaces_over_two_stacks_are_refused():
     with pytest.raises(ConfigError, match="layer_drop: order: spaced.*choose loss"):
         method_of("layer_drop", layer_drop={"order": "spaced"})
@@ -162,7 +173,9 @@ def test_each_loss_of_the_decoder_reaches_its_gates_and_weights(part):
     with torch.no_grad():
         for gate in gated.gates.values():
             gate.log_alpha.zero_()
-    model = DistilledModel(gated, dense(), DistillConfig(**distillation), method).train()
+    model = DistilledModel(
+        gated, dense(), DistillConfig(**distillation), method.student, method
+    ).train()
     loss, stats, _ = model(*batch(2))
     size = method.loss(gated)
     (loss - size.to(loss.dtype)).backward()

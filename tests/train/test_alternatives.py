@@ -11,6 +11,9 @@ import pytest
 from mini_recipe import run_here
 from safetensors.torch import load_file
 
+from espnet_prune.cli import run
+from espnet_prune.surgery import load
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
 systems:
@@ -24,9 +27,24 @@ systems:
     options: {calibration: {utterances: 4}}
     training: {keep_nbest_models: 9}
   folding: {method: folding, target: 0.4}
+  numerical: {method: numerical, target: 0.4, options: {calibration: {utterances: 4}}}
+  acip: {method: acip, target: 0.4, options: {pressure: {growth: 2.0, every: 1}}}
+  flexigpt: {method: flexigpt, target: 0.3, options: {calibration: {utterances: 2}}}
+  sam:
+    method: unpruned
+    target: 0.0
+    options: {student: {sharpness: {kind: sam}}}
+  of_sam: {of: sam, method: uniform_magnitude, target: 0.4, as_cut: true}
+  noise:
+    method: unpruned
+    target: 0.0
+    options:
+      student: {quant_noise: {bits: 4}, intermediate_ctc: {blocks: 1}, stochastic_depth: 0.1}
+  ranks: {of: folding, method: low_rank, target: 0.3, options: {calibration: {utterances: 4}}}
   nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
 """
-NAMES = ("fisher", "depth", "folding", "nas")
+NAMES = ("fisher", "depth", "folding", "numerical", "nas", "acip", "flexigpt")
+LATER = {"sam": 24, "of_sam": 0, "noise": 24, "ranks": 24}  # updates; some are made of others
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +55,7 @@ def experiment(tmp_path_factory, repository) -> Path:
     (folder / "conf/systems.yaml").write_text(SYSTEMS)
     run_here(folder, "collect_stats")
     run_here(folder, "train_teacher")
-    for system in NAMES:
+    for system in (*NAMES, *LATER):
         for main in ("prune", "cut", "finetune"):
             run_here(folder, main, system)
     return folder / "exp"
@@ -67,3 +85,36 @@ def test_masks_chosen_on_data_are_kept_with_their_time(experiment):
         name: site["kept"] for name, site in plan.items()
     }
     assert record_of(experiment / "fisher")["train_seconds"]["prune"] > 0
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_system_may_be_made_of_another_and_stay_as_it_was_cut(experiment, name):
+    record = record_of(experiment / name)
+    assert record["sparsity"]["value"] == pytest.approx(record["target"], abs=0.005)
+    assert sum(record["updates"].values()) == LATER[name]
+    if name == "of_sam":
+        cut, final = (load_file(experiment / name / f"{part}/model.safetensors")
+                      for part in ("cut", "model"))  # fmt: skip
+        assert all(value.equal(final[key]) for key, value in cut.items())
+        assert record["weights"] == "as cut"
+        of = load_file(experiment / "sam/model/model.safetensors")
+        assert cut["encoder.after_norm.weight"].equal(of["encoder.after_norm.weight"])
+
+
+def test_ranks_of_what_units_left_are_counted_of_the_teacher(experiment):
+    ranks, folding = record_of(experiment / "ranks"), record_of(experiment / "folding")
+    assert ranks["params"]["encoder"]["dense"] == folding["params"]["encoder"]["dense"]
+    assert ranks["params"]["encoder"]["kept"] < folding["params"]["encoder"]["kept"]
+    plan = json.loads((experiment / "ranks/plan.json").read_text())["sites"]
+    assert {"rank", "head"} <= {site["kind"] for site in plan.values()}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_system_in_few_bits_stands_beside_it(experiment, bits):
+    out = experiment / f"noise_int{bits}"
+    run(["quantise", "--system", str(experiment / "noise"), "--bits", str(bits), "--out", str(out)])
+    record = record_of(out)
+    assert record["row"]["bits"] == bits and record["method"] == "unpruned"
+    assert record["weights_bytes"]["kept"] == (out / "model/model.safetensors").stat().st_size
+    assert record["weights_bytes"]["kept"] < record["weights_bytes"]["dense"]
+    load(out / "model")

@@ -1,16 +1,21 @@
 """The utterances that a method looks at, read from a training set."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import mini_recipe
 import pytest
 import soundfile
 import torch
+from tiny_models import encoder, passes_of
 
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.methods import make_method
 from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper.get_whisper import get_whisper
 from espnet_prune.models.whisper.tokens import WhisperText
+from espnet_prune.surgery import inject
+from espnet_prune.train import calibration
 from espnet_prune.train.calibration import _utterances
 
 
@@ -59,3 +64,20 @@ def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
     words = WhisperText(tmp_path / "tokenizer.json", multilingual=False)
     expected = [words.ids(text) for text in read_map(recipe / "dump/train/text").values()]
     assert all(batch["text"][0].tolist() in expected for batch in batches)
+
+
+def test_weights_that_make_good_what_goes_reach_the_cut(tmp_path, monkeypatch):
+    method = make_method("numerical", target=0.4)
+    gated = inject(encoder(), method).eval()
+    passes = passes_of(gated, 2)
+    monkeypatch.setattr(calibration, "_gated_and_passes", lambda *unused: (gated, passes))
+    calibration.choose_masks(SimpleNamespace(build_method=lambda: method), tmp_path, ngpu=0)
+    fresh = inject(encoder(), method).eval()
+    calibration.take_weights(fresh, tmp_path)
+    stock, found = encoder().state_dict(), fresh.model.state_dict()
+    assert all(value.equal(found[name]) for name, value in gated.model.state_dict().items())
+    changed = {name for name, value in found.items() if not value.equal(stock[name])}
+    assert changed and len(changed) < len(found) / 4
+    assert set(calibration.load_file(tmp_path / calibration.WEIGHTS)) == changed
+    sparsity = gated.budget.sparsity(gated.budget.hard(calibration.read_masks(tmp_path)))
+    assert float(sparsity) == pytest.approx(0.4, abs=0.005)

@@ -13,7 +13,7 @@ from torch import nn
 
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
-from espnet_prune.methods.options import StudentConfig
+from espnet_prune.methods.options import IntermediateCtcConfig, StudentConfig
 from espnet_prune.train.distilled_model import DistilledModel
 from espnet_prune.train.model_outputs import Outputs
 
@@ -218,3 +218,34 @@ def test_norms_are_frozen_or_updated_and_dropout_is_set(statistics, trains):
     assert model.student.encoder.dropout.p == 0.1
     left = DistilledModel(Student(0), Student(1), DistillConfig(), StudentConfig(dropout=None))
     assert left.student.encoder.dropout.p == 0.3
+
+
+def test_blocks_before_the_last_have_a_ctc_loss_too():
+    chosen = StudentConfig(
+        intermediate_ctc=IntermediateCtcConfig(blocks=1, weight=0.25), stochastic_depth=0.2
+    )
+    student = Student(0)
+    student.encoder.after_norm = nn.Identity()
+    student.ctc.forward = lambda encoded, *unused: encoded.sum()
+    config = DistillConfig(layer_weight=0.0, ctc_weight=0.0, attention_weight=0.0)
+    loss, stats, _ = DistilledModel(student, Student(1), config, chosen)(**ARGUMENTS)
+    last, middle = (float(student.encoder.states[b].sum()) for b in (3, 1))
+    expected = CTC_WEIGHT * (0.75 * last + 0.25 * middle) + (1 - CTC_WEIGHT) * ATTENTION_LOSS
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(stats["loss_intermediate_ctc"]) == pytest.approx(middle, rel=1e-5)
+    assert {block.stochastic_depth_rate for block in student.encoder.encoders} == {0.2}
+    with pytest.raises(ConfigError, match="intermediate_ctc: Encoder has no CTC, or no norm"):
+        DistilledModel(Student(0), Student(1), config, chosen)
+
+
+def test_balanced_distillation_weighs_what_the_teacher_seldom_says():
+    student, teacher = Student(0), Student(100)
+    plain = DistilledModel(student, teacher, DistillConfig(), StudentConfig())
+    before = {key: float(value) for key, value in plain(**ARGUMENTS)[1].items()}
+    model = DistilledModel(student, teacher, DistillConfig(balance=0.99), StudentConfig()).train()
+    stats = model(**ARGUMENTS)[1]
+    assert float(model.balances["ctc"].seen.sum()) == pytest.approx(sum(LENGTHS))
+    assert float(model.balances["attention"].seen.sum()) == pytest.approx(5)
+    for part in ("loss_ctc_kl", "loss_att_kl"):
+        assert float(stats[part]) != pytest.approx(before[part], rel=1e-3)
+    assert float(stats["loss_layer"]) == pytest.approx(before["loss_layer"])

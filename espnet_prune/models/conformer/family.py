@@ -16,6 +16,7 @@ from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.family import Support
 from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import SiteMap
+from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
 
 
@@ -55,8 +56,12 @@ class Conformer(EspnetEncoder):
         return conformer_sites(encoder, reference_seconds, frames_per_second, feature_bins)
 
     def encoder_matrices(self, encoder: nn.Module) -> list[Matrix]:
-        check_parts(encoder, self.front_ends)
+        check_parts(encoder, self.front_ends, dense=False)
         return conformer_matrices(encoder)
+
+    def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
+        check_parts(encoder, self.front_ends)
+        return [(f"block.{i}.softmax", i, layer) for i, layer in enumerate(encoder.encoders)]
 
     def positions(self, encoder: nn.Module, frames: int) -> int:
         return encoder_positions(frames, padding_of(encoder.embed))

@@ -42,12 +42,13 @@ MATRICES = {
 }
 
 
-def check_parts(encoder: nn.Module, front_ends: Sequence[str]) -> None:
-    """ModelError unless this is a dense Conformer whose cutting rules are known.
+def check_parts(encoder: nn.Module, front_ends: Sequence[str], dense: bool = True) -> None:
+    """ModelError unless this is a Conformer whose cutting rules are known.
 
     Args:
         encoder: the encoder.
         front_ends: names of the classes of its front-end that are known.
+        dense: whether none of its branches may be gone.
     """
     front_end = type(getattr(encoder, "embed", None)).__name__
     if front_end not in front_ends:
@@ -57,7 +58,7 @@ def check_parts(encoder: nn.Module, front_ends: Sequence[str]) -> None:
     for index, layer in enumerate(encoder.encoders):
         for attribute, expected in PARTS.items():
             found = type(getattr(layer, attribute, None)).__name__
-            if found != expected:
+            if found != expected and (dense or found != GoneBranch.__name__):
                 raise ModelError(
                     f"{type(layer).__name__} {index}: {attribute} is {found}, expected {expected}; "
                     "use `encoder: conformer`, "
@@ -125,7 +126,8 @@ def conformer_matrices(encoder: nn.Module) -> list[Matrix]:
     for block, layer in enumerate(encoder.encoders):
         for attribute, names in MATRICES.items():
             module = getattr(layer, attribute)
-            for name in names if module is not None else ():
+            there = module is not None and not isinstance(module, GoneBranch)
+            for name in names if there else ():
                 found.append((f"block.{block}.{attribute}.{name}", block, getattr(module, name)))
     return found
 

@@ -15,9 +15,10 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.features import features_of
 from espnet_prune.models.family import DecoderFamily, ModelFamily
 from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
 from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.families import Format, Matrices, find_family
+from espnet_prune.surgery.families import Attentions, Format, Matrices, find_family
 from espnet_prune.surgery.plan import Plan, plan_of
 
 CONFIG_ATTRIBUTE = "espnet_prune_config"
@@ -75,6 +76,10 @@ class EspnetEncoder(ModelFamily):
     def encoder_matrices(self, encoder: nn.Module) -> list[Matrix]:
         """The matrices of its attention and feed-forward parts."""
 
+    def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
+        """The blocks that attend by softmax, with relative positions."""
+        return super().attentions(encoder).layers
+
     @abstractmethod
     def positions(self, encoder: nn.Module, frames: int) -> int:
         """Length of its output for so many frames of features."""
@@ -124,6 +129,10 @@ class EspnetEncoder(ModelFamily):
     def matrices(self, model: nn.Module) -> Matrices:
         encoder = self.encoder_of(model)
         return Matrices(encoder, self.encoder_matrices(encoder))
+
+    def attentions(self, model: nn.Module) -> Attentions:
+        encoder = self.encoder_of(model)
+        return Attentions(encoder, self.encoder_attentions(encoder))
 
     def encoder_of(self, model: nn.Module) -> nn.Module:
         """The encoder itself, or that of a whole model."""

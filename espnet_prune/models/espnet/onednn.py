@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_prune.sites.low_rank import LowRankLinear
+
 # Activations that oneDNN applies while it writes a result, by the name of their class.
 FUSED = {"Swish": "swish", "SiLU": "swish", "ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 
@@ -47,7 +49,8 @@ def linear(
 
 
 def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> Tensor:
-    """``linear`` by a Linear, also in int8, or by a Conv1d whose kernel is 1."""
+    """``linear`` by a Linear, also in int8 or as two, or by a Conv1d whose kernel is 1."""
+    layer, x = _behind_first(layer, x)
     if not isinstance(layer.weight, Tensor):  # int8, whose weights are packed
         return _activated(layer(x), activation)
     return linear(x, layer.weight.flatten(1), layer.bias, activation)
@@ -55,10 +58,18 @@ def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> T
 
 def add(layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
     """``apply``, added to ``residual`` (T, outputs) as oneDNN writes it: no pass of its own."""
+    layer, x = _behind_first(layer, x)
     if not isinstance(layer.weight, Tensor) or not _multiplies(layer.weight):
         return residual + apply(layer, x)
     weight = layer.weight.flatten(1)
     return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, layer.bias, "add")
+
+
+def _behind_first(layer: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """The last of a layer that may be two, and what it reads."""
+    if isinstance(layer, LowRankLinear) and layer.shared is None:
+        return layer.second, apply(layer.first, x)
+    return layer, x
 
 
 def convolve(

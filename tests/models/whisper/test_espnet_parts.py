@@ -188,7 +188,7 @@ def test_encoder_and_decoder_are_masked_in_training(model, tokens, tmp_path):
     teacher = load_again(model, tmp_path)
     chosen = method("l0_distill")
     gated = inject(model, chosen)
-    distilled = DistilledModel(gated, teacher, chosen.distillation, chosen).train()
+    distilled = DistilledModel(gated, teacher, chosen.distillation, chosen.student, chosen).train()
     loss, stats, _ = distilled(*batch(tokens))
     loss.backward()
     assert stats["loss_layer"] > 0 and stats["loss_att_kl"] > 0 and "loss_ctc_kl" not in stats
