@@ -9,7 +9,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.parallel import Followed
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
@@ -41,7 +42,7 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
     """Lets the method choose its masks on training utterances and writes them.
 
     Args:
-        config: of the system.
+        config: configuration of the system.
         out: gets the masks, what was changed of the model with them, and the seconds that both
             took.
         ngpu: 0 for the CPU.
@@ -78,7 +79,7 @@ def refit_on_data(
         gated: in evaluation mode; its weights are changed.
         masks: resolved masks (units,) of all sites.
         options: how many utterances, and how.
-        config: of the system.
+        config: configuration of the system.
     """
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, options.utterances, config.seed, "cpu")
@@ -104,14 +105,14 @@ def take_weights(gated: GatedModel, folder: Path) -> None:
 
 def _gated_and_passes(
     config: SystemConfig, method: Method, number: int, ngpu: int
-) -> tuple[GatedModel, list[Pass]]:
+) -> tuple[GatedModel, Sequence[Pass]]:
     """The gated teacher, and what runs it on each of ``number`` utterances."""
     check_gpu(ngpu)
     device = "cuda" if ngpu else "cpu"
     gated = inject(load(config.pruned), method).to(device).eval()
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, number, config.seed, device)
-    return gated, [partial(_loss, gated, batch) for batch in batches]
+    return gated, Followed([partial(_loss, gated, batch) for batch in batches], "calibration")
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:

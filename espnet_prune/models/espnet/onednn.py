@@ -94,9 +94,9 @@ def convolve(
         weight: (outputs, inputs / groups, its height, its width).
         bias: (outputs,).
         activation: applied to the result; one without parameters.
-        stride: of height and width.
-        padding: of height and width, zeros.
-        groups: of channels.
+        stride: strides of height and width.
+        padding: padding of height and width, zeros.
+        groups: number of groups of channels.
 
     Returns:
         (1, outputs, new height, new width), channels last.
