@@ -15,21 +15,31 @@ remember_configs() { # FOLDER: an experiment, before its files are written
     mkdir "$configs_before"
     trap 'put_back "$configs_before"' EXIT
     for file in "$1"/conf/*.yaml "$1"/*/config.yaml; do
-        [[ ! -f $file ]] || keep_config "${file#"$1"/}"
+        [[ -f $file ]] || continue
+        file=${file#"$1"/}
+        mkdir -p "$configs_before/${file%/*}"
+        cp -p "$configs_folder/$file" "$configs_before/$file.new" # whole or not at all
+        mv "$configs_before/$file.new" "$configs_before/$file"
     done
 }
 
-keep_config() { # FILE, in the experiment
-    mkdir -p "$configs_before/${1%/*}"
-    cp -p "$configs_folder/$1" "$configs_before/new"
-    mv -f "$configs_before/new" "$configs_before/$1"
+forget_unchanged() { # after the files were written: another run here may change the rest
+    local file
+    [[ -n ${configs_before:-} ]] || return 0
+    while IFS= read -r -d '' file; do
+        ! cmp -s "$configs_before/$file" "$configs_folder/$file" || rm "$configs_before/$file"
+    done < <(remembered "$configs_before")
+}
+
+remembered() { # FOLDER
+    find "$1" -name '*.yaml' -printf '%P\0'
 }
 
 put_back() { # FOLDER of what was remembered
     local file
     while IFS= read -r -d '' file; do
         [[ ! -d $configs_folder/${file%/*} ]] || mv -f "$1/$file" "$configs_folder/$file" # removed since, to be made anew
-    done < <(find "$1" -name '*.yaml' -printf '%P\0')
+    done < <(remembered "$1")
     rm -rf "$1"
 }
 
@@ -49,7 +59,5 @@ files_of_stage() { # NAME
 keep_configs() { # NAME: of a stage that came to its end
     local file
     [[ -n ${configs_before:-} ]] || return 0
-    while read -r file; do
-        [[ ! -f $configs_folder/$file ]] || keep_config "$file"
-    done < <(files_of_stage "$1")
+    while read -r file; do rm -f "$configs_before/$file"; done < <(files_of_stage "$1")
 }

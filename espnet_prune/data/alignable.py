@@ -16,10 +16,19 @@ from espnet_prune.errors import DataError
 logger = logging.getLogger(__name__)
 SHOWN = 5
 HOP = 128  # ESPnet's front-end where ``hop_length`` isn't given
-SSL_RECEPTIVE, SSL_STRIDE = (
-    400,
-    320,
-)  # samples of a frame of wav2vec 2.0, between two
+SSL, SSL_RECEPTIVE, SSL_STRIDE = "ssl", 400, 320  # samples of a frame of wav2vec 2.0, between two
+NEMO, NEMO_HOP, NEMO_PADDING = "nemo_conformer", 160, 1
+ESPNET = ("conformer", "transformer", "branchformer", "e_branchformer")
+# kernels and strides along time of ESPnet's ``input_layer``
+CONVOLUTIONS = {
+    "linear": (),
+    "conv2d": ((3, 2), (3, 2)),
+    "conv2d1": ((3, 1), (3, 1)),
+    "conv2d2": ((3, 2), (3, 1)),
+    "conv2d6": ((3, 2), (5, 3)),
+    "conv2d8": ((3, 2), (3, 2), (3, 2)),
+}
+DEFAULT_LAYER = "conv2d"
 
 
 def check_alignable(config: Mapping[str, Any], data: Path, tokens: Path) -> list[str]:
@@ -69,13 +78,25 @@ def needed_frames(tokens: list[str]) -> int:
 
 def frames_of(config: Mapping[str, Any], samples: int) -> int:
     """Frames that the encoder makes of so many samples."""
-    if config.get("encoder") == "ssl":
+    if config.get("encoder") == SSL:
         return max(0, (samples - SSL_RECEPTIVE) // SSL_STRIDE + 1)
-    features = samples // (config.get("frontend_conf") or {}).get("hop_length", HOP) + 1
-    return max(0, ((features - 1) // 2 - 1) // 2)  # two convolutions of 3 at every second
+    if config.get("encoder") == NEMO:
+        frames, padding = samples // NEMO_HOP, NEMO_PADDING
+    else:
+        hop = (config.get("frontend_conf") or {}).get("hop_length", HOP)
+        frames, padding = samples // hop + 1, 0
+    for kernel, stride in CONVOLUTIONS[_input_layer(config)]:
+        frames = max(0, (frames + 2 * padding - kernel) // stride + 1)
+    return frames
+
+
+def _input_layer(config: Mapping[str, Any]) -> str | None:
+    return (config.get("encoder_conf") or {}).get("input_layer", DEFAULT_LAYER)
 
 
 def _known(config: Mapping[str, Any]) -> bool:
     """Whether ``frames_of`` counts this encoder's frames."""
-    conv2d = (config.get("encoder_conf") or {}).get("input_layer", "conv2d") == "conv2d"
-    return config.get("encoder") == "ssl" or (config.get("encoder") == "conformer" and conv2d)
+    if config.get("encoder") in (SSL, NEMO):
+        return True
+    features = config.get("frontend", "default") == "default"
+    return features and config.get("encoder") in ESPNET and _input_layer(config) in CONVOLUTIONS

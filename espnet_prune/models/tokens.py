@@ -40,15 +40,16 @@ def make_any_tokens(
     return make_tokens(text, out, kind, vocabulary_size)
 
 
-def check_texts(folder: Path, text: Path) -> None:
+def check_texts(folder: Path, text: Path, given: bool = False) -> None:
     """Makes sure that a folder's tokens can write every text.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
         text: a Kaldi ``text`` file.
+        given: whether the tokens are a trained model's.
 
     Raises:
-        DataError: some come back changed.
+        DataError: some come back changed; of a trained model's tokens, all.
     """
     description, rewrite = read_json(folder / DESCRIPTION), None
     if description["type"] == HUGGING_FACE:
@@ -59,4 +60,4 @@ def check_texts(folder: Path, text: Path) -> None:
             same = whisper.text(whisper.ids(sentence)) == sentence.lower()
             return sentence if same else "?"
 
-    check_round_trip(folder, read_map(text), text, rewrite)
+    check_round_trip(folder, read_map(text), text, rewrite, given)

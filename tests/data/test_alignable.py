@@ -26,16 +26,31 @@ def dump(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("samples", [960, 1119, 1120, 4800, 16001])
-def test_frames_are_those_of_the_encoder(samples):
+@pytest.mark.parametrize("layer", ["linear", "conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8"])
+@pytest.mark.parametrize("samples", [2560, 4800, 16001])
+def test_frames_are_those_of_the_encoder(samples, layer):
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
     from espnet2.asr.frontend.default import DefaultFrontend
 
-    front_end = DefaultFrontend(hop_length=160, n_mels=8)
+    front_end = DefaultFrontend(hop_length=160, n_mels=20)
     feats, lengths = front_end(torch.randn(1, samples), torch.tensor([samples]))
-    encoder = ConformerEncoder(8, output_size=8, attention_heads=2, num_blocks=1).eval()
-    _, frames, _ = encoder(feats, lengths)
-    assert frames_of(CONFIG, samples) == int(frames[0])
+    sizes = {"output_size": 8, "attention_heads": 2, "num_blocks": 1, "input_layer": layer}
+    _, frames, _ = ConformerEncoder(20, **sizes).eval()(feats, lengths)
+    config = {**CONFIG, "encoder_conf": {"input_layer": layer}}
+    assert frames_of(config, samples) == int(frames[0])
+
+
+@pytest.mark.parametrize("samples", [480, 1600, 4000, 4801])
+def test_frames_are_those_of_nemo_s_encoder(samples):
+    from espnet_prune.models.nemo.encoder import NemoConformerEncoder
+    from espnet_prune.models.nemo.features import NemoFrontend
+
+    front_end = NemoFrontend()
+    length = torch.tensor([samples])
+    feats, lengths = front_end(torch.randn(1, samples), length)
+    sizes = {"output_size": 8, "attention_heads": 2, "num_blocks": 1, "linear_units": 8}
+    _, frames, _ = NemoConformerEncoder(feats.shape[2], **sizes).eval()(feats, lengths)
+    assert frames_of({"encoder": "nemo_conformer"}, samples) == int(frames[0])
 
 
 @pytest.mark.parametrize("tokens", ["", "a", "ab", "aab", "aaaa", "abba"])
@@ -58,7 +73,7 @@ def test_they_are_counted_and_named(dump, caplog):
 
 
 def test_nothing_is_said_without_ctc_or_of_an_encoder_whose_frames_are_not_known(dump, caplog):
-    for change in ({"model_conf": {"ctc_weight": 0.0}}, {"encoder": "e_branchformer"}):
+    for change in ({"model_conf": {"ctc_weight": 0.0}}, {"encoder": "rnn"}):
         assert check_alignable({**CONFIG, **change}, dump, dump / "tokens") == []
     assert not caplog.text
 

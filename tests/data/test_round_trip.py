@@ -8,6 +8,9 @@ import pytest
 import sentencepiece
 
 from espnet_prune.cli import main
+from espnet_prune.data.round_trip import check_round_trip
+from espnet_prune.errors import DataError
+from espnet_prune.io_atomic import write_json
 from espnet_prune.record import MARK
 
 # What Unicode's compatibility normal form would change, one kind a text.
@@ -76,3 +79,29 @@ def test_tokens_of_an_earlier_version_are_proven_when_they_are_used(tmp_path, ca
     (tmp_path / "tokens/tokens.txt").write_text("".join(kept))
     assert make(tmp_path, "ես և դու", "նա և նա", size=20) == 2
     assert "can't write 2 of 2 different texts" in capsys.readouterr().err
+
+
+def test_tokens_of_a_trained_model_that_write_the_other_case(tmp_path):
+    assert make(tmp_path, "yes no", "go", kind="char") == 0
+    texts = {"a": "YES", "b": "NO GO"}
+    with pytest.raises(DataError, match="--text_case lower writes them as these tokens do"):
+        check_round_trip(tmp_path / "tokens", texts, tmp_path / "text", given=True)
+
+
+def test_what_a_trained_model_s_tokens_lack_is_named(tmp_path, caplog):
+    assert make(tmp_path, "yes no", "go", kind="char") == 0
+    texts = {"a": "yes", "b": "no 5"}
+    with caplog.at_level(logging.WARNING):
+        check_round_trip(tmp_path / "tokens", texts, tmp_path / "text", given=True)
+    assert "can't write 1 of 2 different texts: 'b'" in caplog.text
+    assert "lost: U+0035 DIGIT FIVE" in caplog.text
+    with pytest.raises(DataError, match="can't write 1 of 2"):
+        check_round_trip(tmp_path / "tokens", texts, tmp_path / "text")
+
+
+def test_words_as_tokens(tmp_path):
+    (tmp_path / "tokens.txt").write_text("<blank>\n<unk>\nyes\nno\n<sos/eos>\n")
+    write_json(tmp_path / "tokens.json", {"type": "word", "vocab_size": 5, "model": None})
+    check_round_trip(tmp_path, {"a": "yes no"}, tmp_path / "text")
+    with pytest.raises(DataError, match="'yes go' as 'yes'"):
+        check_round_trip(tmp_path, {"a": "yes go"}, tmp_path / "text")

@@ -101,7 +101,7 @@ def kill_often(runs: list[Runs], first: int, last: int, kills: int) -> None:
         assert [path for path in expected if expected[path] != found[path]] == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_few_kills_of_the_stages_that_make_data(runs):
     kill_often(runs, 2, 4, kills=2)
     assert any(path.endswith(".flac") for path in results(runs[1].folder))

@@ -196,6 +196,7 @@ if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
 fi
 chosen=$(python -m espnet_prune configure "${configuration[@]}")
 { read -r systems && read -r taken && read -r compare_with; } <<<"$chosen"$'\n\n\n'
+forget_unchanged
 if runs 7 || runs 11; then python -m espnet_prune check_decoding --config "$exp/conf/decode.yaml"; fi
 
 # shellcheck source=../../../utils/run_stages.sh
