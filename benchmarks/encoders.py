@@ -19,8 +19,8 @@ class Times:
     """Least seconds of one encoder.
 
     Attributes:
-        ours: of the pass that decoding takes.
-        espnet: of ESPnet's own forward.
+        ours: times of the pass that decoding takes.
+        espnet: times of ESPnet's own forward.
     """
 
     ours: float

@@ -25,8 +25,8 @@ class Cost:
     """What one recording cost.
 
     Attributes:
-        minutes: of audio.
-        peak_mib: of memory.
+        minutes: length of the audio.
+        peak_mib: most memory.
         processor_rtf: seconds of all processors' time a second of audio.
         wall_rtf: seconds by the clock a second of audio.
     """
@@ -44,7 +44,9 @@ def get_parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="a model's folder")
     model.add_argument("--onnx", type=Path, help="a folder of export_onnx, decoded greedily")
-    parser.add_argument("--mode", default="greedy", help="of --model: greedy, ctc_prefix or joint")
+    parser.add_argument(
+        "--mode", default="greedy", help="greedy, ctc_prefix or joint, with --model"
+    )
     parser.add_argument("--segment_seconds", type=float, help="longest piece; default: the model's")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60])
     parser.add_argument("--out", type=Path, help="JSON file to write")

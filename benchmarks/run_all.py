@@ -24,13 +24,13 @@ class Sizes:
 
     Attributes:
         size: width of the Conformer of the grid, of joint decoding and of int8.
-        blocks: of it.
-        seconds: of audio.
-        repeats: of each measurement; the least counts.
+        blocks: number of its blocks.
+        seconds: length of audio.
+        repeats: repetitions of each measurement; the least counts.
         targets: sparsities of the grid.
         sizes: widths for the growth with size.
         length_size: width of the model for the growth with length.
-        lengths: of audio, in seconds.
+        lengths: lengths of audio, in seconds.
         joint: options of joint_decoding.py.
         step: options of training_step.py.
     """

@@ -75,7 +75,7 @@ def cut_encoder(
         shape: ``uniform`` or ``learned``.
         target: sparsity, of all that the sites can remove, the front-end's channels too.
         measure: ``parameters`` or ``macs``.
-        seconds: of the recording for which MACs are counted.
+        seconds: length of the recording for which MACs are counted.
         align: multiple that widths are brought to.
     """
     from espnet_prune.methods import make_method

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def share_of_prunable(encoder, names: Collection[str]) -> float:
-    """Of the parameters that all sites of units hold, the share of those named."""
+    """What share of the parameters that all sites of units hold the named ones have."""
     from espnet_prune.budget import Budget
     from espnet_prune.sites import UNIT_KINDS
     from espnet_prune.surgery import sites_of

@@ -37,8 +37,8 @@ class Verb:
     """One thing that the command does.
 
     Attributes:
-        module: of the package; ``NAME_arguments(parser)`` there adds the options, ``NAME(args)``
-            does it and returns an exit status, or None for 0.
+        module: a module of the package; ``NAME_arguments(parser)`` there adds the options,
+            ``NAME(args)`` does it and returns an exit status, or None for 0.
         help: what it does, in one line.
         passes_on: ``NAME(arguments)`` gets the words as they are, for somebody else's parser.
     """

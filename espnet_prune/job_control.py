@@ -45,7 +45,7 @@ def begin_training(folder: Path, epoch: int, batches: int = 0) -> None:
     Args:
         folder: the training's.
         epoch: the last one that is finished, 0 for none.
-        batches: of the next one that are saved.
+        batches: how many batches of the next one are saved.
 
     Raises:
         TrainingError: this job's run before began at the same batch and came to its time limit, so
@@ -72,7 +72,7 @@ def note_batches(done: int, batches: int, seconds: float) -> None:
 
     Args:
         done: number of batches that are done.
-        batches: of the whole epoch.
+        batches: number of batches of the whole epoch.
         seconds: that they took.
     """
     path = Path(f"{os.environ[TASK]}.training")

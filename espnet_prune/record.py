@@ -115,8 +115,9 @@ def contents_of(name: object, patterns: Sequence[str]) -> dict[str, str]:
     """The part of a stage's record that tells a pretrained model from another in its place.
 
     Args:
-        name: of the model, a folder or file; of a name on the hub, or none, nothing is known.
-        patterns: of the files in a folder that the stage reads.
+        name: name of the model, a folder or file; nothing is known of a name on the hub, or of
+            none.
+        patterns: patterns of the files in a folder that the stage reads.
     """
     if not isinstance(name, str) or not Path(name).exists():
         return {}

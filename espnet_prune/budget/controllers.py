@@ -197,7 +197,7 @@ class Band(Controller):
 
     Args:
         strength: lambda, for each parameter.
-        width: of the band, in sparsity; None for the published ones, by the target.
+        width: width of the band, in sparsity; None for the published ones, by the target.
         growth: factor on lambda for every update that finds the model too large, for a task that
             pushes harder (ours; the source's lambda is constant: 1). Back to a larger model the
             push is always the first one.
@@ -256,14 +256,14 @@ class ControllerConfig:
 
     Attributes:
         kind: ``exact`` (ours), ``lagrangian`` (CoFi), ``constraint`` or ``band``.
-        learning_rate: of the multipliers of ``lagrangian`` and ``constraint``, which alone have
-            any; by default 0.05 (CoFi's code: the same as the masks').
-        restart: of ``constraint``, which alone may be without.
+        learning_rate: learning rate of the multipliers of ``lagrangian`` and ``constraint``, which
+            alone have any; by default 0.05 (CoFi's code: the same as the masks').
+        restart: whether ``constraint`` restarts; no other controller may be without.
         band_strength: lambda of ``band`` for each parameter; by default the published one, 2e-5
             where single weights are pruned and 4e-5 where units are.
-        band_width: of ``band``, below the target; None for the published ones, 0.02 for targets up
-            to 0.5 and 0.002 above.
-        band_growth: of ``band``, factor on lambda for every update that finds the model too large
+        band_width: width of ``band``, below the target; None for the published ones, 0.02 for
+            targets up to 0.5 and 0.002 above.
+        band_growth: factor on lambda of ``band`` for every update that finds the model too large
             (ours; published: constant, 1).
     """
 
@@ -313,7 +313,7 @@ class ControllerConfig:
         """A fresh controller, multipliers at 0.
 
         Args:
-            band_strength: of a band whose configuration names none.
+            band_strength: strength of a band whose configuration names none.
         """
         if self.kind == "exact":
             return Exact()

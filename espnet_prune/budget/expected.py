@@ -23,7 +23,7 @@ class ExpectedSize:
         structure: the model's sites.
         gated: names of the sites that have a gate.
         terms: the costs to add up.
-        sizes: of each term, in the measure that is counted.
+        sizes: sizes of each term, in the measure that is counted.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ExpectedSize:
         return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
 
     def _gates(self, structure: Structure) -> list[list[int]]:
-        """Of each site with a gate the places of its units among the values of all gates."""
+        """Places of the units of each gated site among the values of all gates."""
         begins, total = {}, 0
         for name in self.gated:
             begins[name] = total

@@ -36,7 +36,7 @@ class GrowingPressure(Controller):
 
         Args:
             pull: the scores' mean, without signs ().
-            target: of this update.
+            target: target of this update.
         """
         self.target = target
         loss = torch.where(self.reached, 0.0, self.weight).to(pull.dtype) * pull

@@ -83,7 +83,7 @@ def even_rungs(targets: Sequence[float], updates: int, multiple: int = 1) -> tup
 
     Args:
         targets: rising; the last is the run's own.
-        updates: of the whole run.
+        updates: number of updates of the whole run.
         multiple: every rung ends after a multiple of so many, such as those of an epoch.
 
     Raises:

@@ -44,7 +44,7 @@ def srun_command(
     """The whole command line.
 
     Args:
-        nodes: of the job.
+        nodes: nodes of the job.
         processes: on each node.
         command: module and arguments.
         endpoint: host and port of the rendezvous.

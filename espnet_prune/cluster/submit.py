@@ -196,7 +196,7 @@ def cancel(folders: Sequence[Path], active_only: bool = False, again: str = "") 
     """Cancels submissions, however long the scheduler takes to answer, within limits.
 
     Args:
-        folders: of the submissions.
+        folders: folders of the submissions.
         active_only: whether the scheduler is asked first which of them are queued or run; those
             of an earlier command may have ended, and their numbers be those of other jobs.
         again: the command that is named where there was no answer; by default the scheduler's.

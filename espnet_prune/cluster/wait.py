@@ -84,7 +84,7 @@ def wait_for(
     """Returns when every task of every submission has ended.
 
     Args:
-        folders: of the submissions.
+        folders: folders of the submissions.
         engine: the scheduler.
         sleep: pauses for some seconds.
 

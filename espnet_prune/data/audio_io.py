@@ -105,7 +105,7 @@ def read_speech(entry: str, sample_rate: int, channel: int | None = None) -> tup
 
     Args:
         entry: a path, or a place in an archive.
-        sample_rate: of the result, in Hz.
+        sample_rate: rate of the result, in Hz.
         channel: which one is taken, from 1; by default they are averaged.
 
     Returns:

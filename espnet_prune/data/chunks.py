@@ -35,7 +35,7 @@ class Layout:
         head_bytes: before the first chunk.
         total_at: where the size of all that follows stands; None where there is none.
         total_counts: bytes that this size leaves out.
-        name_bytes: of a chunk's name.
+        name_bytes: length of a chunk's name.
         size: format of a size, as ``struct`` has it.
         size_counts_head: whether a size counts name and size, too.
         align: chunks begin at multiples of it.
@@ -90,8 +90,8 @@ def with_true_sizes(file: BinaryIO, size: int, layout: Layout) -> BinaryIO:
 
     Args:
         file: the container.
-        size: of the file in bytes.
-        layout: of its kind.
+        size: length of the file in bytes.
+        layout: how its kind lays out chunks.
 
     Raises:
         ValueError: the chunks don't end where the file does; says which of them and where.

@@ -22,8 +22,8 @@ def readable(file: BinaryIO, size: int) -> tuple[BinaryIO, int | None]:
     """The file as it can be read to its end.
 
     Args:
-        file: of any kind.
-        size: of it in bytes.
+        file: a recording of any kind.
+        size: length of it in bytes.
 
     Returns:
         The file, or a view of it that doesn't tell a size which may be wrong; and the number of

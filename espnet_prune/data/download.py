@@ -32,7 +32,7 @@ def fetch(url: str, target: Path, remedy: str, md5: str | None = None) -> Path:
     """Downloads a file, unless it is there.
 
     Args:
-        url: of the file.
+        url: address of the file.
         target: where it goes; what came of it so far stands beside it as ``NAME.part``.
         remedy: what to do instead, for errors.
         md5: hexadecimal checksum; None checks only the length that the server names.

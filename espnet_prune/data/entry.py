@@ -32,8 +32,8 @@ class Entry:
     Attributes:
         source: a path, ``archive.ark:offset``, or a command that ends in ``|``.
         channel: which of several is taken, from 1; None where it doesn't say.
-        start: of the part that is taken, in seconds.
-        end: of it; None for the recording's end.
+        start: where the part that is taken begins, in seconds.
+        end: where it ends; None for the recording's end.
         speed: how many times as fast that is played.
     """
 

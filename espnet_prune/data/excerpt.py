@@ -21,7 +21,7 @@ class Reading:
     """What is done to recordings that aren't of one channel and the wanted rate.
 
     Attributes:
-        sample_rate: of the samples, in Hz, to which others are resampled; None takes any.
+        sample_rate: rate of the samples, in Hz, to which others are resampled; None takes any.
         channel: which of several is taken, from 1, where the entry doesn't say; ``mean`` averages
             them; None refuses them.
         pipes: whether commands are run.

@@ -135,7 +135,7 @@ def _remember(folder: Path, reading: Reading, errors: Mapping[str, str]) -> None
 
 
 def _digest(folder: Path, reading: Reading) -> str:
-    """Of the lists as they are and the sizes of the files that they name."""
+    """A hash of the lists as they are and the sizes of the files that they name."""
     digest = hashlib.sha256(repr(reading).encode())
     for name in (*FILES, *OPTIONAL):
         if (folder / name).exists():

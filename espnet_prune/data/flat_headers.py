@@ -24,7 +24,7 @@ def sphere_as_told(file: BinaryIO, size: int) -> BinaryIO:
 
     Args:
         file: the file.
-        size: of it in bytes.
+        size: length of it in bytes.
 
     Raises:
         ValueError: the header's samples aren't those of the file.

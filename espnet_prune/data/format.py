@@ -46,7 +46,7 @@ class Formatting:
             that the source names, whatever their format).
         min_seconds: shorter utterances are left out.
         max_seconds: longer ones too.
-        text_case: of the transcripts: ``keep``, ``lower`` or ``upper``.
+        text_case: case of the transcripts: ``keep``, ``lower`` or ``upper``.
     """
 
     reading: Reading

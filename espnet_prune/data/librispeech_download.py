@@ -35,7 +35,7 @@ def download(parts: Iterable[str], folder: Path, url: str = URL) -> Path:
     Args:
         parts: keys of ``MD5``.
         folder: the corpus is made in ``folder/LibriSpeech``.
-        url: of the folder of archives: openslr's or a mirror's.
+        url: address of the folder of archives: openslr's or a mirror's.
 
     Returns:
         The folder that holds the parts.

@@ -71,7 +71,7 @@ def listen(
     """Reads all utterances to their last sample.
 
     Args:
-        entries: of ``wav.scp``, by utterance.
+        entries: those of ``wav.scp``, by utterance.
         folder: the data directory.
         reading: what is done to them.
         jobs: number of processes.

@@ -52,7 +52,7 @@ def check_mp3(file: BinaryIO, size: int, samples: int, told_samples: int) -> lis
 
     Args:
         file: the file.
-        size: of it in bytes.
+        size: length of it in bytes.
         samples: that were decoded.
         told_samples: by the decoder.
 

@@ -33,7 +33,7 @@ class Noise:
             each begun anew where it ends.
         snr_db: speech to noise.
         talkers: how many others babble.
-        seed: of all that is drawn.
+        seed: seed of all that is drawn.
     """
 
     kind: str

@@ -24,7 +24,7 @@ def check_pages(file: BinaryIO, size: int) -> None:
 
     Args:
         file: the file.
-        size: of it in bytes.
+        size: length of it in bytes.
 
     Raises:
         ValueError: a page is cut or missing, a stream isn't ended, or another recording follows.

@@ -11,7 +11,7 @@ class Overlay(io.RawIOBase):
     Args:
         file: the file.
         patches: other bytes by their offset.
-        size: of the view in bytes; by default the file's.
+        size: length of the view in bytes; by default the file's.
     """
 
     def __init__(

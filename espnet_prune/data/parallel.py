@@ -9,7 +9,7 @@ should it be so late that it meets a new one, that one is made again at the end.
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -61,6 +61,29 @@ def share_of(args: argparse.Namespace) -> Share | None:
     return Share.parse(args.part) if args.part else None
 
 
+class Followed(Sequence[T]):
+    """A list that shows a progress bar, on a terminal, to whoever goes through it.
+
+    Args:
+        items: the list.
+        title: what the bar is called.
+    """
+
+    def __init__(self, items: Sequence[T], title: str) -> None:
+        self.items = items
+        self.title = title
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[T]:
+        quiet = not sys.stderr.isatty()
+        return iter(tqdm(self.items, self.title, leave=False, disable=quiet))
+
+
 def parallel_map(
     function: Callable[[T], R],
     items: Sequence[T],
@@ -74,7 +97,7 @@ def parallel_map(
         function: a function of a module, so that processes can find it.
         items: what it is applied to.
         jobs: number of processes, no more than there are items; 1 runs in this one.
-        title: of the progress bar.
+        title: title of the progress bar.
         fresh_processes: start them anew instead of copying this one, as torch's threads need.
     """
 

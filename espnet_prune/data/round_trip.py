@@ -29,7 +29,7 @@ def check_round_trip(
     """Makes sure that every text comes back from the tokens word by word.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
         texts: by utterance.
         origin: the file of the texts.
         rewrite: what a text becomes by the tokens and back; by default by the folder's own kind.
@@ -80,7 +80,7 @@ def encoder_of(folder: Path) -> Callable[[str], list[str]]:
     """What makes tokens of a text, by pieces, characters or words.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
     """
     description = read_json(folder / "tokens.json")
     if description["type"] == "char":

@@ -69,7 +69,7 @@ class Corpus:
     """What corpus.yaml may say.
 
     Attributes:
-        seed: of sentences, voices and noise.
+        seed: seed of sentences, voices and noise.
         sets: number of utterances by set.
         voices: flite voices and their mean pitch in Hz.
         kinds: relative frequency of each kind of sentence.

@@ -77,7 +77,7 @@ def check_tokens(folder: Path, token_list: Sequence[str], model: Path | None, ow
     """Makes sure that a folder of tokens is the one that a model was trained with.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
         token_list: the model's own.
         model: its own BPE model or tokenizer, if it has one.
         owner: the model, for the error.

@@ -18,7 +18,7 @@ class Holding:
         utterances: how many.
         speakers: how many.
         words: how many.
-        seconds: of audio.
+        seconds: length of audio.
         notes: what a user should know, as lines.
     """
 

@@ -281,8 +281,8 @@ def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     parser.add_argument("--kind", default="white", help="white, or babble of other speakers")
     parser.add_argument("--snr", type=float, required=True, help="speech to noise, in dB")
-    parser.add_argument("--talkers", type=int, default=5, help="of babble")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--talkers", type=int, default=5, help="voices of babble")
+    parser.add_argument("--seed", type=int, default=0, help="decides all that is drawn")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel jobs")
 
 

@@ -21,8 +21,9 @@ class DecodeConfig:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
             (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
             ``greedy_onnx_int8`` by that in ONNX Runtime.
-        beam_size: of either search; a model of fewer tokens is searched with as many as it has.
-        ctc_weight: of CTC in the joint search, the decoder has the rest.
+        beam_size: width of either search; a model of fewer tokens is searched with as many as it
+            has.
+        ctc_weight: weight of CTC in the joint search; the decoder has the rest.
         penalty: added for each token.
         maxlenratio: longest hypothesis, of the encoder's frames; 0 for ESPnet's end detection;
             below 0, a number of tokens.

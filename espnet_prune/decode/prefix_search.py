@@ -65,7 +65,7 @@ def prefix_search(
     """The most probable token sequence that a beam search finds.
 
     Args:
-        log_probabilities: of CTC, (T, V), for one utterance.
+        log_probabilities: log-probabilities of CTC, (T, V), for one utterance.
         blank: the blank's column.
         beam_size: number of prefixes kept at each length; at most that of the tokens and 2.
         never: columns that are no text, such as the end of a sentence.

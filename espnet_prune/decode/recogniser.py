@@ -97,7 +97,7 @@ class Recogniser:
         Args:
             samples: int16 (samples,), at the rate ``rate_of`` gives.
             mode: one of ``modes``.
-            name: of the utterance, for the warning.
+            name: name of the utterance, for the warning.
 
         Returns:
             The text; empty if the recording is too short for the front-end, with a warning.

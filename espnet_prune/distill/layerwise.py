@@ -23,11 +23,11 @@ class DistillConfig:
     an utterance of the batch has.
 
     Attributes:
-        label_weight: of the task's own loss on the labels.
-        layer_weight: of the layerwise loss.
-        ctc_weight: of the KL divergence on CTC outputs.
-        attention_weight: of the KL divergence on the attention decoder's outputs.
-        temperature: of both KL divergences.
+        label_weight: weight of the task's own loss on the labels.
+        layer_weight: weight of the layerwise loss.
+        ctc_weight: weight of the KL divergence on CTC outputs.
+        attention_weight: weight of the KL divergence on the attention decoder's outputs.
+        temperature: temperature of both KL divergences.
         balance: beta of balanced distillation on outputs (``distill.balance``); 0 weighs what the
             teacher seldom says as much as what it often says.
         layer_loss: ``mse`` or ``l1_cosine``.

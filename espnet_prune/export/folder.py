@@ -60,7 +60,7 @@ def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict
 
     Args:
         folder: the export.
-        kinds: of models that the caller can run.
+        kinds: kinds of models that the caller can run.
 
     Raises:
         DataError: it is missing or isn't JSON.

@@ -79,7 +79,7 @@ class GreedyRecogniser(ABC):
 
         Args:
             samples: int16 (samples,) at ``rate``.
-            name: of the utterance, for the warning.
+            name: name of the utterance, for the warning.
 
         Returns:
             The words; none if the recording is too short for the model, with a warning.
@@ -138,7 +138,7 @@ class OnnxRecogniser(GreedyRecogniser):
     Args:
         folder: with ``model.onnx``, ``model.json`` and the tokens.
         segment_seconds: as in the base class.
-        threads: of ONNX Runtime, by default as ``open_session`` has them.
+        threads: number of threads of ONNX Runtime, by default as ``open_session`` has them.
 
     Raises:
         DataError: the description is missing.

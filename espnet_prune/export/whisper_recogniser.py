@@ -49,7 +49,7 @@ class OnnxWhisper:
 
         Args:
             samples: int16 (samples,) at ``rate``.
-            name: of the utterance, for the warning where there are no samples.
+            name: name of the utterance, for the warning where there are no samples.
         """
         pieces = split_at_pauses(samples, self.rate, self.segment_seconds)
         return " ".join(" ".join(self._piece(piece, name) for piece in pieces).split())

@@ -36,7 +36,7 @@ class HardConcreteConfig:
         order: ``none``: all gates begin alike, as in the sources; ``magnitude`` or ``fisher``
             (ours): those units begin nearer to being closed that matter least by that score. Few
             updates are then spent on correcting an order instead of on finding one.
-        spread: of an order, how much the log_alpha of the first and the last unit differ at the
+        spread: how much, in an order, the log_alpha of the first and the last unit differ at the
             start. A gate is undecided over about 6, and a rate of 0.1 moves one by 10 in 100
             updates, if all of them agree. The limits of log_alpha are as much wider.
     """
@@ -61,7 +61,7 @@ class HardConcreteGate(Gate):
         config: its options.
         binary: for a site of one unit whose soft value can't be folded into a weight (a whole
             block): the deterministic mask is then exactly 0 or 1.
-        updates: of the whole run, for settling.
+        updates: number of updates of the whole run, for settling.
 
     Example:
         >>> gate = HardConcreteGate(4).eval()

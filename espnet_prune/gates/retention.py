@@ -25,7 +25,7 @@ class RetentionConfig:
 
     Attributes:
         start: retention at first.
-        temperature: of the Gumbel-softmax.
+        temperature: temperature of the Gumbel-softmax.
     """
 
     start: float = 0.95

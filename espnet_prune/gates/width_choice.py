@@ -29,9 +29,9 @@ class WidthChoiceConfig:
     """Options of a width choice gate.
 
     Attributes:
-        fractions: of a site's units that may be kept, ascending; the last is 1. The default is of
-            the code of Xu et al. 2025.
-        temperature_start: of the relaxed samples at the first update.
+        fractions: shares of a site's units that may be kept, ascending; the last is 1. The default
+            is of the code of Xu et al. 2025.
+        temperature_start: temperature of the relaxed samples at the first update.
         temperature_end: after the last one, reached exponentially.
         initial_full: probability of the whole width at the start.
     """

@@ -76,7 +76,7 @@ def make_method(name: str, options: Mapping | None = None, **arguments: Any) -> 
     Args:
         name: a key of ``METHODS``.
         options: what its ``Config`` is read from; or give ``config`` itself.
-        arguments: of its class, such as ``target``.
+        arguments: arguments of its class, such as ``target``.
 
     Raises:
         ConfigError: no such method, names the nearest; options that it doesn't read.
@@ -91,7 +91,7 @@ def method_config(name: str, options: Mapping, where: str) -> MethodConfig:
     """A method's options.
 
     Args:
-        name: of the method.
+        name: name of the method.
         options: by key.
         where: the file or key that errors name.
 

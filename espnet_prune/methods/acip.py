@@ -48,7 +48,7 @@ class PressureConfig:
 
 @dataclass(frozen=True)
 class AcipConfig(MethodConfig):
-    """Of masked singular values.
+    """Options of masked singular values.
 
     Attributes:
         pressure: on the scores.

@@ -18,10 +18,10 @@ from espnet_prune.sites import UNIT_KINDS, Site
 
 @dataclass(frozen=True)
 class AdaptiveDropoutConfig(ControlledConfig):
-    """Of learned retention.
+    """Options of learned retention.
 
     Attributes:
-        retention: of each unit.
+        retention: options of the gates that retain units.
     """
 
     retention: RetentionConfig = field(default_factory=RetentionConfig)

@@ -36,7 +36,7 @@ class Method(ABC):
 
     Args:
         target: wanted sparsity, 0 < target < 1, of what the gated sites hold.
-        seed: of everything random in it.
+        seed: seed of everything random in it.
         config: its options.
         updates: number of updates of the pruning stage, for schedules.
 
@@ -175,7 +175,7 @@ class Method(ABC):
         Args:
             gated: the gated model.
             masks: what ``masks`` gave.
-            target: of a rung; by default the method's own.
+            target: target of a rung; by default the method's own.
 
         Raises:
             ConfigError: none of the gated sites has a width to align.

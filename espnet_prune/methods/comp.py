@@ -45,8 +45,9 @@ class TuningConfig:
     """How much goes by blocks, and the factors at the end.
 
     Attributes:
-        layer_share: of the target, at most, that whole blocks take.
-        utterances: of the calibration set, for the factors, which run the model twice a block.
+        layer_share: the share of the target that whole blocks take, at most.
+        utterances: number of utterances of the calibration set, for the factors, which run the
+            model twice a block.
         damping: pulls the factors to 1, relative to the normal equations' mean diagonal.
     """
 
@@ -62,7 +63,7 @@ class TuningConfig:
 
 @dataclass(frozen=True)
 class CompConfig(DataConfig):
-    """Of blocks, then units.
+    """Options of blocks, then units.
 
     Attributes:
         comp: shares and factors.

@@ -23,10 +23,10 @@ from espnet_prune.surgery import GatedModel
 
 @dataclass(frozen=True)
 class ControlledConfig(UnitsConfig):
-    """Of learned gates under a controller.
+    """Options of learned gates under a controller.
 
     Attributes:
-        controller: of the learned size.
+        controller: controller of the learned size.
         warmup_fraction: share of the updates over which the target rises.
         gate_learning_rate: constant, of the gates' parameters (CoFi's code: 0.01 to 0.1).
     """
@@ -46,9 +46,9 @@ class ControlledMethod(LearningMethod):
 
     Args:
         target: wanted sparsity.
-        seed: of the gates' noise.
+        seed: seed of the gates' noise.
         config: its options.
-        updates: of the whole run.
+        updates: number of updates of the whole run.
         ladder: smaller sizes that the run passes on its way; the model is any of them when the
             updates of that rung are made, with the weights and gates of that moment.
 

@@ -31,7 +31,7 @@ from espnet_prune.surgery.inputs import by_unit, weight_of
 
 @dataclass(frozen=True)
 class CpdConfig(DataConfig):
-    """Of the pruning in rounds.
+    """Options of the pruning in rounds.
 
     Attributes:
         rounds: in which the size falls to the target.

@@ -43,8 +43,8 @@ class FisherConfig:
     Attributes:
         rearrange: whether units of a site change places, once their number is fixed.
         rescale: whether the kept units are rescaled by least squares.
-        rescale_utterances: of the calibration set, for the rescaling, which runs the model twice
-            for every block: ours.
+        rescale_utterances: number of utterances of the calibration set, for the rescaling, which
+            runs the model twice for every block: ours.
         damping: pulls the factors to 1, relative to the mean of the normal equations' diagonal
             (their code damps its solver by 1, not scaled: ours).
     """
@@ -61,7 +61,7 @@ class FisherConfig:
 
 @dataclass(frozen=True)
 class FisherMaskConfig(DataConfig):
-    """Of the Fisher mask search.
+    """Options of the Fisher mask search.
 
     Attributes:
         fisher: what follows the search.

@@ -33,10 +33,10 @@ Blocks = Mapping[int, Mapping[str, RankSite]]  # by the block's index, the sites
 
 @dataclass(frozen=True)
 class FlexiGptConfig(MethodConfig):
-    """Of blocks that borrow.
+    """Options of blocks that borrow.
 
     Attributes:
-        rank_share: of the directions, what a block that borrows keeps of its own.
+        rank_share: the share of its own directions that a block keeps which borrows.
         calibration: what losses are measured on.
     """
 

@@ -35,7 +35,7 @@ class ImportanceConfig:
 
 @dataclass(frozen=True)
 class ImportanceMethodConfig(UnitsConfig):
-    """Of scores from a file.
+    """Options of scores from a file.
 
     Attributes:
         importance: where they are; without it, the method has nothing to go by.

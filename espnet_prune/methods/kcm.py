@@ -39,10 +39,10 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Of the representative ranking.
+    """Options of the representative ranking.
 
     Attributes:
-        width: of the Gaussian kernel, relative to the mean distance between a site's filters.
+        width: width of the Gaussian kernel, relative to the mean distance between a site's filters.
         convergence: relative change of C's sum at which it is done.
     """
 
@@ -56,10 +56,10 @@ class KernelConfig:
 
 @dataclass(frozen=True)
 class KcmConfig(DataConfig):
-    """Of gradient-free pruning.
+    """Options of gradient-free pruning.
 
     Attributes:
-        kernel: of the ranking by weights.
+        kernel: options of the ranking by weights.
     """
 
     kernel: KernelConfig = field(default_factory=KernelConfig)
@@ -96,7 +96,7 @@ def representativeness(filters: Tensor, width: float, convergence: float) -> Ten
 
     Args:
         filters: (units, numbers).
-        width: of the kernel, relative to the mean distance between two filters.
+        width: width of the kernel, relative to the mean distance between two filters.
         convergence: relative change of C's sum at which it is done.
     """
     number = len(filters)
@@ -123,7 +123,7 @@ def loudness(
 
     Args:
         gated: the gated model, in evaluation mode.
-        sites: of units.
+        sites: those of units.
         passes: each runs it on an utterance; their losses aren't looked at.
     """
     power = {site.name: torch.zeros(site.units, dtype=torch.float64) for site in sites}

@@ -28,7 +28,7 @@ from espnet_prune.surgery import GatedModel
 
 @dataclass(frozen=True)
 class L0Config(ControlledConfig):
-    """Of hard-concrete gates.
+    """Options of hard-concrete gates.
 
     Attributes:
         gate: its constants, and where gates begin.
@@ -53,9 +53,9 @@ class L0Distill(ControlledMethod):
 
     Args:
         target: wanted sparsity.
-        seed: of the gates' noise.
+        seed: seed of the gates' noise.
         config: its options.
-        updates: of the whole run.
+        updates: number of updates of the whole run.
         ladder: smaller sizes that the run passes on its way; the model is any of them when the
             updates of that rung are made, with the weights and gates of that moment.
 
@@ -134,7 +134,8 @@ def unit_places(scores: Mapping[str, Tensor], costs: Mapping[str, int]) -> dict[
 
     Args:
         scores: (units,) by site.
-        costs: of one unit by site; a unit's place is the share of the sum that stands before it.
+        costs: cost of one unit by site; a unit's place is the share of the sum that stands before
+            it.
     """
     sizes = torch.cat([torch.full((len(s),), float(costs[n])) for n, s in scores.items()])
     order = torch.argsort(torch.cat([s.double().cpu() for s in scores.values()]), stable=True)

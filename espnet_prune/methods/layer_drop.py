@@ -54,7 +54,7 @@ class LayerDropConfig:
 
 @dataclass(frozen=True)
 class LayerDropMethodConfig(DataConfig):
-    """Of layer dropping.
+    """Options of layer dropping.
 
     Attributes:
         layer_drop: which block goes next.

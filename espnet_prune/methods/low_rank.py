@@ -29,7 +29,7 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class LowRankConfig(MethodConfig):
-    """Of truncated matrices.
+    """Options of truncated matrices.
 
     Attributes:
         basis: ``outputs``, by data, or ``weights``.
@@ -91,7 +91,7 @@ def output_grams(
 
     Args:
         gated: the gated model, in evaluation mode.
-        sites: of matrices.
+        sites: those of matrices.
         passes: each runs it on an utterance.
     """
     grams = {

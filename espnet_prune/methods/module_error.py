@@ -53,7 +53,7 @@ class ModuleErrorConfig:
 
 @dataclass(frozen=True)
 class ModuleErrorMethodConfig(UnitsConfig):
-    """Of the module-wise pruning error.
+    """Options of the module-wise pruning error.
 
     Attributes:
         module_error: where the errors are; without it, the method has nothing to go by.
@@ -92,7 +92,7 @@ def module_scores(gated: GatedModel, path: Path, key: str) -> dict[str, Tensor]:
 
     Args:
         gated: the gated model.
-        path: of ``sensitivity.json``.
+        path: path of ``sensitivity.json``.
         key: ``loss_change`` or ``wer_change``.
 
     Raises:

@@ -35,7 +35,7 @@ from espnet_prune.surgery.inputs import by_unit, gram_matrices, weight_of
 
 @dataclass(frozen=True)
 class NewtonConfig:
-    """Of score and compensation.
+    """Options of score and compensation.
 
     Attributes:
         penalty: lambda, relative to the mean of the Hessian's diagonal.
@@ -54,10 +54,10 @@ class NewtonConfig:
 
 @dataclass(frozen=True)
 class NumericalConfig(DataConfig):
-    """Of numerical pruning.
+    """Options of numerical pruning.
 
     Attributes:
-        newton: of score and compensation.
+        newton: options of score and compensation.
     """
 
     newton: NewtonConfig = field(default_factory=NewtonConfig)

@@ -64,7 +64,7 @@ class SharpnessConfig:
     Attributes:
         kind: ``none``, ``sam`` or ``cram``.
         rho: how far the weights are disturbed (both codes: 0.05).
-        sparsities: of ``cram``, one of which is drawn at each update (their code: 0.5, 0.7, 0.9).
+        sparsities: those of ``cram``; each update draws one (their code: 0.5, 0.7, 0.9).
     """
 
     kind: str = "none"
@@ -86,7 +86,7 @@ class QuantNoiseConfig:
 
     Attributes:
         bits: 4 or 8; 0 for no such noise.
-        share: of the blocks that are rounded in an update; ours.
+        share: how many of the blocks are rounded in an update; ours.
         block: how many numbers of a row go together (the paper's blocks: 4 to 16).
     """
 
@@ -112,8 +112,8 @@ class GradientsConfig:
 
     Attributes:
         kind: ``none``: whole; ``fp16``, ``powersgd`` or ``topk``.
-        share: of the numbers, of ``topk`` (least harmful at 0.1 by Rudakov et al. 2024).
-        rank: of ``powersgd``'s factors.
+        share: how many numbers ``topk`` keeps (least harmful at 0.1 by Rudakov et al. 2024).
+        rank: the rank of ``powersgd``'s factors.
     """
 
     kind: str = "none"
@@ -133,7 +133,7 @@ class IntermediateCtcConfig:
 
     Attributes:
         blocks: how many of them, evenly over the depth; 0 for none.
-        weight: of their mean loss; the last block's has the rest (the paper: 0.3).
+        weight: weight of their mean loss; the last block's has the rest (the paper: 0.3).
     """
 
     blocks: int = 0
@@ -152,9 +152,9 @@ class StudentConfig:
     """How the student is trained in stages 8 and 10, where that isn't the teacher's own way; ours.
 
     Attributes:
-        norm_statistics: of batch norms: ``frozen`` as the teacher learned them, or ``updated`` by
-            each batch, into which ESPnet counts padding, and which few updates never settle.
-            Weights that are drawn anew are always trained with ``updated``.
+        norm_statistics: statistics of batch norms: ``frozen`` as the teacher learned them, or
+            ``updated`` by each batch, into which ESPnet counts padding, and which few updates never
+            settle. Weights that are drawn anew are always trained with ``updated``.
         dropout: rate of all dropout; None for the teacher's rates. A teacher's outputs regularise
             by themselves, and drawing dropout's noise takes a fifth of an update on a CPU.
         spec_augment: whether the teacher's SpecAugment, if it has one, masks what both hear.
@@ -193,8 +193,9 @@ class CalibrationConfig:
     """What methods that look at data get to see.
 
     Attributes:
-        utterances: of the training set, drawn by the system's seed; all of them where there are
-            fewer. The code of Kwon et al. takes 2048 examples of text; speech is longer: ours.
+        utterances: number of utterances of the training set, drawn by the system's seed; all of
+            them where there are fewer. The code of Kwon et al. takes 2048 examples of text; speech
+            is longer: ours.
     """
 
     utterances: int = 256
@@ -208,7 +209,8 @@ class RefitConfig:
     """How the layers that read kept units are solved anew at the cut (``surgery.refit``); ours.
 
     Attributes:
-        utterances: of the training set, drawn by the system's seed; their labels aren't read.
+        utterances: number of utterances of the training set, drawn by the system's seed; their
+            labels aren't read.
         damping: pulls the weights to what they are, relative to the mean square of what a layer
             reads.
     """
@@ -228,7 +230,7 @@ class MethodConfig:
     Attributes:
         budget: measure and tolerance.
         clip: gradient norms.
-        distillation: of the pruning stage and of finetuning.
+        distillation: losses of the pruning stage and of finetuning.
         student: how the student is trained there.
         continue_schedule: whether finetuning's learning rates go on where those of the pruning
             stage would be, instead of warming up anew; so systems that learn masks and those that
@@ -265,7 +267,7 @@ class UnitsConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class DataConfig(UnitsConfig):
-    """Of a method that looks at data.
+    """Options of a method that looks at data.
 
     Attributes:
         calibration: what it sees.

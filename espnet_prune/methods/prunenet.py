@@ -43,7 +43,7 @@ class PolicyConfig:
 
     Attributes:
         episodes: each draws rows of every layer.
-        learning_rate: of AdamW.
+        learning_rate: learning rate of AdamW.
         trained_at: share of the rows that goes while it is learned; None for that of the target.
     """
 
@@ -60,7 +60,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class PruneNetConfig(UnitsConfig):
-    """Of the learned policy.
+    """Options of the learned policy.
 
     Attributes:
         policy: how it is learned.
@@ -129,7 +129,7 @@ class Policy(nn.Module):
     """A probability for each row of a matrix.
 
     Args:
-        rows: of the matrices.
+        rows: rows of the matrices.
         columns: likewise.
     """
 
@@ -150,9 +150,9 @@ def learned_policy(
 
     Args:
         weights: (rows, columns) each, of one shape, from the first layer to the last.
-        share: of the rows that are drawn.
+        share: how many of the rows are drawn.
         options: how it is learned.
-        seed: of weights and draws.
+        seed: seed of weights and draws.
     """
     rows, columns = weights[0].shape
     number = min(max(1, round(share * rows)), rows)

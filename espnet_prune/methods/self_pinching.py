@@ -55,10 +55,10 @@ class PinchingConfig:
     """Options of the self-pinching methods alone (Xu et al. 2025).
 
     Attributes:
-        gate: of the thresholds.
-        controller: of the size; the authors' ``band`` by default, or ``lagrangian``.
-        learning_rate: of the thresholds (code: AdamW, 2e-4 for everything).
-        momentum: of the thresholds, Adam's first beta; 0.9 is Adam's own. Less overshoots less,
+        gate: options of the thresholds.
+        controller: controller of the size; the authors' ``band`` by default, or ``lagrangian``.
+        learning_rate: learning rate of the thresholds (code: AdamW, 2e-4 for everything).
+        momentum: Adam's first beta, for the thresholds; 0.9 is Adam's own. Less overshoots less,
             which counts where there are few updates (ours).
         distill: whether the uncompressed model teaches too (ours; the authors' code has
             labels alone).
@@ -83,7 +83,7 @@ class PinchingConfig:
 
 @dataclass(frozen=True)
 class SelfPinchingMethodConfig(UnitsConfig):
-    """Of self-pinching gates on units.
+    """Options of self-pinching gates on units.
 
     Attributes:
         pinching: gates, controller and the one pass.

@@ -25,7 +25,7 @@ from espnet_prune.surgery import GatedModel
 
 @dataclass(frozen=True)
 class SelfPinchingWeightsConfig(MethodConfig):
-    """Of self-pinching gates on single weights.
+    """Options of self-pinching gates on single weights.
 
     Attributes:
         pinching: gates, controller and the one pass.

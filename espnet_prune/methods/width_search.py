@@ -26,7 +26,7 @@ from espnet_prune.surgery import GatedModel
 
 @dataclass(frozen=True)
 class WidthSearchConfig(ControlledConfig):
-    """Of the search of widths.
+    """Options of the search of widths.
 
     Attributes:
         nas: candidates, and how the choice sharpens.

@@ -67,7 +67,7 @@ class Transcriber(Protocol):
 
     Attributes:
         model: an ESPnetASRModel.
-        modes: of decoding, the best one last.
+        modes: modes of decoding, the best one last.
     """
 
     model: Any
@@ -91,7 +91,7 @@ class ModelFamily(Family):
         choices: its names among ESPnet's encoders or decoders, the one for cut models first.
         is_stock: whether stock ESPnet loads its models once its classes are registered.
         ready_as_pretrained: whether a teacher may be taken without any training.
-        usage: of a saved model in Python, for its card: lines beside those for every model.
+        usage: use of a saved model in Python, for its card: lines beside those for every model.
         origins: which models trained elsewhere it reads, in words; none by default.
     """
 
@@ -229,7 +229,7 @@ class DecoderFamily(ModelFamily):
             decoder: the decoder; nothing in it is changed.
             config: what MACs are counted for.
             reference_seconds: length of the utterance that MACs are counted for.
-            positions: of the encoder's output for it.
+            positions: positions of the encoder's output for it.
             first_block: index of its first block, the number of the encoder's.
 
         Raises:

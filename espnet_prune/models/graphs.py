@@ -20,7 +20,7 @@ class Graph:
         graph: what is exported, in evaluation mode.
         inputs: names of its inputs.
         outputs: names of its outputs.
-        shapes: of each input, the size of a dimension that varies.
+        shapes: shapes of each input, the size of a dimension that varies.
         tried: lengths at which outputs are compared; at the first it is exported.
         example: inputs of such a length.
         expected: what the model itself makes of inputs.
@@ -43,7 +43,7 @@ class Output(nn.Module):
 
     Args:
         model: it.
-        name: of the output.
+        name: name of the output.
     """
 
     def __init__(self, model: nn.Module, name: str) -> None:

@@ -44,7 +44,7 @@ def check_texts(folder: Path, text: Path, given: bool = False) -> None:
     """Makes sure that a folder's tokens can write every text.
 
     Args:
-        folder: of the tokens.
+        folder: folder of the tokens.
         text: a Kaldi ``text`` file.
         given: whether the tokens are a trained model's.
 

@@ -29,7 +29,7 @@ class CardOptions:
     """What no stage knows; what isn't given is left out.
 
     Attributes:
-        name: of the model; None for the system's.
+        name: name of the model; None for the system's.
         license: as the hub abbreviates it, such as ``apache-2.0``.
         languages: by their codes, such as ``en``.
         dataset: its name on the hub.
@@ -53,8 +53,8 @@ def model_card(
     """The text of README.md.
 
     Args:
-        entry: of the system, as in report.json.
-        dense: of the uncompressed model, where its scores are known.
+        entry: the system's entry, as in report.json.
+        dense: scores of the uncompressed model, where they are known.
         encoder: its name in ESPnet's configuration, which says how to use the model.
         options: what no stage knows.
         pictures: names of the structure's plots in the folder.

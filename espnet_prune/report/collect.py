@@ -41,7 +41,7 @@ class SiteWidth:
 
     Attributes:
         name: the site's.
-        kind: of its units.
+        kind: kind of its units.
         block: index of its block, None for the front-end.
         kept: number of units kept.
         units: number of units before the cut.

@@ -8,8 +8,8 @@ def common_name(names: Sequence[str], method: str) -> str:
     """What the names begin with, and the method where that doesn't say it.
 
     Args:
-        names: of the systems; one stands as it is.
-        method: of all of them.
+        names: names of the systems; one stands as it is.
+        method: method of all of them.
     """
     begin = os.path.commonprefix(names)
     if len(names) > 1:  # l0_30 and l0_50: not the digit that both may begin with

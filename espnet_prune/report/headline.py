@@ -111,7 +111,7 @@ def headline_table(report: Mapping, key: str, names: Sequence[str]) -> str:
     Args:
         report: what report.json holds, of one experiment.
         key: ``<set>/<mode>``.
-        names: of the systems, in the table's order.
+        names: names of the systems, in the table's order.
 
     Raises:
         DataError: a system or its score isn't in the report.

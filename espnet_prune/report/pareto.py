@@ -32,7 +32,8 @@ class Axis:
         name: in JSON.
         label: in the figure, by decoding mode.
         more_is_better: as of a speed-up.
-        value: of a report's system and a decoding mode; None where it wasn't measured.
+        value: gives the value of a report's system and a decoding mode; None where it wasn't
+            measured.
         of_one_machine: whether values of two machines can't be compared.
     """
 
@@ -110,8 +111,9 @@ class Curve:
         label: what their names begin with, and the method.
         method: their method.
         systems: their names.
-        train_seconds: of all of them together, what they share counted once; None if unknown.
-        updates: of all of them together, likewise.
+        train_seconds: seconds of training of all of them together, what they share counted once;
+            None if unknown.
+        updates: number of updates of all of them together, likewise.
     """
 
     label: str
@@ -182,7 +184,7 @@ def charts(lines: Sequence[Line], curves: Sequence[Curve]) -> dict[str, list[Cha
 
     Args:
         lines: names and entries.
-        curves: of the same systems.
+        curves: curves of the same systems.
 
     Raises:
         DataError: nothing is scored; or a set isn't the same in two experiments.

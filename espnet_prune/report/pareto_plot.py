@@ -44,7 +44,7 @@ def write_pareto(
 
     Args:
         charts: by ``<set>/<mode>``.
-        curves: of all their systems.
+        curves: curves of all their systems.
         out: the folder.
         command: what made it.
 
@@ -143,7 +143,7 @@ def _name_those_above(
 
 
 def _write_names(axes, above: Sequence[Point], top: float, drawn: Mapping[str, Style]) -> None:
-    """Of points above the axis, by x; inside the panel, in rows where they are near."""
+    """Names the points above the axis, by x; inside the panel, in rows where they are near."""
     left, right = axes.get_xlim()
     placed: list[tuple[float, int]] = []
     for point in above:

@@ -134,7 +134,7 @@ def plot_training(name: str, columns: Mapping[str, Sequence[float]], path: Path)
 
     Args:
         name: the system's.
-        columns: of progress.csv; those that are missing aren't drawn.
+        columns: columns of progress.csv; those that are missing aren't drawn.
         path: the PNG to write.
     """
     losses = [key for key in columns if key.startswith("loss")]

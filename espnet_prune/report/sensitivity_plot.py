@@ -15,7 +15,7 @@ def plot_sensitivity(result: Mapping, change: str, path: Path) -> Path:
     """Draws one measure of all sites.
 
     Args:
-        result: of ``sensitivity``.
+        result: result of ``sensitivity``.
         change: ``loss`` or ``wer``.
         path: the PNG to write.
 

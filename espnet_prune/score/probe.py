@@ -58,7 +58,7 @@ class Probe:
     Args:
         folder: the model's, with ``espnet`` in it.
         utterances: what it is tried on, one by one, without padding.
-        kinds: of the sites that are looked at.
+        kinds: kinds of the sites that are looked at.
         decoder: given, those of its decoder too.
 
     Attributes:

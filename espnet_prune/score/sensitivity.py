@@ -42,9 +42,10 @@ class SensitivityConfig:
     """What is measured.
 
     Attributes:
-        utterances: of the data, evenly spread over its list; all where there are fewer.
-        fractions: of a site's units, 0 < fraction <= 1; a block has one unit.
-        kinds: of sites. A branch is gone with its units, so it needs none of its own.
+        utterances: number of utterances of the data, evenly spread over its list; all where there
+            are fewer.
+        fractions: shares of a site's units, 0 < fraction <= 1; a block has one unit.
+        kinds: kinds of sites. A branch is gone with its units, so it needs none of its own.
         decoder: given, the attention decoder's sites are measured too; greedy CTC can't feel them,
             the loss does.
     """

@@ -28,7 +28,7 @@ def score_system(
 
     Args:
         system: the system's folder.
-        set_name: of the set, below ``decode`` there.
+        set_name: name of the set, below ``decode`` there.
         data: dump folder, for its text.
         teacher: the teacher's folder, for the p-value.
         others: folders of systems that it is compared with besides.

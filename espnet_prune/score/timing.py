@@ -31,16 +31,16 @@ class ProfileConfig:
     Attributes:
         reference_seconds: length of the utterance for the encoder's time and MACs; recordings
             are joined to it.
-        threads: of torch.
-        repeats: of the encoder's and the greedy measurement; the least counts.
+        threads: number of threads of torch.
+        repeats: repetitions of the encoder's and the greedy measurement; the least counts.
         greedy_utterances: for the greedy real-time factor, of models that have CTC, spread over
             the set.
         joint_utterances: for the joint one, of models that have a decoder.
-        joint_repeats: of the joint measurement.
+        joint_repeats: repetitions of the joint measurement.
         least_seconds: that each measurement takes at least, by more repeats where the model is
             small.
-        beam_size: of the joint search.
-        ctc_weight: of CTC in it.
+        beam_size: width of the joint search.
+        ctc_weight: weight of CTC in it.
         int8: whether the system is measured in dynamic int8 too.
     """
 
@@ -74,7 +74,7 @@ def interleaved(
 
     Args:
         actions: what is timed.
-        repeats: of each, at least.
+        repeats: repetitions of each, at least.
         least_seconds: goes on until all repeats together took so long; what takes milliseconds
             needs many to meet an undisturbed moment.
         warm_up: whether each runs once untimed; what takes a minute needs none.

@@ -151,7 +151,7 @@ def interval(errors: numpy.ndarray, words: numpy.ndarray, seed: int = SEED) -> t
     Args:
         errors: (utterances,).
         words: (utterances,).
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     generator = numpy.random.default_rng(seed)
     rates = []

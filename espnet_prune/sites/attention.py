@@ -47,7 +47,7 @@ class HeadSite(LinearSite):
 
     Args:
         attention: the module.
-        names: of its parts.
+        names: names of its parts.
         block: its block.
         branch: name of the branch that it is.
     """

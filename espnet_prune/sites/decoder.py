@@ -14,8 +14,8 @@ class DecoderConfig:
     Parameters are counted as they are; of MACs, both values below are this project's choice.
 
     Attributes:
-        tokens_per_second: of audio, that are decoded. Read English has about 2.7 words a second,
-            some of several tokens.
+        tokens_per_second: tokens that are decoded for each second of audio. Read English has about
+            2.7 words a second, some of several tokens.
         beam_size: hypotheses side by side, each of which costs every token; as in decode.yaml.
     """
 

@@ -32,7 +32,7 @@ class LinearAttention(nn.Module):
 
     Args:
         attention: ESPnet's, whose layers are taken as they are.
-        seed: of the features.
+        seed: seed of the features.
     """
 
     def __init__(self, attention: nn.Module, seed: int = 0) -> None:

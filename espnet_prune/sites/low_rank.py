@@ -155,7 +155,7 @@ class RankSite(Site):
         """Lets the layer, while it is attached, be the lender's and directions of the difference.
 
         Args:
-            lender: of a layer of the same shape that stays whole; None to borrow no longer.
+            lender: a layer of the same shape that stays whole; None to borrow no longer.
         """
         self.lender, self.layer.lender = lender, () if lender is None else (lender.layer,)
         own = self.layer.weight.detach()

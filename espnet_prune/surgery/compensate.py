@@ -30,7 +30,7 @@ def compensate(
 
     Args:
         gated: the gated model, in evaluation mode.
-        sites: of units.
+        sites: those of units.
         masks: resolved masks (units,), 0 and 1.
         passes: each runs the gated model on one utterance.
         damping: relative to the mean of G's diagonal.

@@ -76,7 +76,7 @@ class Family(ABC):
         """All sites of a model and what they cost; nothing in it is changed.
 
         Args:
-            model: of this family, or an ESPnet model whose encoder is.
+            model: one of this family, or an ESPnet model whose encoder is.
             reference_seconds: length of the utterance that MACs are counted for.
             decoder: given, the sites of its attention decoder are among them.
 

@@ -28,7 +28,7 @@ def clusters_of(site: ConsumedSite, number: int) -> list[Tensor]:
 
     Args:
         site: units of one kind.
-        number: of clusters, at most the number of units; 0 gives none.
+        number: number of clusters, at most the number of units; 0 gives none.
 
     Returns:
         Ascending indices of each cluster's units, ordered by their first ones.

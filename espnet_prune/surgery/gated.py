@@ -26,7 +26,7 @@ class GatedModel(nn.Module):
         gates: a gate by name of site.
         budget: counts it.
         controller: drives its size, if the method learns masks.
-        seed: of the gates' noise.
+        seed: seed of the gates' noise.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ def inputs_of(
 
     Args:
         gated: the gated model.
-        sites: of units, none whose consumer isn't run.
+        sites: those of units, none whose consumer isn't run.
         masks: that hold in this pass; none at all for the dense model.
         run: runs the gated model on an utterance.
 

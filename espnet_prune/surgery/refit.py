@@ -45,8 +45,8 @@ def refit(
         teacher: the uncompressed model, in evaluation mode, of the same names.
         masks: resolved masks (units,) of all sites.
         runs: each runs a model, the one given, on one utterance.
-        damping: of the weights' distance from where they are, relative to the mean square of what
-            the layer reads.
+        damping: how much the weights' distance from where they are counts, relative to the mean
+            square of what the layer reads.
 
     Raises:
         ModelError: a stack whose blocks don't simply follow each other; a layer that reads units

@@ -23,7 +23,7 @@ def repair_statistics(
 
     Args:
         gated: the gated model, in evaluation mode.
-        masks: of what is left.
+        masks: masks of what is left.
         passes: each runs it on one utterance, without padding.
     """
     norms = [m for m in gated.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

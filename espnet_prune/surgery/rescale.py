@@ -33,7 +33,7 @@ def rescale(
         gated: the gated model, in evaluation mode.
         masks: resolved masks (units,) of all sites, 0 and 1.
         passes: each runs the gated model on one utterance, without padding.
-        damping: of the factors' distance from 1, relative to the diagonal's mean.
+        damping: how much the factors' distance from 1 counts, relative to the diagonal's mean.
 
     Returns:
         The same masks with factors; sites of which nothing or all is gone keep their values, and so

@@ -96,7 +96,7 @@ def unpack(
     Args:
         state: what it returned.
         bits: 4 or 8.
-        shapes: of the rounded weights, by name.
+        shapes: shapes of the rounded weights, by name.
         where: the file that errors name.
 
     Raises:

@@ -32,7 +32,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     What was made there of other weights, such as files for stock ESPnet, is removed.
 
     Args:
-        model: of a known format: an ESPnetASRModel made by ``espnet_prune.models.espnet.build``
+        model: one of a known format: an ESPnetASRModel made by ``espnet_prune.models.espnet.build``
             (or cut from one), one of ESPnet's encoders by itself, or one of transformers' models.
         folder: made if missing; the weights are written first, the description last.
 
@@ -207,7 +207,7 @@ class Description:
         config: what the format builds it from; nothing of its meaning is checked here.
         sparse: shapes of the weights that are stored sparse, by name.
         tied: weights that are another one by a second name, and that one's first name.
-        bits: of rounded weights; 0 where there are none.
+        bits: bits of rounded weights; 0 where there are none.
         rounded: shapes of the weights that are stored in so many bits, by name.
     """
 

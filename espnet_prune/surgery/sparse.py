@@ -75,7 +75,7 @@ def expand(
 
     Args:
         state: what it returned.
-        shapes: of the sparse weights, by name.
+        shapes: shapes of the sparse weights, by name.
         where: the file that errors name.
 
     Raises:

@@ -19,7 +19,7 @@ def kind_of(entries: Mapping[str, str]) -> str:
     """The data type that reads a dump folder's recordings.
 
     Args:
-        entries: of its ``wav.scp``, by utterance.
+        entries: those of its ``wav.scp``, by utterance.
     """
     if any(Entry.parse(entry).speed != 1 for entry in entries.values()):
         return AT_SPEEDS

@@ -9,7 +9,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from espnet_prune.data.kaldi_dir import read_map
+from espnet_prune.data.parallel import Followed
 from espnet_prune.io_atomic import atomic_path, write_json
 from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
@@ -32,7 +33,7 @@ from espnet_prune.train.training import data_options, token_options
 
 logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
-WEIGHTS = "weights.safetensors"  # those that differ from the teacher's
+WEIGHTS = "weights.safetensors"  # those that differ from the teacher's, and directions of ranks
 ORDER = "order.safetensors"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
@@ -41,16 +42,16 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
     """Lets the method choose its masks on training utterances and writes them.
 
     Args:
-        config: of the system.
-        out: gets the masks, the weights that were changed to make good what goes, and the seconds
-            that both took.
+        config: configuration of the system.
+        out: gets the masks, what was changed of the model with them, and the seconds that both
+            took.
         ngpu: 0 for the CPU.
     """
     started, method = time.monotonic(), config.build_method()
     gated, passes = _gated_and_passes(config, method, method.calibration_utterances, ngpu)
     logger.info("masks are chosen on %d utterances", len(passes))
-    masks = method.aligned(gated, method.masks(gated, passes))
     before = {name: value.clone() for name, value in gated.model.state_dict().items()}
+    masks = method.aligned(gated, method.masks(gated, passes))
     method.compensate(gated, masks, passes)
     after = gated.model.state_dict()
     changed = {name: value for name, value in after.items() if not value.equal(before[name])}
@@ -78,7 +79,7 @@ def refit_on_data(
         gated: in evaluation mode; its weights are changed.
         masks: resolved masks (units,) of all sites.
         options: how many utterances, and how.
-        config: of the system.
+        config: configuration of the system.
     """
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, options.utterances, config.seed, "cpu")
@@ -104,14 +105,14 @@ def take_weights(gated: GatedModel, folder: Path) -> None:
 
 def _gated_and_passes(
     config: SystemConfig, method: Method, number: int, ngpu: int
-) -> tuple[GatedModel, list[Pass]]:
+) -> tuple[GatedModel, Sequence[Pass]]:
     """The gated teacher, and what runs it on each of ``number`` utterances."""
     check_gpu(ngpu)
     device = "cuda" if ngpu else "cpu"
     gated = inject(load(config.pruned), method).to(device).eval()
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, number, config.seed, device)
-    return gated, [partial(_loss, gated, batch) for batch in batches]
+    return gated, Followed([partial(_loss, gated, batch) for batch in batches], "calibration")
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -27,7 +27,7 @@ def configure_systems(
     Args:
         recipe: the recipe.
         experiment: ``exp/TAG``.
-        folders: of the data, by the names of ``Folders``.
+        folders: folders of the data, by the names of ``Folders``.
         only: names of the chosen systems, separated by spaces; all by default.
 
     Returns:

@@ -45,7 +45,7 @@ class DistilledModel(AbsESPnetModel):
         distillation: weights of the parts.
         options: how the student is trained.
         method: gives the size term of a gated student.
-        seed: of what is drawn where updates see changed weights.
+        seed: seed of what is drawn where updates see changed weights.
         kept: the teacher's outputs, read instead of computed.
 
     Raises:

@@ -87,7 +87,7 @@ def mean_over_processes(numbers: Mapping[str, float], weight: float) -> dict[str
     """Means over all processes' batches.
 
     Args:
-        numbers: of this process's batch, the same keys in every process.
+        numbers: sums of this process's batch, the same keys in every process.
         weight: its number of utterances.
 
     Returns:

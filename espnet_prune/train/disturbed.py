@@ -19,7 +19,7 @@ class Disturbed(nn.Module):
 
     Args:
         weights: those that learn.
-        seed: of what is drawn, which depends on it and on the number of the update alone.
+        seed: seed of what is drawn, which depends on it and on the number of the update alone.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], seed: int = 0) -> None:

@@ -44,7 +44,7 @@ def keep_rung(model: nn.Module, training: Path, epoch: int, epochs: int) -> None
         model: a ``DistilledModel`` with its method and gates.
         training: folder of the training.
         epoch: the one that ended.
-        epochs: of the whole run.
+        epochs: number of epochs of the whole run.
     """
     method, gated = model.method, model.gated
     if not method.emits_ladder:

@@ -23,7 +23,7 @@ class QuantNoise(Disturbed):
     Args:
         weights: those that learn.
         config: how.
-        seed: of the blocks that are drawn.
+        seed: seed of the blocks that are drawn.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ class Recipe:
     """What a recipe says.
 
     Attributes:
-        values: of each file that exists, by its name without ``.yaml``.
+        values: contents of each file that exists, by its name without ``.yaml``.
         where: what errors call each.
     """
 

@@ -30,7 +30,7 @@ def measured_cost(args: argparse.Namespace) -> str:
     """The table that ``espnet-prune estimate_cost`` prints; written as JSON, too, where asked.
 
     Args:
-        args: of that verb.
+        args: arguments of that verb.
 
     Raises:
         ConfigError: a number that can't be.
@@ -167,7 +167,7 @@ def _system_rows(
 
 
 def _epochs(system: SystemConfig) -> tuple[int, int]:
-    """Of stages 8 and 10: a method that learns no masks has those of both for finetuning."""
+    """Epochs of stages 8 and 10; a method that learns no masks finetunes in those of both."""
     prune, finetune = system.stage("prune"), system.stage("finetune")
     first, last = (stage.updates // stage.updates_an_epoch for stage in (prune, finetune))
     if system.taken_from is not None:

@@ -46,8 +46,8 @@ def resolve(
     Args:
         recipe: the recipe.
         experiment: ``exp/TAG``.
-        folders: of the data, by the names of ``Folders``.
-        name: of the system.
+        folders: folders of the data, by the names of ``Folders``.
+        name: name of the system.
         made_from: what all this is called.
 
     Raises:

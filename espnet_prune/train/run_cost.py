@@ -20,11 +20,11 @@ class Corpus:
     """How much speech a recipe trains on and validates on.
 
     Attributes:
-        train_hours: of the training set, before speed perturbation.
-        valid_hours: of the development set.
+        train_hours: hours of the training set, before speed perturbation.
+        valid_hours: hours of the development set.
         speed_factors: as in the recipe; empty for the original alone.
         utterance_seconds: mean length of an utterance.
-        tokens_per_second: of its text.
+        tokens_per_second: tokens a second of its text.
     """
 
     train_hours: float
@@ -42,7 +42,7 @@ class Corpus:
 
     @property
     def passed_hours(self) -> float:
-        """Of one pass over the training set at all its speeds."""
+        """Length of one pass over the training set at all its speeds."""
         return self.train_hours * sum(1 / factor for factor in self.speed_factors or (1.0,))
 
 
@@ -56,8 +56,8 @@ class Step:
         forward_seconds: forward pass alone, without gradients.
         update_seconds: step of the optimisers.
         peak_bytes: largest use of memory, of the GPU or else of the whole process.
-        weight_bytes: of what a checkpoint keeps of the model.
-        optimizer_bytes: of what it keeps of the optimisers.
+        weight_bytes: bytes of what a checkpoint keeps of the model.
+        optimizer_bytes: bytes of what it keeps of the optimisers.
     """
 
     batch_samples: int
@@ -88,7 +88,7 @@ class Schedule:
     keep_nbest_models: int = 10
 
     def batches(self, corpus: Corpus) -> float:
-        """Of the whole training."""
+        """Number of batches in the whole training."""
         if self.num_iters_per_epoch is not None:
             return self.max_epoch * self.num_iters_per_epoch
         samples = corpus.passed_hours * SECONDS * SAMPLE_RATE
@@ -101,12 +101,12 @@ class Row:
 
     Attributes:
         stage: its number and name.
-        batches: of one such training.
+        batches: number of batches of one such training.
         step_seconds: a batch of the configured size takes on a device.
-        hours: of one such training.
+        hours: hours of one such training.
         runs: how many systems train so.
-        disk_bytes: of all of them.
-        peak_bytes: of the measured batch.
+        disk_bytes: bytes of all of them.
+        peak_bytes: bytes of the measured batch.
     """
 
     stage: str

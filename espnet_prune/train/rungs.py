@@ -35,7 +35,7 @@ class RungState:
         expected: sparsity that the gates' probabilities give.
         rounded: sparsity of the gates rounded one by one.
         closed: sparsity of the masks shifted to the target, and aligned if asked: the cut's.
-        schema: of this record.
+        schema: version of this record.
     """
 
     target: float

@@ -29,7 +29,7 @@ class SharpnessAware(Disturbed):
     Args:
         weights: those that learn.
         config: how.
-        seed: of the sparsities that are drawn.
+        seed: seed of the sparsities that are drawn.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ def _vocabulary(model: nn.Module) -> int:
 
 
 def _bytes(value: object) -> int:
-    """Of all tensors in it."""
+    """Bytes of all tensors in it."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):

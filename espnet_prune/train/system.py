@@ -67,7 +67,7 @@ def finish_teacher(
         system: the teacher's folder, trained in ``train``.
         config: its training configuration.
         untrained: the model, where it is taken as it was pretrained.
-        trained_seconds: of the longest utterance that it was trained on.
+        trained_seconds: length of the longest utterance that it was trained on.
     """
     training, weights = system / "train", "as pretrained"
     model = untrained

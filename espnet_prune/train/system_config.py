@@ -59,11 +59,11 @@ class SystemConfig:
     Attributes:
         method: a name in ``espnet_prune.methods.METHODS``.
         target: wanted sparsity.
-        seed: of the gates' noise, the batches and everything else random.
+        seed: seed of the gates' noise, the batches and everything else random.
         teacher: folder of the uncompressed system.
         folders: the data.
-        prune: of stage 8; None where the recipe has no prune.yaml.
-        finetune: of stage 10; likewise.
+        prune: configuration of stage 8; None where the recipe has no prune.yaml.
+        finetune: configuration of stage 10; likewise.
         ladder: smaller targets that the run of stage 8 passes, by rising sparsity; the state of
             each is kept, and other systems can be made of it.
         taken_from: the system whose ladder has this one's target; nothing is learned for this one.

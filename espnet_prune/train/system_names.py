@@ -21,7 +21,7 @@ def system_names(systems: Mapping, path: str, only: str | None = None) -> list[s
 
     Args:
         systems: the rows by name.
-        path: of their file, for errors.
+        path: path of their file, for errors.
         only: the chosen names, separated by spaces.
 
     Raises:
@@ -69,7 +69,7 @@ def compared(names: str, systems: Sequence[str], experiment: Path) -> list[str]:
     """The systems that others are to be compared with.
 
     Args:
-        names: of ``--compare_with``; ``NAME?`` is left out where it can't be compared with.
+        names: names of ``--compare_with``; ``NAME?`` is left out where it can't be compared with.
         systems: the ones that are made.
         experiment: exp/TAG, where others were decoded before.
 

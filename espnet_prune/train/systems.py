@@ -19,8 +19,8 @@ class SystemRow:
     Attributes:
         method: a name in ``espnet_prune.methods.METHODS``.
         target: wanted sparsity.
-        seed: of the gates' noise, the batches and everything else random.
-        options: of the method; keys given here win over the recipe's prune.yaml.
+        seed: seed of the gates' noise, the batches and everything else random.
+        options: options of the method; keys given here win over the recipe's prune.yaml.
         training: keys of ESPnet's training configuration that win over prune.yaml and
             finetune.yaml for this system, such as another learning rate.
         ladder: smaller targets that the run passes, by rising sparsity; the state of each is kept,
@@ -49,8 +49,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
 
     Args:
         systems: all rows.
-        name: of the one wanted.
-        path: of the file, for errors.
+        name: name of the one wanted.
+        path: path of the file, for errors.
 
     Raises:
         ConfigError: no such system; an unknown key or method in it; a ladder that doesn't rise to

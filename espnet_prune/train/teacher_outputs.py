@@ -39,8 +39,8 @@ def keep(outputs: Iterable[tuple[str, Mapping[str, Tensor]]], number: int, folde
     """Writes the outputs of all utterances; an interrupted one begins anew.
 
     Args:
-        outputs: of each utterance its name, and what ``by_name`` gives.
-        number: of utterances, for the bar.
+        outputs: the name of each utterance, and what ``by_name`` gives.
+        number: number of utterances, for the bar.
         folder: is made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class KeptOutputs:
     """Reads what ``keep`` wrote.
 
     Args:
-        folders: of the training and of the development set.
+        folders: folders of the training and of the development set.
 
     Raises:
         DataError: a folder isn't complete, or an utterance is in two of them.

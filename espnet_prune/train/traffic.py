@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 FILE = "traffic.json"
 ATTRIBUTE = "espnet_prune_traffic"
 POWERSGD_STARTS = 2  # torch's hook: the first updates are sent whole, while buckets are made
+POWERSGD_GUARD = 1e-8  # for gradients of a lower rank than the factors
 PLACE_BYTES = 4
 
 
@@ -50,7 +51,10 @@ class Traffic:
         self.powersgd = None
         if config.kind == "powersgd":
             self.powersgd = powerSGD_hook.PowerSGDState(
-                None, matrix_approximation_rank=config.rank, start_powerSGD_iter=POWERSGD_STARTS
+                None,
+                matrix_approximation_rank=config.rank,
+                start_powerSGD_iter=POWERSGD_STARTS,
+                orthogonalization_epsilon=POWERSGD_GUARD,
             )
 
     def send(self, state: None, bucket: distributed.GradBucket) -> Future[Tensor]:

@@ -84,7 +84,7 @@ def check_rate(config: Mapping, folder: Path) -> None:
 
 
 def longest_seconds(folder: Path, sample_rate: int) -> float:
-    """Of the utterances of a dump folder."""
+    """Length of the longest utterance of a dump folder."""
     return max(map(int, read_map(folder / "utt2num_samples").values())) / sample_rate
 
 
@@ -104,7 +104,7 @@ def write_shapes(train: Path, valid: Path, out: Path) -> None:
 
     Args:
         train: dump folder of the training set.
-        valid: of the development set.
+        valid: folder of the development set.
         out: gets ``train`` and ``valid``.
     """
     for name, folder in (("train", train), ("valid", valid)):
@@ -120,7 +120,7 @@ def collect_stats(
         task: an ESPnet task.
         config: the teacher's checked configuration.
         train: dump folder of the training set.
-        valid: of the development set.
+        valid: folder of the development set.
         tokens: folder of the tokens.
         out: gets ``train`` and ``valid``.
         ngpu: 0 for the CPU.

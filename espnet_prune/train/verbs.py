@@ -190,7 +190,7 @@ def finetune(args: argparse.Namespace) -> None:
 
 def quantise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", type=Path, required=True, help="the finished system's folder")
-    parser.add_argument("--bits", type=int, choices=(4, 8), required=True, help="of a weight")
+    parser.add_argument("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make, beside it")
 
 

@@ -224,7 +224,7 @@ def saved_batches(folder: Path, epoch: int) -> int:
 
 
 def random_state() -> dict:
-    """Of every generator that a training draws from, in plain values."""
+    """States of every generator that a training draws from, in plain values."""
     name, keys, position, has_gauss, gauss = numpy.random.get_state()
     version, words, gauss_next = random.getstate()
     return {

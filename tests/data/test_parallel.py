@@ -1,11 +1,13 @@
 """Shares of split work, and how many processes do one."""
 
+import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from espnet_prune.data import parallel
-from espnet_prune.data.parallel import Share, parallel_map
+from espnet_prune.data.parallel import Followed, Share, parallel_map
 from espnet_prune.errors import ConfigError
 
 
@@ -39,3 +41,15 @@ def test_as_many_processes_as_jobs_or_items(monkeypatch, items, jobs, processes,
     numbers = list(range(items))
     found = parallel_map(str, numbers, jobs, "test", fresh_processes)
     assert found == list(map(str, numbers)) and made[-1] == processes
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_whoever_goes_through_a_list_is_followed_on_a_terminal(on_a_terminal, monkeypatch):
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return on_a_terminal
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    items = Followed([3, 1, 2], "counting")
+    assert (len(items), items[1], items[1:], list(items)) == (3, 1, [1, 2], [3, 1, 2])
+    assert ("counting" in sys.stderr.getvalue()) == on_a_terminal

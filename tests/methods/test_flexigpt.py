@@ -8,6 +8,7 @@ from tiny_models import encoder, features
 
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import make_method
+from espnet_prune.models.conformer.fast_encoder import slow_down, speed_up
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.holding import holding
 
@@ -52,6 +53,12 @@ def test_a_block_like_the_one_before_it_goes_first_and_changes_nothing(tmp_path)
     assert torch.allclose(outputs(small), masked, atol=1e-5)
     lent, own = small.encoders[1].feed_forward.w_2, small.encoders[2].feed_forward.w_2
     assert own.shared is lent.weight
+    feats, lengths = features()[0][:1], torch.tensor([features()[0].shape[1]])
+    with torch.no_grad():
+        alone = small(feats, lengths)[0]
+        assert speed_up(small)
+        assert torch.allclose(small(feats, lengths)[0], alone, atol=1e-5)
+    slow_down(small)
     loaded = load(save(small, tmp_path))
     assert torch.equal(outputs(loaded), outputs(small))
     assert loaded.encoders[2].feed_forward.w_2.shared is loaded.encoders[1].feed_forward.w_2.weight

@@ -66,6 +66,19 @@ def test_tokens_of_whisper_are_those_that_it_trains_on(recipe, tmp_path):
     assert all(batch["text"][0].tolist() in expected for batch in batches)
 
 
+def test_directions_that_were_found_on_data_reach_the_cut(tmp_path, monkeypatch):
+    method = make_method("low_rank", target=0.4)
+    gated = inject(encoder(), method).eval()
+    passes = passes_of(gated, 2)
+    monkeypatch.setattr(calibration, "_gated_and_passes", lambda *unused: (gated, passes))
+    calibration.choose_masks(SimpleNamespace(build_method=lambda: method), tmp_path, ngpu=0)
+    fresh = inject(encoder(), method).eval()
+    name = "encoders.0.feed_forward.w_1.basis"
+    assert not torch.equal(fresh.model.state_dict()[name], gated.model.state_dict()[name])
+    calibration.take_weights(fresh, tmp_path)
+    assert torch.equal(fresh.model.state_dict()[name], gated.model.state_dict()[name])
+
+
 def test_weights_that_make_good_what_goes_reach_the_cut(tmp_path, monkeypatch):
     method = make_method("numerical", target=0.4)
     gated = inject(encoder(), method).eval()

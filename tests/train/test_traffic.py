@@ -68,8 +68,8 @@ left = (flat == 0) & (again != 0)  # what was left out comes with the next gradi
 assert left.any() and torch.allclose(again[left], 2 * mean.flatten()[left])
 assert not sent or sent["sent_bytes"] == 2 * 1024 * 8
 
-found, sent = gradients(6, kind="powersgd", rank=2)
-assert torch.allclose(found[-1], mean, rtol=1e-3)
+found, sent = gradients(6, kind="powersgd", rank=1)
+assert torch.allclose(found[-1], mean, rtol=1e-2), (found[-1] - mean).abs().max()
 assert not sent or sent["sent_bytes"] < 0.6 * sent["whole_bytes"]
 if rank == 0:
     Path("passed").write_text("yes")

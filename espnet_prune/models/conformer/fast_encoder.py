@@ -94,7 +94,7 @@ class _FastForward:
     """What stands for an encoder's ``forward``.
 
     Args:
-        encoder: of the kind that ``speed_up`` knows.
+        encoder: an encoder of the kind that ``speed_up`` knows.
     """
 
     def __init__(self, encoder: ConformerEncoder) -> None:

@@ -146,7 +146,7 @@ class EspnetEncoder(ModelFamily):
         Args:
             encoder: the encoder; nothing in it is changed.
             reference_seconds: length of the utterance that MACs are counted for.
-            frames_per_second: of the features.
+            frames_per_second: rate of the features.
             feature_bins: width of the features; None for what the front-end implies.
 
         Raises:

@@ -33,7 +33,7 @@ def speech_graphs(
 
     Args:
         model: an ESPnetASRModel.
-        graph: of all but the decoder.
+        graph: the graph of all but the decoder.
         about: its ``describe_graphs``.
         tried: numbers of samples at which outputs are compared.
         least: number of samples that the exporter is told of; by default the fewest that the graph
@@ -180,7 +180,7 @@ def fourier_kernel(size: int, window: Tensor) -> Tensor:
     """Windowed cosines and sines, (2 * bins, 1, size), as torch.stft has them.
 
     Args:
-        size: of the transform, in samples.
+        size: length of the transform, in samples.
         window: (width,), put in the middle.
     """
     left = (size - len(window)) // 2

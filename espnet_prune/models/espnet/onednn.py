@@ -50,7 +50,11 @@ def linear(
 
 def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> Tensor:
     """``linear`` by a Linear, also in int8 or as two, or by a Conv1d whose kernel is 1."""
-    layer, x = _behind_first(layer, x)
+    if isinstance(layer, LowRankLinear):
+        y = apply(layer.first, x)
+        if layer.shared is None:
+            return apply(layer.second, y, activation)
+        return _activated(add(layer.second, y, linear(x, layer.shared)), activation)
     if not isinstance(layer.weight, Tensor):  # int8, whose weights are packed
         return _activated(layer(x), activation)
     return linear(x, layer.weight.flatten(1), layer.bias, activation)
@@ -58,18 +62,20 @@ def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> T
 
 def add(layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
     """``apply``, added to ``residual`` (T, outputs) as oneDNN writes it: no pass of its own."""
-    layer, x = _behind_first(layer, x)
-    if not isinstance(layer.weight, Tensor) or not _multiplies(layer.weight):
+    if isinstance(layer, LowRankLinear):
+        if layer.shared is not None:
+            residual = add_product(x, layer.shared, residual)
+        return add(layer.second, apply(layer.first, x), residual)
+    if not isinstance(layer.weight, Tensor):
         return residual + apply(layer, x)
-    weight = layer.weight.flatten(1)
-    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, layer.bias, "add")
+    return add_product(x, layer.weight.flatten(1), residual, layer.bias)
 
 
-def _behind_first(layer: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """The last of a layer that may be two, and what it reads."""
-    if isinstance(layer, LowRankLinear) and layer.shared is None:
-        return layer.second, apply(layer.first, x)
-    return layer, x
+def add_product(x: Tensor, weight: Tensor, residual: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``linear`` of a weight (outputs, inputs), added to ``residual`` (T, outputs)."""
+    if not _multiplies(weight):
+        return residual + linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
 
 
 def convolve(
@@ -88,9 +94,9 @@ def convolve(
         weight: (outputs, inputs / groups, its height, its width).
         bias: (outputs,).
         activation: applied to the result; one without parameters.
-        stride: of height and width.
-        padding: of height and width, zeros.
-        groups: of channels.
+        stride: strides of height and width.
+        padding: padding of height and width, zeros.
+        groups: number of groups of channels.
 
     Returns:
         (1, outputs, new height, new width), channels last.

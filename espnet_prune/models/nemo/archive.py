@@ -24,7 +24,7 @@ class NemoArchive:
 
     Attributes:
         source: the archive, for errors.
-        config: of the model.
+        config: configuration of the model.
         weights: the file of its weights.
         tokenizer: the sentencepiece model.
     """

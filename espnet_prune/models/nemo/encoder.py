@@ -22,7 +22,7 @@ class StridingSubsampling(Conv2dSubsampling):
 
     Args:
         input_size: width of the features.
-        channels: of both convolutions.
+        channels: number of channels of both convolutions.
         output_size: model dimension D.
         positions: the encoding of positions.
     """
@@ -91,7 +91,8 @@ class NemoConformerEncoder(ConformerEncoder):
 
     Args:
         input_size: width of the features.
-        subsampling_channels: of the front-end's convolutions; by default the model dimension.
+        subsampling_channels: number of channels of the front-end's convolutions; by default the
+            model dimension.
         pruned_arch: the plan of a cut model.
         **conf: options of ESPnet's ConformerEncoder, but for those that NeMo's leaves no choice.
 

@@ -32,9 +32,9 @@ class SslEncoder(AbsEncoder):
         input_size: 1, the width of samples.
         model: a name on the hub, a folder of ``save_pretrained``, or the mapping of transformers'
             configuration for a model with random weights.
-        class_name: of transformers, without an output layer.
+        class_name: a class of transformers, without an output layer.
         offline: whether to look only at folders and at what was downloaded before.
-        options: of transformers' configuration, such as ``layerdrop``; they win.
+        options: options of transformers' configuration, such as ``layerdrop``; they win.
         freeze_front: whether the convolutional front keeps its pretrained weights.
         pruned_arch: the plan of a cut model.
 

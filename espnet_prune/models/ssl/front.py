@@ -32,7 +32,7 @@ class SilentConvolution(nn.Module):
 
     Args:
         convolution: that one, or what already stands for it; of its outputs the bias is left.
-        channels: of the output; 0, or those of the convolution.
+        channels: number of channels of the output; 0, or those of the convolution.
     """
 
     def __init__(self, convolution: nn.Conv1d, channels: int) -> None:
@@ -54,7 +54,7 @@ class FeatureChannelSite(ConsumedSite):
 
     Args:
         model: the wav2vec 2.0 or HuBERT model.
-        index: of the layer.
+        index: index of the layer.
     """
 
     def __init__(self, model: nn.Module, index: int) -> None:
@@ -177,7 +177,7 @@ def front_sites(model: nn.Module, samples: int) -> tuple[list[FeatureChannelSite
 
     Args:
         model: a wav2vec 2.0 or HuBERT model.
-        samples: of the reference utterance.
+        samples: number of samples of the reference utterance.
 
     Raises:
         ModelError: a norm whose rules aren't known.

@@ -46,8 +46,8 @@ def ssl_encoder_of(model: nn.Module) -> nn.Module | None:
     """The wav2vec 2.0 or HuBERT model: feature extractor, projection and Transformer.
 
     Args:
-        model: of transformers, with a CTC head or without, or an ESPnet model whose encoder holds
-            one as ``model``.
+        model: a model of transformers, with a CTC head or without, or an ESPnet model whose encoder
+            holds one as ``model``.
 
     Returns:
         None for another model.
@@ -145,7 +145,7 @@ def _frames(config, samples: int) -> int:
 
 
 def _position_macs(config, frames: int) -> int:
-    """Of the grouped convolution; an even kernel gives one frame more, which is dropped again."""
+    """MACs of the grouped convolution; an even kernel gives a frame more, which is dropped."""
     kernel, size = config.num_conv_pos_embeddings, config.hidden_size
     outputs = frames + 1 - kernel % 2
     return outputs * kernel * size * size // config.num_conv_pos_embedding_groups

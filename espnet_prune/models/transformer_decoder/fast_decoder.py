@@ -63,7 +63,7 @@ class CachedDecoder(BatchScorerInterface):
 
         Args:
             ys: (N, L) token ids of N hypotheses.
-            states: of each hypothesis, None before the first token.
+            states: states of each hypothesis, None before the first token.
             xs: (N, T, D), the same encoder output for all.
 
         Returns:

@@ -106,7 +106,7 @@ class _Cost:
         self.tokens = max(1, round(config.tokens_per_second * seconds))
 
     def macs_of(self, site: LinearSite, branch: str) -> int:
-        """Of one head or feed-forward unit."""
+        """MACs of one head or feed-forward unit."""
         size = site.consumer.out_features
         steps = self.tokens * self.hypotheses
         if branch == "feed_forward":

@@ -55,7 +55,7 @@ class WhisperRecogniser:
         Args:
             samples: int16 (samples,).
             mode: ``greedy``.
-            name: of the utterance, for messages.
+            name: name of the utterance, for messages.
 
         Raises:
             ModelError: another mode.

@@ -45,7 +45,7 @@ class GoneWhisperAttention(nn.Module):
     self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
 
     Args:
-        layer_index: of the layer's entries in the cache.
+        layer_index: index of the layer's entries in the cache.
     """
 
     def __init__(self, layer_index: int | None) -> None:
@@ -196,7 +196,7 @@ class _Cost:
         self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
 
     def macs_of(self, site: LinearSite) -> int:
-        """Of one head or feed-forward unit."""
+        """MACs of one head or feed-forward unit."""
         decodes = site.name.startswith("decoder")
         if site.kind == FEED_FORWARD_UNIT:
             return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
