@@ -31,7 +31,7 @@ class DecodeConfig:
             without.
         lm: folder of a language model that ESPnet trained, on the same tokens; the joint search
             alone reads it.
-        lm_weight: of its scores there.
+        lm_weight: weight of its scores there.
         segment_seconds: a longer recording is cut at its quietest points into pieces of at most
             this length, since attention over it would need memory by its square.
     """

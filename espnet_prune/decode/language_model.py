@@ -19,7 +19,7 @@ class LanguageModel:
     """The files of one.
 
     Args:
-        folder: of the experiment, with ``config.yaml`` and weights.
+        folder: folder of the experiment, with ``config.yaml`` and weights.
         asr_config: ESPnet's of the recogniser.
 
     Attributes:

@@ -89,7 +89,7 @@ def scale_inputs(layer: nn.Module, values: Tensor, first: int = 0) -> None:
     Args:
         layer: one that is attached; several sites may share it.
         values: (inputs,), factors.
-        first: of the layer's inputs that they are for.
+        first: the first of the layer's inputs that they are for.
     """
     own = layer.input_scale
     if own is None:

@@ -76,7 +76,7 @@ class Branchformer(EspnetEncoder):
 
 
 def _merging_macs(layer: nn.Module, positions: int) -> int:
-    """Of an average of both branches: the projection, and how the average is learned."""
+    """MACs of an average of both branches: the projection, and how the average is learned."""
     macs = sum(
         m.weight.numel() * positions for m in layer.merge_proj.modules() if isinstance(m, nn.Linear)
     )

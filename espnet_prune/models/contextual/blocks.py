@@ -64,7 +64,7 @@ class ContextualEncoder(EspnetEncoder):
     """A contextual-block encoder of ESPnet.
 
     Attributes:
-        branches: of a layer: attributes of the part and its norm, and what makes its sites.
+        branches: those of a layer: attributes of the part and its norm, and what makes its sites.
     """
 
     branches: Mapping[str, tuple]

@@ -65,7 +65,7 @@ class EspnetEncoder(ModelFamily):
 
     Attributes:
         stock_choice: ESPnet's own name of it.
-        known: of its options, the values whose cutting rules are known; ESPnet's default is first.
+        known: values of its options whose cutting rules are known; ESPnet's default is first.
         parts: attributes of a block whose matrices may lose single weights.
         norms_between: whether intermediate CTC hears the stream by the encoder's last norm.
     """

@@ -100,7 +100,7 @@ class EncoderGraph(nn.Module):
 
     Args:
         encoder: dense or cut; has ``embed`` and ``encoders``.
-        ctc: of the whole model, which self-conditioned encoders look at.
+        ctc: CTC of the whole model, which self-conditioned encoders look at.
         norms_between: whether intermediate CTC hears the stream by the last norm.
 
     Raises:

@@ -67,7 +67,7 @@ class Subsampling:
         return reach
 
     def lengths(self, length: int) -> list[int]:
-        """Of frames or bins: how many each convolution leaves."""
+        """How many frames or bins each convolution leaves."""
         found = []
         for kernel, stride in self.steps:
             length = (length + 2 * self.padding - kernel) // stride + 1
@@ -129,7 +129,7 @@ class ConstantFrontEnd(nn.Module):
 
     Args:
         front_end: the convolutions' kernels and strides.
-        index: of the convolution whose bias is left.
+        index: index of the convolution whose bias is left.
         bias: (channels,), that one.
         rest: what follows its activation.
     """
@@ -156,8 +156,8 @@ class FrontEndSite(ConsumedSite):
     Args:
         embed: ESPnet's front-end.
         front_end: its convolutions' kernels and strides.
-        index: of the convolution.
-        bins: of frequency that a channel of the last convolution feeds of ``out``.
+        index: index of the convolution.
+        bins: number of bins of frequency that a channel of the last convolution feeds of ``out``.
     """
 
     def __init__(self, embed: nn.Module, front_end: Subsampling, index: int, bins: int) -> None:
@@ -210,7 +210,7 @@ def front_end_sites(
     Args:
         encoder: one of ESPnet's, with ``embed``.
         frames: feature frames of the reference utterance.
-        bins: of the features; the module itself knows them only up to rounding. By default 80,
+        bins: bins of the features; the module itself knows them only up to rounding. By default 80,
             ESPnet's own, where that fits, else the smallest number that does.
 
     Raises:

@@ -90,7 +90,7 @@ def attention_options(encoder: nn.Module, attention: nn.Module, type_key: str) -
 
     Args:
         encoder: it.
-        attention: of its first block.
+        attention: attention of its first block.
         type_key: what the encoder's option of the kind is called.
     """
     kind, relative = named(attention, ATTENTION_NAMES, "attention")

@@ -73,7 +73,7 @@ class Place:
     Attributes:
         layer: the block.
         block: its index.
-        attribute: of the block, the part.
+        attribute: the block's attribute that is the part.
         norm: attribute of the block, the part's own norm, which goes with it; None where it acts
             on the sum of branch and residual, and stays.
         branch: what the branch is called, such as ``attention``.
@@ -91,7 +91,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Of the branch's site."""
+        """Name of the branch's site."""
         return f"block.{self.block}.{self.branch}"
 
     @property
@@ -237,7 +237,7 @@ def _multiplied(site: ConsumedSite) -> int:
 
 
 def _mixing_terms(site: GatingSite, positions: int) -> list[CostTerm]:
-    """Of layers that read all channels: by pairs of units, or by units."""
+    """Costs of layers that read all channels: by pairs of units, or by units."""
     terms = []
     if site.linear is not None:
         pairs = site.width**2

@@ -59,7 +59,7 @@ def encoder_site_map(
         encoder: has ``embed`` and ``encoders``; nothing in it is changed.
         parts_of: the parts of a block.
         reference_seconds: length of the utterance that MACs are counted for.
-        frames_per_second: of the features.
+        frames_per_second: rate of the features.
         feature_bins: width of the features; None for what the front-end implies.
         segments: length and number of the pieces that so many positions are encoded in.
         mix: how a mask acts on what a block returns.
