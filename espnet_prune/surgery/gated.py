@@ -11,6 +11,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.gates import Gate
 from espnet_prune.sites import SiteMap
 
+UNFELT_LIMIT = 10  # in a row; one alone may have left out every block by chance (LayerDrop)
 SHIFT_LIMIT = 12.0  # log_alpha lies within +-4.605, so this shift opens or closes every gate
 
 
@@ -53,6 +54,7 @@ class GatedModel(nn.Module):
         for site in site_map.sites.values():
             site.attach()
         self._passes, self._felt = 0, 0.0  # masked passes and their gradients since the last update
+        self._unfelt = 0  # updates in a row whose loss gave the masks no gradient
         self._before: Tensor | None = None  # the gates' parameters before this update
         self._masked_by: int | None = None  # id of the outermost module that runs masked
         self._handles = []
@@ -136,8 +138,9 @@ class GatedModel(nn.Module):
         """Counts the update and projects gates and multipliers; call it after every step.
 
         Raises:
-            ModelError: no forward pass was masked since the last update, or the loss gave no mask a
-                gradient, so that the gates would learn to be small and nothing else.
+            ModelError: no forward pass was masked since the last update, or the loss of some
+                updates in a row gave no mask a gradient, so that the gates would learn to be small
+                and nothing else.
         """
         if self.controller is not None:
             self._check_felt()
@@ -162,11 +165,12 @@ class GatedModel(nn.Module):
                 f"{entry}'s own forward runs in training, so call the gated model, or {entry}, "
                 "and not its blocks"
             )
-        if not self._felt:
+        self._unfelt = 0 if self._felt else self._unfelt + 1
+        if self._unfelt == UNFELT_LIMIT:
             raise ModelError(
-                "after_update: the loss gave the masks no gradient, so nothing but their size "
-                f"would be learned; the loss must come of what {entry} gives, and not through "
-                "detach() or no_grad()"
+                f"after_update: the loss gave the masks no gradient in {UNFELT_LIMIT} updates, so "
+                "nothing but their size would be learned; the loss must come of what "
+                f"{entry} gives, and not through detach() or no_grad()"
             )
 
     def _feel(self, gradient: Tensor) -> None:
