@@ -51,7 +51,7 @@ def test_stock_espnet_unpacks_and_loads(system, zips, tmp_path):
     pairs = zip(search.asr_model.named_parameters(), own.named_parameters(), strict=True)
     assert all(name == same and torch.equal(a, b) for (name, a), (same, b) in pairs)
     recogniser = open_recogniser(system / "model", DecodeConfig(beam_size=3))
-    text = " ".join((search(speech)[0][0] or "").split())
+    text = " ".join((search(speech)[0][0] or "").replace("⁇", " ").split())  # ours leaves it out
     assert text == recogniser.transcribe(samples, "joint") != ""
 
 

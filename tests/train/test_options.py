@@ -172,7 +172,7 @@ def test_an_optimiser_that_reads_no_momentum_of_the_thresholds_is_an_error():
 
     method = make_method("self_pinching", target=0.5, updates=9)
     gated = inject(encoder(), method)
-    model = SimpleNamespace(method=method, gated=gated, parameters=gated.parameters)
+    model = SimpleNamespace(method=method, gated=gated, parameters=gated.parameters, disturbed=None)
     options = {"optim": "adam", "optim_conf": {}, "optim2_conf": {}}
     with pytest.raises(ConfigError, match="optim2: 'sgd' doesn't read .'betas'.*choose adam"):
         PruneTask.build_optimizers(argparse.Namespace(optim2="sgd", **options), model)

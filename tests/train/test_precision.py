@@ -1,15 +1,12 @@
 """Mixed precision on the CPU: what is bfloat16 and what isn't."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
-from espnet_prune.distill import DistillConfig
 from espnet_prune.distill.losses import kl_loss, layer_loss
 from espnet_prune.models.espnet.build import build_asr_model
-from espnet_prune.train.distilled_model import DistilledModel
+from espnet_prune.train.model_outputs import features
 from espnet_prune.train.precision import bfloat16_passes, in_bfloat16
 
 CONFIG = {
@@ -73,12 +70,12 @@ def test_products_are_bfloat16_features_and_losses_are_not(model, batch):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_distilled_model_s_features_are_float32_in_any_mixed_precision(model, batch, training):
     """A GPU's too, which knows none of the modules that are excepted on the CPU."""
-    distilled = DistilledModel(model, copy.deepcopy(model), DistillConfig()).train(training)
+    model.train(training)
     model.specaug = None
     speech = batch["speech"], batch["speech_lengths"]
-    feats, _ = distilled._features(*speech)
+    feats = features(model, *speech, False)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed, _ = distilled._features(*speech)
+        mixed = features(model, *speech, False)[0]
         assert not torch.equal(model._extract_feats(*speech)[0], feats), "it changes nothing here"
     assert mixed.dtype == torch.float32 and torch.equal(mixed, feats)
 

@@ -234,7 +234,7 @@ def test_one_pass_with_the_model_s_own_loss(name, tmp_path):
     gated = inject(whisper(), method)
     if method.learns_masks:
         gated.train()
-        weights = torch.optim.AdamW(gated.model.parameters(), lr=1e-3)
+        weights = torch.optim.AdamW(gated.model.parameters(), lr=3e-3)
         gates = torch.optim.Adam(method.parameter_groups(gated))
         losses = []
         for _ in range(20):
