@@ -274,20 +274,26 @@ class DataMethod(Method):
             )
 
 
-class WeightMethod(Method):
-    """A method that chooses among single weights, which keep their tensors' shapes.
+class OneKindMethod(Method):
+    """A method that gates one kind of site, in the encoder alone, and counts parameters alone.
+
+    Attributes:
+        kind: kind of the sites.
+        not_counted: what an error says of a budget in another measure than parameters.
 
     Raises:
-        ConfigError: a budget in MACs, of which single weights save none.
+        ConfigError: a budget in MACs.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     needs_units: ClassVar[bool] = False
+    kind: ClassVar[str]
+    not_counted: ClassVar[str]
 
     @property
     def site_kinds(self) -> Sequence[str]:
-        """Every weight by itself."""
-        return (WEIGHT,)
+        """The one kind."""
+        return (self.kind,)
 
     @property
     def decoder(self) -> DecoderConfig | None:
@@ -297,38 +303,22 @@ class WeightMethod(Method):
     def check(self) -> None:
         """ConfigError for MACs."""
         if self.measure != "parameters":
-            raise ConfigError(
-                f"budget: measure: single weights save no {self.measure}; measure parameters"
-            )
+            problem = self.not_counted.format(self.measure)
+            raise ConfigError(f"budget: measure: {problem}; measure parameters")
 
 
-class RankMethod(Method):
-    """A method that makes a matrix two of low rank, and chooses among directions.
+class WeightMethod(OneKindMethod):
+    """A method that chooses among single weights, which keep their tensors' shapes."""
 
-    Raises:
-        ConfigError: a budget in MACs, which aren't counted there.
-    """
+    kind = WEIGHT
+    not_counted = "single weights save no {}"
 
-    Config: ClassVar[type[MethodConfig]] = MethodConfig
-    needs_units: ClassVar[bool] = False
 
-    @property
-    def site_kinds(self) -> Sequence[str]:
-        """Every matrix's directions."""
-        return (RANK,)
+class RankMethod(OneKindMethod):
+    """A method that makes a matrix two of low rank, and chooses among directions."""
 
-    @property
-    def decoder(self) -> DecoderConfig | None:
-        """The encoder alone is pruned."""
-        return None
-
-    def check(self) -> None:
-        """ConfigError for MACs."""
-        if self.measure != "parameters":
-            raise ConfigError(
-                f"budget: measure: {self.measure} of low-rank layers aren't counted; measure "
-                "parameters"
-            )
+    kind = RANK
+    not_counted = "{} of low-rank layers aren't counted"
 
 
 class LearningMethod(Method):

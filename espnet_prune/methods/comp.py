@@ -29,12 +29,10 @@ from espnet_prune.methods.base import DataMethod, Pass, unit_sites
 from espnet_prune.methods.dropping import closed, sparsity_without
 from espnet_prune.methods.fisher import unit_costs
 from espnet_prune.methods.kcm import loudness
-from espnet_prune.methods.ld_pruner import first_tensor
 from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites.block import BlockSite
 from espnet_prune.surgery import GatedModel
-from espnet_prune.surgery.holding import holding
-from espnet_prune.surgery.inputs import weight_of
+from espnet_prune.surgery.inputs import first_tensor, watch, weight_of
 from espnet_prune.surgery.rescale import rescale
 
 SMALLEST = 1e-6  # singular values below this share of the largest count as none
@@ -125,7 +123,6 @@ def condition(matrix: Tensor) -> float:
     return float(values[0] / values[values > SMALLEST * values[0]][-1])
 
 
-@torch.no_grad()
 def block_changes(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, float]:
     """1 minus the mean cosine between each block's input and output, by the block's name.
 
@@ -137,19 +134,12 @@ def block_changes(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, float]
         raise ModelError("comp: this model has no blocks that can be dropped")
     cosines: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
 
-    def watch(name: str):
-        def keep(layer: object, inputs: tuple, output: object) -> None:
+    def keep(name: str):
+        def hook(layer: object, inputs: tuple, output: object) -> None:
             before, after = first_tensor(inputs), first_tensor(output)
             cosines[name].append(F.cosine_similarity(before, after, dim=-1).mean())
 
-        return keep
+        return hook
 
-    handles = [block.layer.register_forward_hook(watch(block.name)) for block in blocks]
-    try:
-        with holding(gated, {}):
-            for run in passes:
-                run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(gated, passes, [(block.layer, keep(block.name)) for block in blocks])
     return {name: 1 - float(torch.stack(values).mean()) for name, values in cosines.items()}

@@ -67,18 +67,18 @@ class ControlledMethod(LearningMethod):
         updates: int = 1000,
         ladder: Sequence[Rung] = (),
     ) -> None:
+        self.ladder = tuple(ladder)  # which ``check`` looks at
         super().__init__(target, seed, config, updates)
-        if ladder and not self.emits_ladder:
-            raise ConfigError(
-                f"ladder: a run of {type(self).__name__} gives one size; leave it out"
-            )
         rungs = (*ladder, Rung(target, updates))
-        self.ladder = tuple(ladder)
         self.schedule = LadderSchedule(rungs, self.config.warmup_fraction)
 
     def check(self) -> None:
-        """ConfigError where the controller doesn't go with the budget's measure."""
+        """ConfigError for a controller that doesn't take the measure, or a ladder of one size."""
         self.config.controller.check_measure("controller", self.measure)
+        if self.ladder and not self.emits_ladder:
+            raise ConfigError(
+                f"ladder: a run of {type(self).__name__} gives one size; leave it out"
+            )
 
     def make_controller(self) -> Controller:
         """The Lagrangian, or the projected constraint, by config."""

@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from espnet_prune.budget import Rung
 from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import ConfigError
 from espnet_prune.gates import Gate, HardConcreteConfig, HardConcreteGate
@@ -74,16 +73,10 @@ class L0Distill(ControlledMethod):
     needs_units: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = L0Config
 
-    def __init__(
-        self,
-        target: float = 0.5,
-        seed: int = 0,
-        config: MethodConfig | None = None,
-        updates: int = 1000,
-        ladder: Sequence[Rung] = (),
-    ) -> None:
-        super().__init__(target, seed, config, updates, ladder)
-        if ladder and self.config.gate.settle_fraction:
+    def check(self) -> None:
+        """ConfigError where the controller doesn't take the measure, or a ladder's gates settle."""
+        super().check()
+        if self.ladder and self.config.gate.settle_fraction:
             raise ConfigError(
                 f"gate: settle_fraction: {self.config.gate.settle_fraction}: gates that settle "
                 "stay as they are, a ladder's go on; set it to 0, or leave the ladder out"

@@ -20,6 +20,7 @@ from espnet_prune.methods.base import DataMethod, Pass
 from espnet_prune.methods.dropping import closed, drop_in_order
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.inputs import first_tensor
 
 Statistics = tuple[Tensor, Tensor]  # mean and standard deviation of each feature, (D,) each
 
@@ -95,10 +96,3 @@ def latents(
     finally:
         handle.remove()
     return found
-
-
-def first_tensor(value: object) -> Tensor:
-    """The first tensor of what a module takes or gives: of tuples and mappings the first entry."""
-    while not isinstance(value, Tensor):
-        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
-    return value

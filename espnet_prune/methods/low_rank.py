@@ -21,7 +21,7 @@ from espnet_prune.methods.base import DataMethod, Pass, RankMethod
 from espnet_prune.methods.options import CalibrationConfig, MethodConfig
 from espnet_prune.sites.low_rank import RankSite
 from espnet_prune.surgery import GatedModel
-from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.inputs import watch
 
 BASES = ("outputs", "weights")
 TINY = 1e-30
@@ -102,12 +102,5 @@ def output_grams(
         rows = (output if layer.bias is None else output - layer.bias).reshape(-1, output.shape[-1])
         grams[id(layer)] += (rows.T @ rows).double()
 
-    handles = [site.layer.register_forward_hook(keep) for site in sites]
-    try:
-        with holding(gated, {}):
-            for run in passes:
-                run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(gated, passes, [(site.layer, keep) for site in sites])
     return [grams[id(site.layer)] for site in sites]

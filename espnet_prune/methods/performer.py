@@ -8,20 +8,18 @@ no budget here counts, so its target is 1: all that softmax attention alone has.
 what it saves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from espnet_prune.errors import ConfigError
-from espnet_prune.methods.base import Method
-from espnet_prune.methods.options import MethodConfig
-from espnet_prune.sites import SOFTMAX, DecoderConfig
+from espnet_prune.methods.base import OneKindMethod
+from espnet_prune.sites import SOFTMAX
 from espnet_prune.surgery import GatedModel
 
 
-class Performer(Method):
+class Performer(OneKindMethod):
     """Linear attention in every block.
 
     Raises:
@@ -29,26 +27,8 @@ class Performer(Method):
     """
 
     target_range: ClassVar[tuple[float, float]] = (1.0, 1.0)
-    Config: ClassVar[type[MethodConfig]] = MethodConfig
-    needs_units: ClassVar[bool] = False
-
-    @property
-    def site_kinds(self) -> Sequence[str]:
-        """Softmax attention."""
-        return (SOFTMAX,)
-
-    @property
-    def decoder(self) -> DecoderConfig | None:
-        """The encoder alone."""
-        return None
-
-    def check(self) -> None:
-        """ConfigError for MACs."""
-        if self.measure != "parameters":
-            raise ConfigError(
-                f"budget: measure: {self.measure} of linear attention aren't counted; measure "
-                "parameters"
-            )
+    kind = SOFTMAX
+    not_counted = "{} of linear attention aren't counted"
 
     def masks(self, gated: GatedModel) -> Mapping[str, Tensor]:
         """None stays."""

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.errors import ModelError
+from espnet_prune.models.hub import from_hub
 
 ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -64,13 +65,10 @@ def _from_hub(name: str) -> Path:
         EnvironmentProblem: the hub can't be reached, or holds no such model.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(name))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EnvironmentProblem(
-            f"{name}: there is no such folder or file, and it can't be had from the hub "
-            f"({reason}); download it where there is internet, and give the folder"
-        ) from error
+    return from_hub(
+        snapshot_download,
+        name,
+        problem=f"{name}: there is no such folder or file, and it can't be had from the hub",
+        remedy="download it where there is internet, and give the folder",
+    )

@@ -2,8 +2,6 @@
 
 from torch import nn
 
-from espnet_prune.budget.structure import CostTerm
-from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
 from espnet_prune.models.espnet.front_end import IMAGES
 from espnet_prune.models.espnet.imports import importing_espnet
@@ -14,19 +12,10 @@ from espnet_prune.models.espnet.options import (
     interctc_options,
 )
 from espnet_prune.models.espnet.parts import (
-    Part,
-    Place,
     attention_part,
     feed_forward_part,
-    is_there,
 )
 from espnet_prune.models.family import Support
-
-# branch: attributes of the block, the part and its norm; what makes it
-BRANCHES = {
-    "attention": ("self_attn", "norm1", attention_part),
-    "feed_forward": ("feed_forward", "norm2", feed_forward_part),
-}
 
 
 class Transformer(EspnetEncoder):
@@ -47,6 +36,10 @@ class Transformer(EspnetEncoder):
         "concat_after": (False,),
     }
     parts = ("self_attn", "feed_forward")
+    branches = {
+        "attention": ("self_attn", "norm1", attention_part),
+        "feed_forward": ("feed_forward", "norm2", feed_forward_part),
+    }
     support = Support(
         "ESPnet `transformer`",
         (
@@ -63,19 +56,6 @@ class Transformer(EspnetEncoder):
         with importing_espnet():
             from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
         return TransformerEncoder
-
-    def block_parts(
-        self, layer: nn.Module, index: int, positions: int, block: str | None
-    ) -> tuple[list[Part], list[CostTerm]]:
-        if layer.concat_after:
-            raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
-        parts = []
-        for branch, (attribute, norm, make) in BRANCHES.items():
-            if not is_there(getattr(layer, attribute)):
-                continue
-            norm = norm if layer.normalize_before else None
-            parts.append(make(Place(layer, index, attribute, norm, branch, positions, block)))
-        return parts, []
 
     def options(self, encoder: nn.Module) -> dict:
         layer = encoder.encoders[0]

@@ -12,45 +12,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import DecoderConfig, SiteMap
-from espnet_prune.sites.linear_attention import Attention
-from espnet_prune.sites.weights import Matrix
 
 REGISTRY = "espnet_prune.models"  # has ``families()`` and ``formats()``
 
 
 @dataclass(frozen=True)
-class Matrices:
-    """A model's linear layers whose single weights can be zeroed.
+class Layers:
+    """Layers of a model that a method of one kind of site gates: matrices, or blocks that attend.
 
     Attributes:
         model: the module that has them, whose forward is masked.
-        layers: name, block and layer of each.
+        layers: name of the site, index of the block and layer of each.
         entries: parts of it that are also run on their own.
     """
 
     model: nn.Module
-    layers: Sequence[Matrix]
-    entries: Sequence[nn.Module] = ()
-
-
-@dataclass(frozen=True)
-class Attentions:
-    """A model's blocks that attend by softmax, with relative positions.
-
-    Attributes:
-        model: the module that has them, whose forward is masked.
-        layers: name, index and block of each.
-        entries: parts of it that are also run on their own.
-    """
-
-    model: nn.Module
-    layers: Sequence[Attention]
+    layers: Sequence[tuple[str, int, Any]]
     entries: Sequence[nn.Module] = ()
 
 
@@ -89,7 +72,7 @@ class Family(ABC):
         """Whether its decoder is pruned only where that is asked for."""
         return False
 
-    def matrices(self, model: nn.Module) -> Matrices:
+    def matrices(self, model: nn.Module) -> Layers:
         """The matrices of its attention and feed-forward parts.
 
         Raises:
@@ -100,7 +83,7 @@ class Family(ABC):
             "method that prunes units"
         )
 
-    def attentions(self, model: nn.Module) -> Attentions:
+    def attentions(self, model: nn.Module) -> Layers:
         """The blocks whose softmax attention can become linear.
 
         Raises:

@@ -1,7 +1,8 @@
 """What the layers that read a site's units get to see, as the rows of a linear problem."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,12 @@ def inputs_of(
 
     Returns:
         A matrix (rows, columns) for each site; its product with ``weight_of`` is the consumer's
-        output without its bias. The columns of one unit stand together.
+        output without its bias. ``columns_of`` says which columns are those of a unit.
     """
     seen: dict[int, Tensor] = {}
 
     def keep(layer: nn.Module, inputs: tuple) -> None:
-        seen[id(layer)] = _rows(layer, inputs[0].detach())
+        seen[id(layer)] = rows_of(layer, inputs[0].detach())
 
     with holding(gated, masks), ExitStack() as stack:
         for site in sites:
@@ -50,13 +51,15 @@ def weight_of(site: ConsumedSite) -> Tensor:
 
 def columns_of(site: ConsumedSite, units: Tensor) -> Tensor:
     """Indices of the columns of ``inputs_of`` that belong to ``units`` (their indices)."""
-    width = site.consumer.weight[0].numel() // site.units
-    return (units[:, None] * width + torch.arange(width, device=units.device)).reshape(-1)
+    area = site.consumer.weight[0, 0].numel()  # of a kernel, which reads an input at several places
+    inputs = site.columns(units.cpu()).to(units.device)
+    return (inputs[:, None] * area + torch.arange(area, device=units.device)).reshape(-1)
 
 
 def by_unit(site: ConsumedSite, columns: Tensor) -> Tensor:
     """(columns, ...) -> (units, columns of a unit, ...)."""
-    return columns.reshape(site.units, -1, *columns.shape[1:])
+    order = columns_of(site, torch.arange(site.units, device=columns.device))
+    return columns[order].reshape(site.units, -1, *columns.shape[1:])
 
 
 def gram_matrices(
@@ -72,7 +75,7 @@ def gram_matrices(
     return grams
 
 
-def _rows(layer: nn.Module, x: Tensor) -> Tensor:
+def rows_of(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer's input as a matrix; of a convolution every window that the kernel sees is a row."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
@@ -83,3 +86,30 @@ def _rows(layer: nn.Module, x: Tensor) -> Tensor:
     places = range(2, 2 + dimensions)
     x = x.permute(0, *places, 1, *range(2 + dimensions, 2 + 2 * dimensions))
     return x.reshape(x.shape[: 1 + dimensions].numel(), -1)
+
+
+def first_tensor(value: object) -> Tensor:
+    """The first tensor of what a module takes or gives: of tuples and mappings the first entry."""
+    while not isinstance(value, Tensor):
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    return value
+
+
+@torch.no_grad()
+def watch(
+    gated: GatedModel,
+    passes: Sequence[Callable[[], object]],
+    hooks: Iterable[tuple[nn.Module, Callable[[Any, tuple, Any], None]]],
+) -> None:
+    """Runs the dense model in all passes; each hook gets what its module took and gave.
+
+    Args:
+        gated: the gated model, in evaluation mode.
+        passes: each runs it on an utterance.
+        hooks: modules and their hooks, called with module, inputs and output.
+    """
+    with holding(gated, {}), ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        for run in passes:
+            run()

@@ -23,6 +23,7 @@ from espnet_prune.sites.base import BRANCH, FEED_FORWARD_UNIT, ConsumedSite
 from espnet_prune.sites.decoder import DECODER
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.inputs import columns_of, first_tensor, rows_of, weight_of
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
@@ -143,18 +144,13 @@ class _Call:
 
     @property
     def stream(self) -> Tensor:
-        return _stream(self.args[0])
+        return first_tensor(self.args[0])
 
     def passed_on(self, layer: nn.Module) -> "_Call":
         """The same for the next block, of what ``layer`` makes of it."""
         made = layer(*self.args, **self.keywords)
         made = made[0] if isinstance(made, tuple) else made
         return _Call((made, *self.args[1:]), self.keywords)
-
-
-def _stream(value: Tensor | tuple) -> Tensor:
-    """The residual stream (B, T, D), which may come with positions."""
-    return value[0] if isinstance(value, tuple) else value
 
 
 def _until(module: nn.Module, model: nn.Module, run: Run) -> _Call:
@@ -280,19 +276,19 @@ class _Equations:
 
     def __init__(self, site: ConsumedSite, masks: Mapping[str, Tensor]) -> None:
         self.site = site
-        mask = masks[site.name].cpu()
-        self.units = mask.nonzero()[:, 0]
-        self.values = mask[self.units]
+        mask = masks[site.name].to(site.consumer.weight.device)
+        units = mask.nonzero()[:, 0]
+        self.columns = columns_of(site, units)
+        self.values = mask[units].double().repeat_interleave(len(self.columns) // len(units))
         self.own: Tensor | float = 0.0
         self.cross: Tensor | float = 0.0
 
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
         layer = self.site.consumer
-        rows, targets = _rows(layer, heard), _columns(layer, wanted)
+        rows, targets = rows_of(layer, heard), _outputs(layer, wanted)
         step = -(-len(rows) // POSITIONS) if isinstance(layer, nn.Conv2d) else 1
-        rows, targets = rows[::step].double(), targets[::step].double()
-        rows = self._kept(rows.T).T
+        rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if layer.bias is not None:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
         self.own = self.own + rows.T @ rows
@@ -300,53 +296,22 @@ class _Equations:
 
     def solve(self, damping: float) -> None:
         """Writes the solution into the layer; its other columns stay."""
-        layer = self.site.consumer
-        weight = layer.weight.detach()
-        by_input = weight.movedim(0, -1).reshape(-1, len(weight))
-        scales = self._spread(self.values).to(weight.device).double()[:, None]
-        before = self._kept(by_input).double() * scales
-        ridge = torch.zeros_like(self.own.diagonal())
-        inputs = len(before)
-        ridge[:inputs] = damping * self.own.diagonal()[:inputs].mean().clamp_min(1e-12)
+        layer, number = self.site.consumer, len(self.columns)
+        before = weight_of(self.site)[self.columns] * self.values[:, None]
         if layer.bias is not None:
             before = torch.cat([before, layer.bias.detach().double()[None]])
+        ridge = torch.zeros_like(self.own.diagonal())
+        ridge[:number] = damping * self.own.diagonal()[:number].mean().clamp_min(1e-12)
         found = torch.linalg.solve(
             self.own + torch.diag(ridge), self.cross + ridge[:, None] * before
         )
-        new = by_input.clone()
-        new[self._places(len(by_input)).to(weight.device)] = (found[:inputs] / scales).to(new)
-        shape = (weight.shape[1], *weight.shape[2:], weight.shape[0])
-        layer.weight.copy_(new.reshape(shape).movedim(-1, 0))
+        flat = layer.weight.detach().view(len(layer.weight), -1)  # the model changes with it
+        flat[:, self.columns] = (found[:number] / self.values[:, None]).T.to(flat)
         if layer.bias is not None:
             layer.bias.copy_(found[-1])
 
-    def _places(self, inputs: int) -> Tensor:
-        """Rows of (inputs, ...) that belong to the kept units; a kernel has several for each."""
-        area = inputs // (self.site.units * self.site.width)
-        columns = self.site.columns(self.units)
-        return (columns[:, None] * area + torch.arange(area)).flatten()
 
-    def _kept(self, by_input: Tensor) -> Tensor:
-        return by_input[self._places(len(by_input)).to(by_input.device)]
-
-    def _spread(self, per_unit: Tensor) -> Tensor:
-        area = self.site.consumer.weight[0, 0].numel()
-        return self.site.spread(per_unit).repeat_interleave(area)
-
-
-def _rows(layer: nn.Module, heard: Tensor) -> Tensor:
-    """What a layer multiplies with its weights at each position: (positions, inputs)."""
-    if isinstance(layer, nn.Conv2d):
-        unfolded = nn.functional.unfold(
-            heard, layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        )
-        return unfolded.transpose(1, 2).flatten(0, 1)
-    if isinstance(layer, nn.Conv1d):
-        heard = heard.transpose(1, 2)
-    return heard.reshape(-1, heard.shape[-1])
-
-
-def _columns(layer: nn.Module, said: Tensor) -> Tensor:
+def _outputs(layer: nn.Module, said: Tensor) -> Tensor:
     """What it says at each position: (positions, outputs)."""
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         said = said.movedim(1, -1)
@@ -363,9 +328,7 @@ def _check_chain(layers: Sequence[nn.Module], last: _Call, gated: GatedModel, ru
     """ModelError unless a whole pass gives what the blocks gave one after the other."""
     found: list[Tensor] = []
     handle = layers[-1].register_forward_hook(
-        lambda _, inputs, output: found.append(
-            _stream(output[0] if isinstance(output, tuple) else output)
-        )
+        lambda _, inputs, output: found.append(first_tensor(output))
     )
     try:
         run(gated)

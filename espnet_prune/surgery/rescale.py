@@ -7,14 +7,13 @@ from products of activations and of columns, and no contribution is ever held by
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_prune.sites.base import ConsumedSite, Site
 from espnet_prune.surgery.gated import GatedModel
-from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.inputs import inputs_of
 
 logger = logging.getLogger(__name__)
 LARGEST_FACTOR = 10.0  # code of Kwon et al.: factors beyond +-10 are not trusted
@@ -77,8 +76,8 @@ def _systems(
     own: list[Tensor | float] = [0.0] * len(sites)
     cross: list[Tensor | float] = [0.0] * len(sites)
     for run in passes:
-        dense = _inputs(gated, sites, {}, run)
-        small = _inputs(gated, sites, masks, run)
+        dense = inputs_of(gated, sites, {}, run)
+        small = inputs_of(gated, sites, masks, run)
         for i, kept in enumerate(columns):
             ours = small[i][:, kept]
             own[i] = own[i] + (ours.T @ ours).double()
@@ -98,27 +97,6 @@ def _systems(
 def _by_unit(values: Tensor, width: int) -> Tensor:
     """Sums the ``width`` rows of each unit: (units * width, ...) -> (units, ...)."""
     return values.reshape(-1, width, *values.shape[1:]).sum(dim=1)
-
-
-def _inputs(
-    gated: GatedModel,
-    sites: Sequence[ConsumedSite],
-    masks: Mapping[str, Tensor],
-    run: Callable[[], object],
-) -> list[Tensor]:
-    """What each site's consumer reads in a pass under ``masks``: (frames, inputs)."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(layer: nn.Module, inputs: tuple) -> None:
-        x = inputs[0].detach()
-        x = x.transpose(1, 2) if isinstance(layer, nn.Conv1d) else x
-        seen[id(layer)] = x.reshape(-1, x.shape[-1])
-
-    with holding(gated, masks), ExitStack() as stack:
-        for site in sites:
-            stack.callback(site.consumer.register_forward_pre_hook(keep).remove)
-        run()
-    return [seen[id(site.consumer)] for site in sites]
 
 
 def _solve(left: Tensor, right: Tensor, damping: float) -> Tensor:

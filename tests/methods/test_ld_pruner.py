@@ -6,8 +6,9 @@ from tiny_models import encoder, features, passes_of
 
 from espnet_prune.methods import make_method
 from espnet_prune.methods.dropping import closed, sparsity_without
-from espnet_prune.methods.ld_pruner import first_tensor, latents, shift
+from espnet_prune.methods.ld_pruner import latents, shift
 from espnet_prune.surgery import inject
+from espnet_prune.surgery.inputs import first_tensor
 
 WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
 

@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder, front_ends
 from espnet_prune.models.espnet.front_end import IMAGES
@@ -15,29 +14,13 @@ from espnet_prune.models.espnet.options import (
     interctc_options,
 )
 from espnet_prune.models.espnet.parts import (
-    Part,
-    Place,
     attention_part,
     convolution_part,
     feed_forward_part,
-    is_there,
 )
 from espnet_prune.models.family import Support
 from espnet_prune.sites.linear_attention import Attention
 
-# branch: attributes of the block, the part and its norm; in the order in which they are cut
-BRANCHES = {
-    "attention": ("self_attn", "norm_mha"),
-    "convolution": ("conv_module", "norm_conv"),
-    "feed_forward": ("feed_forward", "norm_ff"),
-    "macaron": ("feed_forward_macaron", "norm_ff_macaron"),
-}
-PARTS = {
-    "attention": attention_part,
-    "convolution": convolution_part,
-    "feed_forward": feed_forward_part,
-    "macaron": feed_forward_part,
-}
 BY_SOFTMAX = "RelPositionMultiHeadedAttention"  # the attention that linear attention stands for
 
 
@@ -58,6 +41,12 @@ class Conformer(EspnetEncoder):
         "ctc_trim": (False,),
     }
     parts = ("self_attn", "feed_forward_macaron", "feed_forward")
+    branches = {
+        "attention": ("self_attn", "norm_mha", attention_part),
+        "convolution": ("conv_module", "norm_conv", convolution_part),
+        "feed_forward": ("feed_forward", "norm_ff", feed_forward_part),
+        "macaron": ("feed_forward_macaron", "norm_ff_macaron", feed_forward_part),
+    }
     support = Support(
         "ESPnet `conformer` (relative positions of either type, absolute ones)",
         (
@@ -74,20 +63,6 @@ class Conformer(EspnetEncoder):
         with importing_espnet():
             from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
         return ConformerEncoder
-
-    def block_parts(
-        self, layer: nn.Module, index: int, positions: int, block: str | None
-    ) -> tuple[list[Part], list[CostTerm]]:
-        if layer.concat_after:
-            raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
-        parts = []
-        for branch, (attribute, norm) in BRANCHES.items():
-            if not is_there(getattr(layer, attribute)):
-                continue
-            norm = norm if layer.normalize_before else None
-            place = Place(layer, index, attribute, norm, branch, positions, block)
-            parts.append(PARTS[branch](place))
-        return parts, []
 
     def encoder_attentions(self, encoder: nn.Module) -> list[Attention]:
         self.check(encoder)

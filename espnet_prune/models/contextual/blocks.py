@@ -8,17 +8,14 @@ much as the pieces have positions. Pieces are called segments here, because laye
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder
 from espnet_prune.models.espnet.features import run_encoder
 from espnet_prune.models.espnet.options import feed_forward_options, input_options
-from espnet_prune.models.espnet.parts import Part, Place, is_there
 from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states
 from espnet_prune.models.family import Encoded
 from espnet_prune.models.graphs import Graph
@@ -61,13 +58,7 @@ def mixed_with_contexts(z: Tensor, inputs: tuple, output: tuple) -> tuple:
 
 
 class ContextualEncoder(EspnetEncoder):
-    """A contextual-block encoder of ESPnet.
-
-    Attributes:
-        branches: those of a layer: attributes of the part and its norm, and what makes its sites.
-    """
-
-    branches: Mapping[str, tuple]
+    """A contextual-block encoder of ESPnet."""
 
     @abstractmethod
     def more_options(self, layer: nn.Module) -> dict:
@@ -92,19 +83,6 @@ class ContextualEncoder(EspnetEncoder):
             mix=mixed_with_contexts,
             staying={len(encoder.encoders) - 1},
         )
-
-    def block_parts(
-        self, layer: nn.Module, index: int, positions: int, block: str | None
-    ) -> tuple[list[Part], list[CostTerm]]:
-        if layer.concat_after:
-            raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
-        parts = []
-        for branch, (attribute, norm, make) in self.branches.items():
-            if not is_there(getattr(layer, attribute)):
-                continue
-            norm = norm if layer.normalize_before else None
-            parts.append(make(Place(layer, index, attribute, norm, branch, positions, block)))
-        return parts, []
 
     def options(self, encoder: nn.Module) -> dict:
         layer = encoder.encoders[0]

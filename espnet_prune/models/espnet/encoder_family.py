@@ -6,7 +6,7 @@ that stock ``Speech2Text`` loads its weights.
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from espnet_prune.models.espnet.front_end import (
     positions_of,
 )
 from espnet_prune.models.espnet.options import position_encoding
-from espnet_prune.models.espnet.parts import Part
+from espnet_prune.models.espnet.parts import Part, Place, is_there
 from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states, stack_matrices
 from espnet_prune.models.family import DecoderFamily, Encoded, ModelFamily
 from espnet_prune.models.graphs import Graph
@@ -31,7 +31,7 @@ from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.sites.linear_attention import Attention
 from espnet_prune.sites.weights import Matrix
 from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.families import Attentions, Format, Matrices, find_family
+from espnet_prune.surgery.families import Format, Layers, find_family
 from espnet_prune.surgery.plan import Plan, plan_of
 
 CONFIG_ATTRIBUTE = "espnet_prune_config"
@@ -67,6 +67,8 @@ class EspnetEncoder(ModelFamily):
         stock_choice: ESPnet's own name of it.
         known: values of its options whose cutting rules are known; ESPnet's default is first.
         parts: attributes of a block whose matrices may lose single weights.
+        branches: those of a block, in the order in which they are cut: attributes of the part and
+            of its norm, and what makes its sites.
         norms_between: whether intermediate CTC hears the stream by the encoder's last norm.
     """
 
@@ -75,13 +77,13 @@ class EspnetEncoder(ModelFamily):
     stock_choice: ClassVar[str]
     known: ClassVar[Mapping[str, tuple]] = {}
     parts: ClassVar[tuple[str, ...]]
+    branches: ClassVar[Mapping[str, tuple[str, str, Callable[[Place], Part]]]] = {}
     norms_between: ClassVar[bool] = True
 
     @abstractmethod
     def stock_class(self) -> type:
         """ESPnet's class, which is imported here."""
 
-    @abstractmethod
     def block_parts(
         self, layer: nn.Module, index: int, positions: int, block: str | None
     ) -> tuple[list[Part], list[CostTerm]]:
@@ -96,6 +98,14 @@ class EspnetEncoder(ModelFamily):
         Raises:
             ModelError: a part whose cutting rules aren't known, or one already cut.
         """
+        if layer.concat_after:
+            raise ModelError(f"block {index}: concat_after: true can't be pruned; leave it out")
+        parts = []
+        for branch, (attribute, norm, make) in self.branches.items():
+            if is_there(getattr(layer, attribute)):
+                norm = norm if layer.normalize_before else None
+                parts.append(make(Place(layer, index, attribute, norm, branch, positions, block)))
+        return parts, []
 
     @abstractmethod
     def options(self, encoder: nn.Module) -> dict:
@@ -236,13 +246,13 @@ class EspnetEncoder(ModelFamily):
             family.decoder_sites(found, decoder, reference_seconds, positions, blocks)
         )
 
-    def matrices(self, model: nn.Module) -> Matrices:
+    def matrices(self, model: nn.Module) -> Layers:
         encoder = self.encoder_of(model)
-        return Matrices(encoder, self.encoder_matrices(encoder))
+        return Layers(encoder, self.encoder_matrices(encoder))
 
-    def attentions(self, model: nn.Module) -> Attentions:
+    def attentions(self, model: nn.Module) -> Layers:
         encoder = self.encoder_of(model)
-        return Attentions(encoder, self.encoder_attentions(encoder))
+        return Layers(encoder, self.encoder_attentions(encoder))
 
     def encoder_of(self, model: nn.Module) -> nn.Module:
         """The encoder itself, or that of a whole model."""

@@ -13,6 +13,7 @@ from espnet_prune.sites import Site, SiteMap, count_parameters
 from espnet_prune.sites.block import BlockSite, Mix
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
 from espnet_prune.sites.weights import Matrix
+from espnet_prune.surgery.inputs import first_tensor
 
 T = TypeVar("T")
 # (block, its index, encoder positions, name of its site or None) -> its parts, and other costs
@@ -157,8 +158,8 @@ def hidden_states(encoder: nn.Module, run: Callable[[], T]) -> tuple[T, list[Ten
 
     def keep(index: int, inputs: tuple, output: tuple) -> None:
         if not first:
-            first.append(_stream(inputs[0]))
-        states[index] = _stream(output[0])
+            first.append(first_tensor(inputs[0]))
+        states[index] = first_tensor(output[0])
 
     def hook(index: int):
         return lambda module, inputs, output: keep(index, inputs, output)
@@ -176,8 +177,3 @@ def hidden_states(encoder: nn.Module, run: Callable[[], T]) -> tuple[T, list[Ten
         latest = states.get(index, latest)
         found.append(latest)
     return result, found
-
-
-def _stream(value: Tensor | tuple) -> Tensor:
-    """The residual stream, which may come with positions."""
-    return value[0] if isinstance(value, tuple) else value

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from espnet_prune.errors import DataError, EnvironmentProblem, ModelError
+from espnet_prune.errors import DataError, ModelError
+from espnet_prune.models.hub import from_hub
 
 SUFFIX = ".nemo"
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -52,17 +53,15 @@ def find_archive(source: str) -> Path:
             raise DataError(f"{source}: no such file; expected a {SUFFIX} archive")
         return Path(source)
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name = source.removeprefix(HUB_OWNER) + SUFFIX
-    try:
-        return Path(hf_hub_download(source, name))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EnvironmentProblem(
-            f"{source}: {name} can't be had from the hub ({reason}); download it where there is "
-            f"internet, and give the {SUFFIX} file itself"
-        ) from error
+    return from_hub(
+        hf_hub_download,
+        source,
+        name,
+        problem=f"{source}: {name} can't be had from the hub",
+        remedy=f"download it where there is internet, and give the {SUFFIX} file itself",
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from espnet_prune.models.ssl.front import FRONT_END, dense_channels
 from espnet_prune.models.ssl.sites import ssl_encoder_of, ssl_matrices, ssl_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.sites.base import FRONT_END_CHANNEL
-from espnet_prune.surgery.families import Matrices
+from espnet_prune.surgery.families import Layers
 from espnet_prune.surgery.plan import Plan, SitePlan
 
 
@@ -53,9 +53,9 @@ class Ssl(TransformersFamily):
         self.refuse_decoder(core, decoder)
         return ssl_sites(core, reference_seconds)
 
-    def matrices(self, model: nn.Module) -> Matrices:
+    def matrices(self, model: nn.Module) -> Layers:
         core = ssl_encoder_of(model)
-        return Matrices(core, ssl_matrices(core))
+        return Layers(core, ssl_matrices(core))
 
     def dense_config(self, model: nn.Module) -> dict:
         """transformers' configuration of the model before its cut, which a plan starts from."""

@@ -11,7 +11,7 @@ from espnet_prune.models.graphs import Graph
 from espnet_prune.models.whisper import WHISPER
 from espnet_prune.models.whisper.sites import whisper_entries, whisper_matrices, whisper_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
-from espnet_prune.surgery.families import Matrices
+from espnet_prune.surgery.families import Layers
 
 
 class Whisper(TransformersFamily):
@@ -51,9 +51,9 @@ class Whisper(TransformersFamily):
         self.refuse_decoder(whole, decoder)
         return whisper_sites(whole, reference_seconds)
 
-    def matrices(self, model: nn.Module) -> Matrices:
+    def matrices(self, model: nn.Module) -> Layers:
         whole = _whole_of(model)
-        return Matrices(whole, list(whisper_matrices(whole)), whisper_entries(whole))
+        return Layers(whole, list(whisper_matrices(whole)), whisper_entries(whole))
 
     def joined(self, model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module:
         from espnet_prune.models.whisper.espnet_parts import join
