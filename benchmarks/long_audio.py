@@ -18,6 +18,13 @@ from pathlib import Path
 
 MEBIBYTE_KIB = 1024
 PROGRAM = (sys.executable, "-m", "espnet_prune", "transcribe")
+# A process begins with the peak of the one that starts it, so a small one does.
+METER = """
+import json, resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([status, usage.ru_maxrss, usage.ru_utime + usage.ru_stime]))
+"""
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,14 @@ def measure(recording: Path, minutes: float, options: Sequence[str]) -> Cost | N
         path = Path(folder) / "long.flac"
         write_audio(path, numpy.resize(samples, int(60 * minutes * rate)), rate)
         started = time.monotonic()
-        command = [*PROGRAM, *options, str(path)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        command = [sys.executable, "-c", METER, *PROGRAM, *options, str(path)]
+        metered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         wall = time.monotonic() - started
+    status, peak_kib, processor = json.loads(metered)
     if status:
         return None
     seconds = 60 * minutes
-    processor = usage.ru_utime + usage.ru_stime
-    return Cost(minutes, usage.ru_maxrss / MEBIBYTE_KIB, processor / seconds, wall / seconds)
+    return Cost(minutes, peak_kib / MEBIBYTE_KIB, processor / seconds, wall / seconds)
 
 
 if __name__ == "__main__":

@@ -62,14 +62,15 @@ def test_a_teacher_of_a_replaced_model_is_refused_by_its_name(whisper, tmp_path)
 
 def test_tokens_of_a_replaced_tokenizer_are_refused(whisper, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(
-        "espnet_prune.models.tokens.make_any_tokens", lambda *a: made.append(a) or ["a"]
-    )
+    for played in ("make_any_tokens", "check_texts"):
+        monkeypatch.setattr(
+            f"espnet_prune.models.tokens.{played}", lambda *a, by=played: made.append(by) or ["a"]
+        )
     (tmp_path / "text").write_text("a b\n")
     command = ["--text", str(tmp_path / "text"), "--out", str(tmp_path / "tokens")]
     command += ["--type", "hugging_face", "--tokenizer", str(whisper)]
     assert run(["make_tokens", *command]) == run(["make_tokens", *command]) == 0
-    assert len(made) == 1
+    assert made == ["make_any_tokens", "check_texts"]
     (whisper / "tokenizer.json").write_text("another")
     with pytest.raises(ConfigError, match=f"contents of {whisper}"):
         run(["make_tokens", *command])

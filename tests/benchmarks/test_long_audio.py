@@ -41,7 +41,7 @@ def test_costs_are_those_of_the_process(long_audio, tmp_path, capsys):
     few, many = json.loads((tmp_path / "out.json").read_text())["costs"]
     assert (few["minutes"], many["minutes"]) == (0.05, 0.2)
     assert many["peak_mib"] - few["peak_mib"] == pytest.approx(16 * 9, rel=0.25)
-    assert 0.1 <= many["processor_rtf"] < few["processor_rtf"] < 1
+    assert 0.1 <= many["processor_rtf"] < few["processor_rtf"]  # as the start weighs less
     assert many["wall_rtf"] >= 0.9 * many["processor_rtf"]
     assert "0.2 min" in capsys.readouterr().out
 

@@ -16,7 +16,13 @@ import os
 names = "RANK WORLD_SIZE LOCAL_RANK GROUP_RANK SLURMD_NODENAME OMP_NUM_THREADS"
 open("rank" + os.environ["RANK"], "w").write(" ".join(os.environ[n] for n in names.split()))
 """
-LAUNCHER = [sys.executable, "-m", "espnet_prune", "nodes"]
+LAUNCH = """\
+import os, socket, sys
+from espnet_prune.cluster.nodes import free_port, srun_command
+endpoint = f"{socket.gethostname()}:{free_port()}"
+words = srun_command(2, 1, sys.argv[1:], endpoint, os.environ)
+os.execvp(words[0], words)
+"""
 
 
 def test_every_node_gets_one_torchrun_with_the_job_s_processors():
@@ -40,8 +46,8 @@ def test_what_is_no_job_or_one_of_another_size_is_named():
 @pytest.mark.timeout(150)
 def test_both_nodes_join_one_rendezvous(on_slurm, tmp_path):
     (tmp_path / "ranks.py").write_text(RANKS)
-    launched = [*LAUNCHER, "--nodes", "2", "--processes", "1", "ranks"]
-    done = on_slurm("--nodes", "2", "--num-threads", "2", "log/x.log", *launched)
+    options = ["--nodes", "2", "--num-threads", "2", "log/x.log"]
+    done = on_slurm(*options, sys.executable, "-c", LAUNCH, "ranks")
     assert done.returncode == 0, done.stderr + (tmp_path / "log/x.log").read_text()
     first, second = ((tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1))
     assert first[:3] == ["0", "2", "0"] and second[:3] == ["1", "2", "0"]
@@ -55,8 +61,7 @@ def test_a_lost_process_ends_the_job_on_both_nodes(on_slurm, slurm, tmp_path):
     (tmp_path / "lost.py").write_text(
         "import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(300)\n"
     )
-    launched = [*LAUNCHER, "--nodes", "2", "--processes", "1", "lost"]
-    done = on_slurm("--nodes", "2", "log/x.log", *launched)
+    done = on_slurm("--nodes", "2", "log/x.log", sys.executable, "-c", LAUNCH, "lost")
     assert done.returncode > 0
     assert "exitcode  : 3" in (tmp_path / "log/x.log").read_text()
     assert not slurm.queued()

@@ -21,7 +21,7 @@ def method_of(target: float = 0.5, measure: str = "parameters"):
     options = {
         "nas": {"fractions": [0.25, 0.5, 0.75, 1]},
         "budget": {"measure": measure},
-        "controller": {"learning_rate": 1.0},
+        "controller": {"kind": "lagrangian", "learning_rate": 1.0},
         "gate_learning_rate": 0.1,
     }
     return make_method("nas", options, target=target, updates=UPDATES)

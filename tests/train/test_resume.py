@@ -81,13 +81,13 @@ def check_pruned(folder: Path, unbroken: Path) -> None:
     assert updates(folder / "exp/l0/prune/progress.csv") == EACH_ONCE
 
 
-def test_prune_goes_on_bit_equal_with_gates_and_multipliers(unbroken, tmp_path):
+def test_prune_goes_on_bit_equal_with_gates_and_the_size_s_price(unbroken, tmp_path):
     folder = mini_recipe.copy_without(unbroken, tmp_path / "killed", ["exp/l0"])
     kill_then_finish(folder, "prune", "exp/l0/prune", EARLY)
     check_pruned(folder, unbroken)
     keys = torch.load(folder / "exp/l0/prune/latest.pth", weights_only=True)
     assert any("log_alpha" in key for key in keys)
-    assert any("lambda_linear" in key for key in keys)
+    assert any("log_price" in key for key in keys)
 
 
 def test_prune_asked_to_stop_saves_and_goes_on_bit_equal(unbroken, tmp_path, monkeypatch):
