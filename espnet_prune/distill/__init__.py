@@ -2,7 +2,7 @@
 
 from espnet_prune.distill.balance import ClassBalance
 from espnet_prune.distill.layerwise import DistillConfig, LayerwiseDistillation
-from espnet_prune.distill.losses import kl_loss, layer_loss, length_mask
+from espnet_prune.distill.losses import kl_loss, layer_loss, length_mask, near_tokens
 from espnet_prune.distill.mapping import MAPPINGS, choose, default_teacher_layers
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "kl_loss",
     "layer_loss",
     "length_mask",
+    "near_tokens",
 ]

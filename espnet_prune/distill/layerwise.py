@@ -30,6 +30,9 @@ class DistillConfig:
         temperature: temperature of both KL divergences.
         balance: beta of balanced distillation on outputs (``distill.balance``); 0 weighs what the
             teacher seldom says as much as what it often says.
+        blank_context: frames of the KL on CTC outputs. None takes all; 0 those alone at which the
+            teacher's likeliest token isn't the blank, and n also n blank frames on both sides of
+            each (blank elimination and symmetric selection, Hilmes et al. 2025, arXiv 2506.01503).
         layer_loss: ``mse`` or ``l1_cosine``.
         mapping: ``fixed``, ``argmin``, ``monotone`` or ``roomy``.
         sum_layers: whether the losses of the pairs of layers are added, as CoFi's code does, and
@@ -47,6 +50,7 @@ class DistillConfig:
     attention_weight: float = 1.0
     temperature: float = 2.0
     balance: float = 0.0
+    blank_context: int | None = None
     layer_loss: str = "mse"
     mapping: str = "fixed"
     sum_layers: bool = False
@@ -58,6 +62,8 @@ class DistillConfig:
         check_choice("distillation: mapping", self.mapping, MAPPINGS)
         check_range("distillation: temperature", self.temperature, 0.01, 100)
         check_range("distillation: balance", self.balance, 0, 0.999999)
+        if self.blank_context is not None:
+            check_range("distillation: blank_context", self.blank_context, 0, 1000)
         for name in ("label_weight", "layer_weight", "ctc_weight", "attention_weight"):
             check_range(f"distillation: {name}", getattr(self, name), 0, 1e6)
         if not self.needs_teacher and not self.label_weight:

@@ -56,6 +56,19 @@ def kl_loss(
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
+def near_tokens(teacher_logits: Tensor, valid: Tensor, context: int) -> Tensor:
+    """Frames (B, L) at which CTC's likeliest token isn't the blank, or that are near to one.
+
+    Args:
+        teacher_logits: (B, L, V), with the blank first.
+        valid: (B, L), True on real frames.
+        context: number of frames on both sides that are near.
+    """
+    spoken = (teacher_logits.argmax(dim=-1) != 0) & valid
+    near = F.max_pool1d(spoken.float(), 2 * context + 1, stride=1, padding=context)
+    return (near > 0) & valid
+
+
 def _precise(values: Tensor) -> Tensor:
     """Float32 where mixed precision gave less; float64 stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

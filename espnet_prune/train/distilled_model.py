@@ -21,6 +21,7 @@ from espnet_prune.distill import (
     LayerwiseDistillation,
     kl_loss,
     length_mask,
+    near_tokens,
 )
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import LearningMethod
@@ -264,8 +265,14 @@ class DistilledModel(AbsESPnetModel):
             value = self.layerwise(ours.hidden, theirs.hidden, frames, self.blocks, eligible)
             losses.append(("loss_layer", config.layer_weight * frames_an_utterance, value))
         if config.ctc_weight > 0 and ours.ctc_logits is not None:
-            value = self._kl("ctc", ours.ctc_logits, theirs.ctc_logits, frames)
-            losses.append(("loss_ctc_kl", config.ctc_weight * frames_an_utterance, value))
+            heard = frames
+            if config.blank_context is not None:
+                heard = near_tokens(theirs.ctc_logits, frames, config.blank_context)
+            value = ours.ctc_logits.new_zeros(())  # where the teacher hears nothing
+            if heard.any():
+                value = self._kl("ctc", ours.ctc_logits, theirs.ctc_logits, heard)
+            weight = config.ctc_weight * float(heard.sum()) / len(heard)
+            losses.append(("loss_ctc_kl", weight, value))
         if config.attention_weight > 0 and ours.decoded is not None:
             tokens = ours.targets != self.student.ignore_id
             tokens_an_utterance = float(tokens.sum()) / len(tokens)

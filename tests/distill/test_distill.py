@@ -11,6 +11,7 @@ from espnet_prune.distill import (
     kl_loss,
     layer_loss,
     length_mask,
+    near_tokens,
 )
 from espnet_prune.distill.mapping import fixed, monotone, roomy
 from espnet_prune.errors import ConfigError
@@ -55,6 +56,18 @@ def test_monotone_chooses_only_among_eligible_blocks():
     distances[:, 0] = -1.0
     assert choose("monotone", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2]) == [1, 1]
     assert choose("roomy", distances, [1, 3], [0, 1, 2, 3], eligible=[1, 2]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "context, near",
+    [(0, [[3], [0]]), (1, [[2, 3, 4], [0, 1]]), (9, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3]])],
+)
+def test_frames_near_tokens_are_within_the_context_and_the_recording(context, near):
+    logits = torch.zeros(2, 6, 3)
+    logits[..., 0] = 1.0
+    logits[0, 3, 2] = logits[1, 0, 1] = logits[1, 5, 1] = 2.0  # the last one is padding
+    found = near_tokens(logits, length_mask(torch.tensor([6, 4]), 6), context)
+    assert [torch.where(row)[0].tolist() for row in found] == near
 
 
 def test_equal_states_cost_nothing():

@@ -261,3 +261,26 @@ def test_balanced_distillation_weighs_what_the_teacher_seldom_says():
     for part in ("loss_ctc_kl", "loss_att_kl"):
         assert float(stats[part]) != pytest.approx(before[part], rel=1e-3)
     assert float(stats["loss_layer"]) == pytest.approx(before["loss_layer"])
+
+
+def test_ctc_outputs_are_compared_where_the_teacher_says_a_token():
+    student, teacher = Student(0), Student(100)
+    found = {}
+    for context in (None, 0, 1000):
+        config = DistillConfig(blank_context=context, layer_weight=0.0, attention_weight=0.0)
+        model = DistilledModel(student, teacher, config, StudentConfig()).eval()
+        _, stats, _ = model(**ARGUMENTS)
+        found[context] = (float(stats["loss"] - stats["loss_label"]), float(stats["loss_ctc_kl"]))
+    assert found[1000] == pytest.approx(found[None])
+    assert 0 < found[0][0] < found[None][0], "fewer frames' sum"
+    assert found[0][1] != pytest.approx(found[None][1], rel=1e-3)
+
+
+def test_a_batch_in_which_the_teacher_says_nothing_has_no_part_of_ctc_s_outputs():
+    student, teacher = Student(0), Student(100)
+    with torch.no_grad():
+        teacher.ctc.ctc_lo.bias[0] += 1e4
+    config = DistillConfig(blank_context=0, layer_weight=0.0, attention_weight=0.0)
+    _, stats, _ = DistilledModel(student, teacher, config, StudentConfig())(**ARGUMENTS)
+    assert float(stats["loss_ctc_kl"]) == 0.0
+    assert float(stats["loss"]) == pytest.approx(float(stats["loss_label"]))
