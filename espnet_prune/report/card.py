@@ -158,9 +158,12 @@ def _speed(entry: Mapping) -> list[str]:
     if not (rtf and speedup):
         return []
     names = ("encoder", "ctc_greedy", "joint")
-    rows = [[n, f"{rtf[n]:.4f}", f"{speedup[n]:.2f}"] for n in names if n in rtf and n in speedup]
+    rows = [
+        [n, f"{rtf[n]:.4f}", f"{speedup[n]:.2f}"] for n in names if rtf.get(n) and speedup.get(n)
+    ]
     for kind, part in (entry.get("int8") or {}).items():
-        for name, value in (part["rtf"] if part else {}).items():
+        steady = {n: v for n, v in (part["rtf"] if part else {}).items() if v is not None}
+        for name, value in steady.items():
             label = f"{name}, {kind.replace('_', ' ')}"
             rows.append([label, f"{value:.4f}", f"{part['speedup'][name]:.2f}"])
     text = f"{rtf['threads']} thread, batch {rtf['batch']}"

@@ -11,6 +11,7 @@ from espnet_prune.report.text_table import (
     Table,
     in_bytes,
     markdown_table,
+    speed_cell,
     wer_keys,
 )
 
@@ -86,9 +87,10 @@ def _sizes(system: Mapping) -> list[str]:
 
 
 def _speed(system: Mapping) -> list[str]:
-    if not system["speedup"] or prunes_single_weights(system):
+    faster = system["speedup"] and system["speedup"]["encoder"]
+    if not faster or prunes_single_weights(system):
         return []
-    return [f"runs the encoder {system['speedup']['encoder']:.2f} times as fast"]
+    return [f"runs the encoder {faster:.2f} times as fast"]
 
 
 def _errors(system: Mapping, teacher: Mapping, key: str) -> str:
@@ -133,7 +135,7 @@ def _row(system: Mapping, key: str) -> list[str]:
     parameters = f"{(part['dense'] if dense else part['kept']) / 1e6:.1f} M" if part else NOT_RUN
     p_value = score.get("p_vs_teacher")
     low, high = score["ci95"]
-    speed = f"{system['speedup']['encoder']:.2f}x" if system["speedup"] else NOT_RUN
+    speed = speed_cell(system["speedup"], unit="x")
     return [
         system["name"],
         parameters,

@@ -215,4 +215,6 @@ def _cheaper(system: Mapping) -> str:
     if not speedup:
         return NOT_RUN
     parts = (("predicted", "MACs"), ("encoder", "time"))
-    return "encoder: " + ", ".join(f"{1 - 1 / speedup[k]:.1%} of {n}" for k, n in parts)
+    return "encoder: " + ", ".join(
+        f"{1 - 1 / speedup[k]:.1%} of {n}" for k, n in parts if speedup[k]
+    )

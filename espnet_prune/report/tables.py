@@ -26,6 +26,7 @@ from espnet_prune.report.text_table import (
     markdown_table,
     named_systems,
     rtf_cell,
+    speed_cell,
     wer_cell,
     wer_keys,
 )
@@ -125,11 +126,9 @@ def _speeds(lines: Sequence[Line]) -> Table:
     for name, system in lines:
         macs, rtf, speedup = (system[key] for key in ("macs_per_second", "rtf", "speedup"))
         cells = [NOT_RUN if macs is None else f"{macs / 1e6:.1f}"]
-        if speedup:
-            real, predicted = speedup["encoder"], speedup["predicted"]
-            cells += [f"{predicted:.2f}", f"{real:.2f}", f"{real / predicted:.2f}"]
-        else:
-            cells += [NOT_RUN] * 3
+        cells += [speed_cell(speedup, part) for part in ("predicted", "encoder")]
+        real = speedup and speedup["encoder"]
+        cells.append(f"{real / speedup['predicted']:.2f}" if real else cells[-1])
         modes = ("encoder", "ctc_greedy", "joint")
         cells += [rtf_cell(rtf, speedup or {}, mode) for mode in modes] if rtf else [NOT_RUN] * 3
         rows.append([name, *cells])
@@ -250,8 +249,8 @@ def explanation(reports: Sequence[dict]) -> str:
     places = "; ".join(machines(reports))
     if places:
         text += (
-            " Times are the least of interleaved repeats beside the dense model in one run, on "
-            f"{places}; speed-up is dense time / time, beside what the MACs predict, and in "
+            " Times are the least of rounds in which the dense model took as long before the other "
+            f"as after it, in one run, on {places}; where other work left none, noisy; speed-up is dense time / time, beside what the MACs predict, and in "
             "brackets behind a real-time factor. Real-time factors of two rows are of two runs: "
             "compare the speed-ups."
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NOT_RUN = "not run"
+NOISY = "noisy"  # a time that the machine's other work blurred
 NOT_APPLICABLE = "-"
 TERMINAL_COLUMNS = 120
 GAP = "  "
@@ -48,8 +49,18 @@ def rtf_cell(rtf: dict, speedup: dict, mode: str) -> str:
     """``0.0436 (1.08x)``; the encoder's speed-up has columns of its own."""
     if mode not in rtf:
         return NOT_APPLICABLE  # CTC alone, or a decoder alone
+    if rtf[mode] is None:
+        return NOISY
     text = f"{rtf[mode]:.4f}"
     return text if mode == "encoder" or mode not in speedup else f"{text} ({speedup[mode]:.2f}x)"
+
+
+def speed_cell(speedup: dict | None, measurement: str = "encoder", unit: str = "") -> str:
+    """``1.45``, and the unit behind it."""
+    if not speedup:
+        return NOT_RUN
+    value = speedup[measurement]
+    return NOISY if value is None else f"{value:.2f}{unit}"
 
 
 def conditions(lines: Sequence[Line]) -> str:

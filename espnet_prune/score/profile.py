@@ -1,8 +1,8 @@
 """What a system costs, measured beside the uncompressed model in the same run.
 
 Parameters, multiply-accumulates (MACs) and real-time factors (seconds of work per second of
-speech). Times are the least of several repeats, dense and cut in turn (A B A B), on real speech,
-one utterance at a time: what else the machine does can only lengthen them, and hits both alike. A
+speech). Times are the least of several rounds on real speech, one utterance at a time, in which the
+dense model took as long before the cut one as after it; what was never so steady has no time. A
 speed is claimed of a cut model only. MACs are counted by torch's flop counter on what really runs,
 with eager attention, whose products it sees all; they are what the budget adds up (tested).
 """
@@ -25,9 +25,9 @@ from espnet_prune.score.profile_int8 import profile_int8
 from espnet_prune.score.timing import (
     ProfileConfig,
     decoding_run,
-    interleaved,
     read_speech,
     spread,
+    steadily,
     time_encoder,
 )
 
@@ -59,7 +59,8 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
 
     Returns:
         What profile.json holds; ``dense_...`` is the teacher in the same run. ``encoder`` is
-        timed as it decodes; where that isn't ESPnet's own forward, ``encoder_espnet`` is that.
+        timed as it decodes; where that isn't ESPnet's own forward, ``encoder_espnet`` is that. A
+        time that the machine's other work blurred, and what is computed of it, is None.
 
     Raises:
         DataError: the data has no speech.
@@ -74,10 +75,11 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
         recogniser.model.eval()
     seconds, best = _times(pair, data, config)
     macs = [encoder_macs(r.model, config.reference_seconds) for r in pair]
-    rtf = [{key: times[i] / seconds[key] for key, times in best.items()} for i in (0, 1)]
+    rtf = [{key: times and times[i] / seconds[key] for key, times in best.items()} for i in (0, 1)]
     common = {"threads": config.threads, "batch": 1}
     predicted = macs[0] / max(1, macs[1])
-    speedup = {key: times[0] / times[1] for key, times in best.items()}
+    speedup = {key: times and times[0] / times[1] for key, times in best.items()}
+    realised = speedup["encoder"] and speedup["encoder"] / predicted
     return {
         "schema": SCHEMA,
         "params": _parameters(*(r.model for r in pair)),
@@ -89,13 +91,25 @@ def profile(system: Path, teacher: Path, data: Path, config: ProfileConfig) -> d
         "speedup": {
             **speedup,
             "predicted": predicted,
-            "realised_over_predicted": speedup["encoder"] / predicted,
+            "realised_over_predicted": realised,
         },
         "measured_seconds_of_speech": seconds,
         "beam_size": config.beam_size,
         "machine": machine(),
         **({"int8": profile_int8(system, pair[0], data, config)} if config.int8 else {}),
     }
+
+
+def noisy(profile: Mapping) -> list[str]:
+    """What of a profile.json the machine's other work blurred, by name."""
+    parts = {"": profile["speedup"]}
+    parts |= {f"{name} ": part["speedup"] for name, part in profile.get("int8", {}).items() if part}
+    return [
+        f"{of}{name}"
+        for of, speedups in parts.items()
+        for name, value in speedups.items()
+        if value is None and name != "realised_over_predicted"
+    ]
 
 
 def encoder_macs(model, reference_seconds: float) -> int:
@@ -147,17 +161,17 @@ def _parameters(dense, small) -> dict[str, dict[str, int]]:
 
 def _times(
     pair: Sequence[Transcriber], data: Path, config: ProfileConfig
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of speech, and least seconds of work (dense, small), of each measurement."""
+) -> tuple[dict[str, float], dict[str, list[float] | None]]:
+    """Seconds of speech, and least seconds of work (dense, small) or None, by measurement."""
     rate = rate_of(pair[0])
     speech = read_speech(data, max(config.greedy_utterances, config.joint_utterances), rate)
     best = _time_encoders(pair, speech, config)
     seconds = dict.fromkeys(best, config.reference_seconds)
 
-    def measure(mode: str, number: int, repeats: int) -> tuple[float, list[float]]:
+    def measure(mode: str, number: int, repeats: int) -> tuple[float, list[float] | None]:
         chosen = spread(speech, number)
         actions = [decoding_run(r, chosen, mode) for r in pair]
-        return sum(map(len, chosen)) / rate, interleaved(actions, repeats, config.least_seconds)
+        return sum(map(len, chosen)) / rate, steadily(actions, config.rounds(repeats))
 
     greedy, joint = config.greedy_utterances, config.joint_utterances
     if "greedy" in pair[0].modes:  # not of a model without CTC
@@ -169,14 +183,15 @@ def _times(
 
 def _time_encoders(
     pair: Sequence[Transcriber], speech: Sequence[numpy.ndarray], config: ProfileConfig
-) -> dict[str, list[float]]:
+) -> dict[str, list[float] | None]:
     """Least seconds of the encoders as they decode, and by ESPnet's own forward if that differs."""
     actions = [time_encoder(r.model, speech, config.reference_seconds) for r in pair]
+    rounds = config.rounds(config.repeats)
     if not all(is_fast(recogniser.model.encoder) for recogniser in pair):
-        return {"encoder": interleaved(actions, config.repeats, config.least_seconds)}
+        return {"encoder": steadily(actions, rounds)}
     stock = [_as_espnet(r.model.encoder, run) for r, run in zip(pair, actions, strict=True)]
-    best = interleaved([*actions, *stock], config.repeats, config.least_seconds)
-    return {"encoder": best[:2], "encoder_espnet": best[2:]}
+    best = steadily([*actions, *stock], rounds)
+    return {"encoder": best and best[:2], "encoder_espnet": best and best[2:]}
 
 
 def _as_espnet(encoder, run: Callable[[], object]) -> Callable[[], object]:

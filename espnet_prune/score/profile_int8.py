@@ -1,7 +1,7 @@
 """What a system costs in dynamic int8, by torch and ONNX Runtime, beside the dense model in fp32.
 
-As in ``profile``: least of interleaved repeats, one utterance at a time. ONNX Runtime is timed from
-samples to text by greedy CTC only, as its graph is one of samples to log-probabilities.
+As in ``profile``: least of steady rounds, one utterance at a time, or None. ONNX Runtime is timed
+from samples to text by greedy CTC only, as its graph is one of samples to log-probabilities.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from espnet_prune.models.family import Transcriber
 from espnet_prune.score.timing import (
     ProfileConfig,
     decoding_run,
-    interleaved,
     read_speech,
     spread,
+    steadily,
     time_encoder,
 )
 
@@ -81,16 +81,16 @@ def _onnx(
         return [small.transcribe(samples) for samples in chosen]
 
     actions = [decoding_run(dense, chosen, "greedy"), run]
-    best = interleaved(actions, config.repeats, config.least_seconds)
+    best = steadily(actions, config.rounds(config.repeats))
     return _ratios([("ctc_greedy", _seconds(chosen, dense), best)])
 
 
 def _encoder(
     small: Transcriber, dense: Transcriber, speech: Sequence, config: ProfileConfig
-) -> tuple[str, float, list[float]]:
+) -> tuple[str, float, list[float] | None]:
     seconds = config.reference_seconds
     actions = [time_encoder(r.model, speech, seconds) for r in (dense, small)]
-    return "encoder", seconds, interleaved(actions, config.repeats, config.least_seconds)
+    return "encoder", seconds, steadily(actions, config.rounds(config.repeats))
 
 
 def _decoding(
@@ -100,19 +100,21 @@ def _decoding(
     chosen: Sequence[numpy.ndarray],
     repeats: int,
     config: ProfileConfig,
-) -> tuple[str, float, list[float]]:
+) -> tuple[str, float, list[float] | None]:
     mode = name.removeprefix("ctc_")
     actions = [decoding_run(recogniser, chosen, mode) for recogniser in (dense, small)]
-    return name, _seconds(chosen, dense), interleaved(actions, repeats, config.least_seconds)
+    return name, _seconds(chosen, dense), steadily(actions, config.rounds(repeats))
 
 
 def _seconds(chosen: Sequence[numpy.ndarray], recogniser: Transcriber) -> float:
     return sum(map(len, chosen)) / rate_of(recogniser)
 
 
-def _ratios(measured: Sequence[tuple[str, float, list[float]]]) -> dict[str, dict[str, float]]:
-    """Real-time factors, and speed-ups over the dense model, by measurement."""
+def _ratios(
+    measured: Sequence[tuple[str, float, list[float] | None]],
+) -> dict[str, dict[str, float | None]]:
+    """Real-time factors, and speed-ups over the dense model, by measurement; None where noisy."""
     return {
-        "rtf": {name: best[1] / seconds for name, seconds, best in measured},
-        "speedup": {name: best[0] / best[1] for name, _, best in measured},
+        "rtf": {name: best and best[1] / seconds for name, seconds, best in measured},
+        "speedup": {name: best and best[0] / best[1] for name, _, best in measured},
     }

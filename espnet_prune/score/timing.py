@@ -1,7 +1,8 @@
 """How a system is timed: on real speech, beside the uncompressed model, the least of repeats.
 
-Dense and cut run in turn (A B A B), one utterance at a time: what else the machine does can only
-lengthen times, and hits both alike.
+Dense and cut run in turn, one utterance at a time: what else the machine does can only lengthen
+times. The dense model runs before and after the others of a round (A B A); rounds in which it took
+longer the one time than the other tell of the machine and are made again.
 """
 
 import functools
@@ -20,6 +21,8 @@ from espnet_prune.errors import DataError
 from espnet_prune.models.espnet.features import run_encoder, sample_rate_of
 from espnet_prune.models.family import Transcriber
 
+PATIENCE = 4  # times the repeats and seconds asked for, until a measurement is given up as noisy
+LONGEST_PAUSE = 1.0  # seconds of waiting behind a disturbed round
 # Recordings shorter than this are left out: nothing is recognised in them.
 LEAST_SECONDS = 0.5
 
@@ -39,6 +42,8 @@ class ProfileConfig:
         joint_repeats: repetitions of the joint measurement.
         least_seconds: that each measurement takes at least, by more repeats where the model is
             small.
+        steady_within: by which share the dense model's time before and after the other's may
+            differ; what differs by more is measured again, and is no figure where it stays so.
         beam_size: width of the joint search.
         ctc_weight: weight of CTC in it.
         int8: whether the system is measured in dynamic int8 too.
@@ -51,6 +56,7 @@ class ProfileConfig:
     joint_utterances: int = 3
     joint_repeats: int = 2
     least_seconds: float = 2.0
+    steady_within: float = 0.05
     beam_size: int = 10
     ctc_weight: float = 0.3
     int8: bool = False
@@ -59,9 +65,29 @@ class ProfileConfig:
         check_range("reference_seconds", self.reference_seconds, LEAST_SECONDS, 600)
         check_range("ctc_weight", self.ctc_weight, 0, 1)
         check_range("least_seconds", self.least_seconds, 0, 600)
+        check_range("steady_within", self.steady_within, 0.001, 100)
         counts = "threads repeats greedy_utterances joint_utterances joint_repeats beam_size"
         for name in counts.split():
             check_range(name, getattr(self, name), 1, 10000)
+
+    def rounds(self, repeats: int) -> "Rounds":
+        """So many rounds, as long and steady as all of them."""
+        return Rounds(repeats, self.least_seconds, self.steady_within)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How long a measurement goes on.
+
+    Attributes:
+        repeats: undisturbed rounds, at least.
+        least_seconds: that all rounds together take, at least.
+        within: by which share the first action's two times of an undisturbed round may differ.
+    """
+
+    repeats: int
+    least_seconds: float
+    within: float
 
 
 def interleaved(
@@ -84,12 +110,44 @@ def interleaved(
         action()
     begun, done = time.perf_counter(), 0
     while done < repeats or time.perf_counter() - begun < least_seconds:
-        for index, action in enumerate(actions):
-            started = time.perf_counter()
-            action()
-            best[index] = min(best[index], time.perf_counter() - started)
+        best = [min(b, _seconds_of(a)) for b, a in zip(best, actions, strict=True)]
         done += 1
     return best
+
+
+def steadily(actions: Sequence[Callable[[], object]], rounds: Rounds) -> list[float] | None:
+    """Least seconds of each action by the rounds that nothing disturbed, after one warm-up.
+
+    Args:
+        actions: what is timed; the first runs before and after the others of a round.
+        rounds: how many, and what a disturbed one is.
+
+    Returns:
+        The seconds, or None where too few rounds were undisturbed.
+    """
+    best = [float("inf")] * len(actions)
+    for action in actions:
+        action()
+    begun, done, disturbed = time.perf_counter(), 0, 0
+    while done < rounds.repeats or time.perf_counter() - begun < rounds.least_seconds:
+        before, *others, after = (_seconds_of(action) for action in (*actions, actions[0]))
+        if abs(before - after) <= rounds.within * min(before, after):
+            done += 1
+            found = (min(before, after), *others)
+            best = [min(b, seconds) for b, seconds in zip(best, found, strict=True)]
+            continue
+        disturbed += 1
+        late = time.perf_counter() - begun >= PATIENCE * rounds.least_seconds
+        if done < rounds.repeats and disturbed >= PATIENCE * rounds.repeats and late:
+            return None
+        time.sleep(min(before, LONGEST_PAUSE))
+    return best
+
+
+def _seconds_of(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
 def read_speech(data: Path, number: int, rate: int) -> list[numpy.ndarray]:

@@ -58,17 +58,29 @@ def profile(args: argparse.Namespace) -> None:
     config = to_dataclass(ProfileConfig, load_yaml(args.config), str(args.config))
     wanted = measured.made_from(args.system, args.teacher, args.data, asdict(config))
     target = args.system / "profile.json"
-    if target.exists() and read_json(target).get("made_from") == wanted:
+    there = read_json(target) if target.exists() else {}
+    if there.get("made_from") == wanted and not measured.noisy(there):
         logger.info("%s: already done, nothing to do", target)
         return
     result = measured.profile(args.system, args.teacher, args.data, config)
     write_json(target, {**result, "made_from": wanted})
-    rtf, speedup = result["rtf"], result["speedup"]
-    greedy = f", greedy {rtf['ctc_greedy']:.4f}" if "ctc_greedy" in rtf else ""
-    joint = f", joint {rtf['joint']:.3f}" if "joint" in rtf else ""
+    name, rtf, speedup = args.system.resolve().name, result["rtf"], result["speedup"]
+    faster = speedup["encoder"]
+    real = "not told from noise" if faster is None else f"{faster:.2f} times as fast as dense"
+    factors = [
+        f"{mode.removeprefix('ctc_')} {rtf[mode]:.4f}"
+        for mode in ("encoder", "ctc_greedy", "joint")
+        if rtf.get(mode) is not None
+    ]
     print(
-        f"{args.system.resolve().name}: encoder {speedup['encoder']:.2f} times as fast as dense "
-        f"({speedup['predicted']:.2f} by its MACs alone); real-time factors: "
-        f"encoder {rtf['encoder']:.4f}{greedy}{joint} "
-        f"({rtf['threads']} thread, batch 1)"
+        f"{name}: encoder {real} ({speedup['predicted']:.2f} by its MACs alone); real-time "
+        f"factors: {', '.join(factors) or 'none'} ({rtf['threads']} thread, batch 1)"
     )
+    if blurred := measured.noisy(result):
+        logger.warning(
+            "%s: %s: the dense model's own time changed by more than %.0f%% while it was measured; "
+            "give the same command again when the machine is idle",
+            name,
+            ", ".join(blurred),
+            100 * config.steady_within,
+        )

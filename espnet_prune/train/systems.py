@@ -58,8 +58,7 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     """
     if name not in systems:
         raise ConfigError(f"{path}: there is no system '{name}'{nearest(name, systems)}")
-    row, where = systems[name], f"{path}: {name}"
-    check_mapping(where, row)
+    row, where = _keys_of(systems, name, path), f"{path}: {name}"
     if TAKEN_FROM in row:
         return _rung(path, where, row, systems)
     system = to_dataclass(SystemRow, row, where)
@@ -67,7 +66,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
     _check_read(system, where)
-    if system.of is not None and (system.of not in systems or "of" in (systems[system.of] or {})):
+    of = system.of
+    if of is not None and (of not in systems or "of" in _keys_of(systems, of, path)):
         raise ConfigError(
             f"{where}: of: '{system.of}' is no system that is made of the teacher"
             f"{nearest(system.of, set(systems) - {name})}"
@@ -75,6 +75,11 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     if system.ladder is not None:
         _check_ladder(system, where)
     return system
+
+
+def _keys_of(systems: Mapping, name: str, path: str) -> Mapping:
+    """The row of a system as it is written."""
+    return check_mapping(f"{path}: {name}", systems[name])
 
 
 def _check_read(system: SystemRow, where: str) -> None:
@@ -115,19 +120,21 @@ def _rung(path: str, where: str, row: dict, systems: Mapping) -> SystemRow:
         raise ConfigError(
             f"{where}: {TAKEN_FROM}: there is no system '{source}'{nearest(source, systems)}"
         )
-    for key in sorted(set(row) - OWN_KEYS):
+    for key in sorted(set(row) - OWN_KEYS, key=str):
         raise ConfigError(
             f"{where}: {key}: a system that is taken from another has that one's; leave the key "
             f"out or set it for '{source}'; keys of its own are {sorted(OWN_KEYS)}"
         )
-    whole = None if TAKEN_FROM in (systems[source] or {}) else read_row(systems, source, path)
+    is_rung = TAKEN_FROM in _keys_of(systems, source, path)
+    whole = None if is_rung else read_row(systems, source, path)
     if whole is None or whole.ladder is None:
         raise ConfigError(
             f"{where}: {TAKEN_FROM}: '{source}' has no ladder; give that system one, such as "
             f"`ladder: [{row.get('target', 0.3)}]`, or name the one that has it"
         )
     own = {"method": whole.method, **row}
-    own["training"] = merge(whole.training, row.get("training") or {})
+    training = check_mapping(f"{where}: training", row.get("training") or {})
+    own["training"] = merge(whole.training, training)
     own |= {"seed": whole.seed, "options": whole.options}
     system = to_dataclass(SystemRow, own, where)
     if "target" not in row or system.target not in whole.ladder:

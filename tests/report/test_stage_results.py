@@ -4,7 +4,9 @@ import pytest
 from made_up_experiment import edit, make_system
 
 from espnet_prune.errors import DataError
+from espnet_prune.report.card import _speed as _card_speed
 from espnet_prune.report.collect import collect
+from espnet_prune.report.headline import _speed
 from espnet_prune.report.tables import markdown
 
 SCORE = "decode/test/joint/score.json"
@@ -17,7 +19,7 @@ INT8 = {"bytes": 9, "rtf": {}, "speedup": {}}
         ("profile.json", {"speedup": {"encoder": 1.4}}, "speedup lacks predicted"),
         ("profile.json", {"speedup": [1.4]}, r"speedup is \[1.4\], an object"),
         ("profile.json", {"rtf": {"encoder": 0.1}}, "rtf lacks threads, batch"),
-        ("profile.json", {"rtf": {"threads": 1, "batch": 1, "joint": None}}, "rtf: joint is None"),
+        ("profile.json", {"rtf": {"threads": 1, "batch": 1, "joint": "x"}}, "rtf: joint is 'x'"),
         ("profile.json", {"macs_per_second": "many"}, "macs_per_second is 'many', not a number"),
         ("profile.json", {"machine": {"cpu": "x"}}, "machine lacks cores, torch"),
         ("profile.json", {"int8": {"torch_int8": INT8}}, "int8 lacks onnx, onnx_int8"),
@@ -59,3 +61,16 @@ def test_a_report_from_before_training_was_recorded_is_read(tmp_path):
     report = collect(tmp_path, "made_up")
     assert [system.pop("training") for system in report["systems"]] == [{}, {}]
     assert "2 seeds" in markdown([report], "command")
+
+
+def test_a_time_that_other_work_blurred_is_printed_as_noisy_and_no_claim_is_made(tmp_path):
+    make_system(tmp_path, "l0_50", "l0_distill")
+    blurred = {"encoder": None, "predicted": 1.5, "joint": 1.1}
+    rtf = {"encoder": None, "joint": 0.2, "threads": 1, "batch": 1}
+    edit(tmp_path / "l0_50" / "profile.json", speedup=blurred, rtf=rtf)
+    report = collect(tmp_path, "made_up")
+    (row,) = [line for line in markdown([report], "command").splitlines() if "| 1.50 |" in line]
+    assert "| 1.50 | noisy | noisy | noisy | - | 0.2000 (1.10x) |" in row
+    (system,) = report["systems"]
+    assert "times as fast" not in str(_speed(system))
+    assert _card_speed(system)[1].count("\n") == 2, "a header and joint decoding alone"

@@ -1,6 +1,8 @@
 """Profiles of tiny models on noise: counts are exact, of times only the form is tested."""
 
+import itertools
 import json
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,8 +24,16 @@ from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.report.card import CardOptions, model_card
 from espnet_prune.report.collect import collect
 from espnet_prune.report.tables import markdown
+from espnet_prune.score import timing
 from espnet_prune.score.profile import encoder_macs, profile
-from espnet_prune.score.timing import LEAST_SECONDS, ProfileConfig, interleaved, read_speech
+from espnet_prune.score.timing import (
+    LEAST_SECONDS,
+    ProfileConfig,
+    Rounds,
+    interleaved,
+    read_speech,
+    steadily,
+)
 from espnet_prune.sites import count_parameters
 from espnet_prune.surgery import cut, inject, load
 from espnet_prune.train.system import write_model
@@ -35,6 +45,7 @@ QUICK = ProfileConfig(
     joint_utterances=1,
     joint_repeats=1,
     least_seconds=0.0,
+    steady_within=100.0,
     beam_size=1,
 )
 SECONDS = (0.6, 0.2, 1.0, 0.8)  # of the recordings; one is too short to time
@@ -171,6 +182,63 @@ def test_the_least_time_counts_and_short_actions_are_repeated():
     runs = []
     interleaved([lambda: runs.append(time.sleep(0.001))], 1, least_seconds=0.05)
     assert len(runs) > 3
+
+
+class Clock:
+    """A clock that actions turn on, instead of the machine's."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(timing.time, "sleep", self.turn)
+
+    def turn(self, seconds: float) -> None:
+        self.now += seconds
+
+    def action(self, *seconds: float):
+        """Takes so long, one time after the other; the last for ever."""
+        left = list(seconds)
+        return lambda: self.turn(left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_rounds_that_the_machine_disturbed_do_not_count(monkeypatch):
+    clock = Clock(monkeypatch)
+    # a warm-up, then pairs before and after: disturbed, disturbed, and from then on quiet
+    dense = clock.action(9.0, 1.0, 1.5, 2.0, 1.0, 1.0)
+    small = clock.action(9.0, 0.125, 0.25, 0.5)
+    assert steadily([dense, small], Rounds(2, 0.0, 0.0625)) == [1.0, 0.5]
+    nearly = [clock.action(1.0, 1.0625, 1.0), clock.action(0.5)]
+    assert steadily(nearly, Rounds(1, 0.0, 0.0625)) == [1.0, 0.5]
+
+
+def test_a_machine_that_is_never_quiet_gives_no_time(monkeypatch):
+    clock, runs = Clock(monkeypatch), []
+    times = itertools.cycle([1.0, 1.1])
+    dense = lambda: runs.append(clock.turn(next(times)))  # noqa: E731
+    assert steadily([dense, clock.action(0.5)], Rounds(3, 0.0, 0.05)) is None
+    assert len(runs) == 1 + 2 * timing.PATIENCE * 3
+    slow = Rounds(1, 60.0, 0.05)
+    begun = clock.now
+    assert steadily([dense, clock.action(0.5)], slow) is None
+    assert clock.now - begun >= timing.PATIENCE * 60.0, "short actions have as long as asked for"
+
+
+def test_a_noisy_profile_is_said_and_measured_again(
+    experiment, data, tmp_path, capsys, caplog, monkeypatch
+):
+    config = tmp_path / "profile.yaml"
+    write_text(config, dump_yaml(asdict(QUICK)))
+    experiment = shutil.copytree(experiment, tmp_path / "experiment")
+    command = arguments(experiment, data, config)
+    with monkeypatch.context() as busy:
+        busy.setattr("espnet_prune.score.profile.steadily", lambda actions, rounds: None)
+        assert run(["profile", *command]) == 0
+    assert "encoder not told from noise" in capsys.readouterr().out
+    assert "small: encoder, encoder_espnet, ctc_greedy, joint: the dense" in caplog.text
+    result = json.loads((experiment / "small" / "profile.json").read_text())
+    assert result["rtf"]["encoder"] is result["speedup"]["realised_over_predicted"] is None
+    assert run(["profile", *command]) == 0
+    assert "times as fast as dense" in capsys.readouterr().out
 
 
 def test_recordings_too_short_to_time_are_left_out(data, tmp_path):
