@@ -8,6 +8,8 @@ import numpy
 
 IDLE_LOAD = 0.5  # processes that want a core, before this one does
 IDLE_WALL = 1.1  # wall seconds over the processor's: above, others had the core in between
+TICKS = (1, 2, 3, 5, 7)  # of each decade of the plot
+SHIFTS = ((5, 3), (5, -10), (-12, 3), (-12, -10))  # of a number from its point, in points, in turn
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ def _p(p_value: float) -> str:
 
 
 def _conditions(record: Mapping) -> list[str]:
+    from espnet_prune.score.wer import TEST
+
     about = record["machine"]
     asked = record["asked"]
     stopped = f" of {asked} asked" if record["utterances"] < asked else ""
@@ -193,7 +197,7 @@ def _conditions(record: Mapping) -> list[str]:
         f"{record['audio_seconds'] / 60:.1f} min of speech; {about['cpu']}, one core of "
         f"{about['cores']}, 1 thread, batch 1, recognisers in turn, the least of "
         f"{record['repeats']}; {packages}. Normalised by {record['normalisation']}; intervals by "
-        f"bootstrap, p against row 1 by {record['rows'][1]['score']['test']}; bold: ours. RTF: "
+        f"bootstrap, p against row 1 by {TEST}; bold: ours. RTF: "
         "processor seconds a second of speech. MB: weights, settings and vocabulary.",
         "",
         busy(record),
@@ -259,6 +263,8 @@ def plot(found: Sequence[Mapping], path: Path) -> Path:
 
     Ours are filled circles, rivals hollow squares: no colour tells them apart.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     from espnet_prune.report.plots import bars, save, subplots
 
     figure, panels = subplots(1, 12, 5, columns=2, sharey=True)
@@ -277,10 +283,14 @@ def plot(found: Sequence[Mapping], path: Path) -> Path:
                 elinewidth=0.6,
                 label=f"{number} {row['name']}",
             )
-            shift = (4, 4) if number % 2 else (4, -11)
-            axes.annotate(str(number), (place, rate), shift, textcoords="offset points")
+            shift = SHIFTS[number % len(SHIFTS)]
+            axes.annotate(str(number), (place, rate), shift, textcoords="offset points", fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel=label)
-        axes.grid(which="both", alpha=0.3)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=TICKS))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
     panels[0].set_ylabel("WER %, 95% interval")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
