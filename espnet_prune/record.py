@@ -167,7 +167,7 @@ def provenance(config: Mapping, seed: int) -> dict:
         "config_hash": config_hash(config),
         "seed": seed,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "platform": platform.machine(),
     }
@@ -188,7 +188,7 @@ def _near(word: str) -> str:
     return word.removeprefix(folder) if word.startswith(folder) else word
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
