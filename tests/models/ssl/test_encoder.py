@@ -129,6 +129,8 @@ def test_features_instead_of_samples_are_refused():
         SslEncoder(80, model=TRANSFORMER)
     with pytest.raises(ModelError, match="no model of this configuration"):
         SslEncoder(1, model={**TRANSFORMER, "num_attention_heads": 5})
+    with pytest.raises(ModelError, match="ParakeetEncoder doesn't read samples.*WavLMModel"):
+        SslEncoder(1, model=TRANSFORMER, class_name="ParakeetEncoder")
     with pytest.raises(ModelError, match="Wav2Vec2Mode"):
         SslEncoder(1, model=TRANSFORMER, class_name="Wav2Vec2Mode")
 

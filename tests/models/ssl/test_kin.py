@@ -74,6 +74,7 @@ def test_the_loss_is_felt_by_every_mask(name):
     assert {key for key, mask in masks.items() if mask.grad.abs().sum() > 0} == set(masks)
 
 
+@pytest.mark.timeout(300)
 def test_a_graph_of_transformers_own_input_gives_what_the_model_does(tmp_path):
     differences = export_onnx(ssl_model("wavlm"), tmp_path / "onnx")
     assert len(differences) == 3 and max(differences.values()) < TOLERANCE
