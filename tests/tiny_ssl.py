@@ -2,6 +2,7 @@
 
 import tiny_models
 import torch
+from random_structures import random_structure
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
@@ -10,6 +11,13 @@ from espnet_prune.surgery import cut, inject
 SECONDS = 0.2
 KINDS = ("head", "feed_forward_unit", "branch")
 ALL_KINDS = (*KINDS, "front_end_channel")
+EVERY_KIND = (*ALL_KINDS, "convolution_channel", "block")
+CLASSES = {
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "wavlm": "WavLM",
+    "conformer": "Wav2Vec2Conformer",
+}
 MODELS = ["wav2vec2", "wav2vec2_stable", "hubert", "hubert_stable"]
 TRANSFORMER = {
     "hidden_size": 16,
@@ -45,20 +53,25 @@ def ssl_model(name: str = "wav2vec2", seed: int = 0, **options):
     """A tiny model with a CTC head, its biases not what they are at the start."""
     import transformers
 
-    family = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert"}[name.split("_")[0]]
+    family = CLASSES[name.split("_")[0]]
     stable = name.endswith("stable")
     norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True} if stable else {}
+    if name.startswith("conformer"):
+        positions = name.partition("_")[2] or "relative"
+        norm = {"position_embeddings_type": positions, "conv_depthwise_kernel_size": 5}
     config = getattr(transformers, f"{family}Config")(**{**SIZES, **norm, **options})
     torch.manual_seed(seed)
     model = getattr(transformers, f"{family}ForCTC")(config).eval()
-    for module in model.modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)):
-            torch.nn.init.normal_(module.bias, 0.0, 0.3)
+    tiny_models.randomise(model)
+    if name not in MODELS:  # so that positions and heads are felt
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.normal_(module.weight, 0.0, 0.3)
     return model
 
 
 def core_of(model) -> torch.nn.Module:
-    return getattr(model, model.config.model_type)
+    return getattr(model, model.config.model_type.replace("-", "_"))
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -85,6 +98,13 @@ def gated_with(name: str, setter, kinds=KINDS, **options):
     for site in gated.gate_names():
         gated.gate(site).set(setter(gated.site_map.sites[site]))
     return gated
+
+
+def check_structure(gated, seed: int) -> torch.nn.Module:
+    """Gives every gate its mask of a random structure, and ``check``s that."""
+    for name, mask in random_structure(gated, seed).items():
+        gated.gate(name).set(mask)
+    return check(gated)
 
 
 def random_mask(site, soft: bool):

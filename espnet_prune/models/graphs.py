@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.models.graph_names import GRAPH
+
 TOLERANCE = 1e-4  # of outputs of the order of 1, as for masked and cut models
 CHECKED_TOKENS = (5, 3, 12)
 Inputs = tuple[Tensor, ...]
@@ -54,6 +56,32 @@ class Output(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """As the model's."""
         return self.model(values)[self.name]
+
+
+def transformers_graph(
+    model: nn.Module,
+    reads: str,
+    tried: tuple[int, ...],
+    longest: int,
+    example: Callable[[int], Inputs],
+) -> Graph:
+    """transformers' own input to scores, or hidden states, of one of its models.
+
+    Args:
+        model: it.
+        reads: name of its input.
+        tried: lengths at which outputs are compared, the shortest last.
+        longest: the largest length.
+        example: an input of such a length.
+    """
+    name = "logits" if type(model).__name__.endswith("ForCTC") else "last_hidden_state"
+
+    def expected(values: Tensor) -> Inputs:
+        return (model(values)[name],)
+
+    shapes = ({1: length_dimension(tried[-1], longest)},)
+    graph = Output(model, name).eval()
+    return Graph(GRAPH, graph, (reads,), (name,), shapes, tried, example, expected)
 
 
 def length_dimension(least: int, most: int):

@@ -16,14 +16,14 @@ class AttentionNames:
     """Attributes of an attention module.
 
     Attributes:
-        heads: their number, which the cut changes.
+        heads: their number, which the cut changes; None where it needs no telling.
         head_width: a head's width d_k, which stays as it is.
         output: the layer that reads them.
         inputs: the layers that make them.
         per_head: parameters (heads, ...) besides, such as biases of relative positions.
     """
 
-    heads: str
+    heads: str | None
     head_width: str
     output: str
     inputs: tuple[str, ...]
@@ -57,14 +57,15 @@ class HeadSite(LinearSite):
     ) -> None:
         self.attention = attention
         self.names = names
+        consumer, width = getattr(attention, names.output), getattr(attention, names.head_width)
         super().__init__(
             f"{branch}.heads",
             HEAD,
-            getattr(attention, names.heads),
+            consumer.in_features // width,
             block,
             branch,
-            consumer=getattr(attention, names.output),
-            width=getattr(attention, names.head_width),
+            consumer=consumer,
+            width=width,
             projections=[getattr(attention, name) for name in names.inputs],
         )
 
@@ -77,4 +78,5 @@ class HeadSite(LinearSite):
         for name in self.names.per_head:
             whole = getattr(self.attention, name).detach()
             setattr(self.attention, name, nn.Parameter(whole[kept].clone()))
-        setattr(self.attention, self.names.heads, len(kept))
+        if self.names.heads is not None:
+            setattr(self.attention, self.names.heads, len(kept))

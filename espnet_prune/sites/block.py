@@ -17,23 +17,22 @@ class BlockSite(Site):
     Args:
         name: its name.
         block: its index.
-        layers: the container that the cut takes it out of.
+        stack: the container that the cut takes it out of.
         layer: the block itself.
         mix: how a mask acts on what it returns.
     """
 
-    def __init__(
-        self, name: str, block: int, layers: nn.Module, layer: nn.Module, mix: Mix
-    ) -> None:
+    def __init__(self, name: str, block: int, stack: nn.Module, layer: nn.Module, mix: Mix) -> None:
         super().__init__(name, BLOCK, 1, block)
-        self.layers = layers
+        self.stack = stack
         self.layer = layer
         self.gate = _BlockGate(mix)
         self.handle = None
 
     def attach(self) -> None:
         if self.handle is None:
-            self.handle = self.layer.register_forward_hook(self.gate)
+            # before those that transformers keeps hidden states by
+            self.handle = self.layer.register_forward_hook(self.gate, prepend=True)
 
     def apply(self, mask: Tensor) -> None:
         self.gate.mask = mask
@@ -50,9 +49,9 @@ class BlockSite(Site):
         """Takes the block out unless it stays."""
         if len(kept):
             return
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.stack):
             if layer is self.layer:
-                del self.layers[index]
+                del self.stack[index]
                 return
 
 

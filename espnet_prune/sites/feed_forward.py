@@ -16,9 +16,14 @@ class FeedForwardSite(LinearSite):
         second: the layer that reads them.
         block: its block.
         branch: name of the branch that it is.
+        share: how much of what it gives is added to the residual stream, where the block itself
+            doesn't say so by ``ff_scale``.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, block: int, branch: str) -> None:
+    def __init__(
+        self, first: nn.Module, second: nn.Module, block: int, branch: str, share: float = 1.0
+    ) -> None:
+        self.share = share
         super().__init__(
             f"{branch}.units",
             FEED_FORWARD_UNIT,

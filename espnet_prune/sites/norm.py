@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_prune.sites.base import ConsumedSite
+
 
 class _OpenNorm:
     """Mixin: a layer norm over the ``open_units`` alone, the others 0."""
@@ -73,3 +75,31 @@ def keep(norm: nn.Module, kept: Tensor) -> None:
     norm.bias = nn.Parameter(norm.bias.detach()[kept].clone())
     if isinstance(norm, nn.LayerNorm):
         norm.normalized_shape = (len(kept),)
+
+
+class NormedSite(ConsumedSite):
+    """A site whose units pass layer norms before they are read."""
+
+    def norms(self) -> list[nn.LayerNorm]:
+        """The layer norms over these units."""
+        raise NotImplementedError
+
+    def attach(self) -> None:
+        super().attach()
+        for norm in self.norms():
+            attach(norm)
+
+    def apply(self, mask: Tensor) -> None:
+        super().apply(mask)
+        for norm in self.norms():
+            apply(norm, mask)
+
+    def clear(self) -> None:
+        super().clear()
+        for norm in self.norms():
+            clear(norm)
+
+    def detach(self) -> None:
+        super().detach()
+        for norm in self.norms():
+            detach(norm)

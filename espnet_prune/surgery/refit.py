@@ -211,7 +211,8 @@ def _refit_block(
     order = list(said[0].inputs)
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
         name, equations = consumers[site.name], _Equations(site, masks)
-        scale = getattr(layer, "ff_scale", 1.0) if site.kind == FEED_FORWARD_UNIT else 1.0
+        share = getattr(site, "share", 1.0)
+        scale = getattr(layer, "ff_scale", share) if site.kind == FEED_FORWARD_UNIT else 1.0
         for call, wanted in zip(ours, said, strict=True):
             heard = _heard(layer, name, norm, call)
             target = wanted.outputs[name]

@@ -29,6 +29,12 @@ from espnet_prune.train.training import token_options
 pytestmark = pytest.mark.timeout(300)
 RATE = 16000
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+SSL = {
+    "Wav2Vec2Model": {},
+    "HubertModel": LAYER_NORM,
+    "WavLMModel": {},
+    "Wav2Vec2ConformerModel": {"conv_depthwise_kernel_size": 5},
+}
 
 
 def speech(seconds: float, seed: int = 0) -> numpy.ndarray:
@@ -44,11 +50,11 @@ def half_of(model):
     return small
 
 
-@pytest.fixture(scope="module", params=[{}, LAYER_NORM], ids=["group norm", "layer norm"])
+@pytest.fixture(scope="module", params=SSL, ids=str)
 def ssl(request, tmp_path_factory):
-    """Folders of a cut wav2vec 2.0 or HuBERT model with CTC, and of its export."""
+    """Folders of a cut wav2vec 2.0 model, or of one of its kin, with CTC, and of its export."""
     torch.manual_seed(0)
-    name = "HubertModel" if request.param else "Wav2Vec2Model"
+    conf = {"model": {**TRANSFORMER, **SSL[request.param]}, "class_name": request.param}
     model = build_asr_model(
         {
             "token_list": ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"],
@@ -58,7 +64,7 @@ def ssl(request, tmp_path_factory):
             "normalize": None,
             "specaug": None,
             "encoder": "ssl",
-            "encoder_conf": {"model": {**TRANSFORMER, **request.param}, "class_name": name},
+            "encoder_conf": conf,
             "decoder": None,
             "model_conf": {"ctc_weight": 1.0},
         }

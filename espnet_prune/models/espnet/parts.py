@@ -135,7 +135,7 @@ def attention_part(place: Place) -> Part:
     read, written = place.module.linear_q.in_features, heads.consumer.out_features
     projected = ((3 * frames + distances) * read + frames * written) * heads.width
     looked = (2 * frames + distances) * frames * heads.width
-    return _plain(place, heads, projected + looked)
+    return plain_part(place, heads, projected + looked, _gone(place))
 
 
 def feed_forward_part(place: Place) -> Part:
@@ -147,7 +147,7 @@ def feed_forward_part(place: Place) -> Part:
     place.check(FEED_FORWARDS)
     module = place.module
     units = FeedForwardSite(module.w_1, module.w_2, place.block, place.name)
-    return _plain(place, units, _multiplied(units) * place.positions)
+    return plain_part(place, units, multiplied(units) * place.positions, _gone(place))
 
 
 def convolution_part(place: Place) -> Part:
@@ -166,7 +166,8 @@ def convolution_part(place: Place) -> Part:
                 f"{place.name}: its norm is {type(norm).__name__}, expected BatchNorm1d. {HERE}"
             )
         channels = ConvolutionSite(place.module, place.block, place.name)
-        part = _plain(place, channels, _multiplied(channels) * place.positions)
+        macs = multiplied(channels) * place.positions
+        part = plain_part(place, channels, macs, _gone(place))
     part.branch.instead["_conv_takes_mask"] = False  # what stands for it takes anything
     return part
 
@@ -174,7 +175,8 @@ def convolution_part(place: Place) -> Part:
 def gating_part(place: Place) -> Part:
     """A gating MLP: its channels."""
     channels = GatingSite(place.module, place.block, place.name)
-    part = _plain(place, channels, _multiplied(channels) * place.positions)
+    macs = multiplied(channels) * place.positions
+    part = plain_part(place, channels, macs, _gone(place))
     return replace(part, terms=[*part.terms, *_mixing_terms(channels, place.positions)])
 
 
@@ -218,18 +220,28 @@ def merging_terms(part: Part, positions: int) -> list[CostTerm]:
     return [CostTerm(channels.unit_parameters(), multiplied * positions, (channels.name,))]
 
 
-def _plain(place: Place, units: ConsumedSite, macs: int) -> Part:
-    """A branch whose last layer is the one that reads its units."""
-    last = units.consumer
-    gone = None if place.branch == "macaron" and place.norm is not None else GoneBranch()
+def _gone(place: Place) -> nn.Module | None:
+    """What stands for a part that is gone; ESPnet's blocks do without a macaron."""
+    return None if place.branch == "macaron" and place.norm is not None else GoneBranch()
+
+
+def plain_part(place: Place, units: ConsumedSite, macs: int, gone: nn.Module | None) -> Part:
+    """A branch whose last layer is the one that reads its units.
+
+    Args:
+        place: where it stands.
+        units: their site.
+        macs: of one unit.
+        gone: what stands for the part once it is gone.
+    """
     branch = BranchSite(
-        place.name, place.block, last, place.layer, place.without(gone), place.parent
+        place.name, place.block, units.consumer, place.layer, place.without(gone), place.parent
     )
     terms = [CostTerm(units.unit_parameters(), macs, (units.name,))]
     return Part([units], branch, terms, place.modules())
 
 
-def _multiplied(site: ConsumedSite) -> int:
+def multiplied(site: ConsumedSite) -> int:
     """Multiplications of one unit for each frame."""
     mixing = getattr(site, "mixing", ())
     each = (layer for layer in site.layers() if not any(layer is other for other in mixing))

@@ -37,7 +37,7 @@ class EncoderBlockSite(BlockSite):
     def cut(self, kept: Tensor, values: Tensor) -> None:
         heard = getattr(self.encoder, "interctc_layer_idx", None)
         if heard and not len(kept):
-            before = [layer is self.layer for layer in self.layers].index(True)
+            before = [layer is self.layer for layer in self.stack].index(True)
             self.encoder.interctc_layer_idx = [h - 1 if h > before else h for h in heard]
         super().cut(kept, values)
 
@@ -76,28 +76,51 @@ def encoder_site_map(
     refuse_float16(encoder)
     frames = round(reference_seconds * frames_per_second)
     front, terms, positions = front_end_sites(encoder, frames, feature_bins)
-    sites: list[Site] = [*front]
-    branches: list[Site] = []
-    blocks: list[Site] = []
     heard = heard_blocks(encoder)
     length, number = segments(positions)
-    for index, layer in enumerate(encoder.encoders):
+
+    def site_of(index: int) -> Site | None:
         stays = index in heard or index in staying
-        site = None if stays else EncoderBlockSite(encoder, index, mix)
+        return None if stays else EncoderBlockSite(encoder, index, mix)
+
+    inside, of_blocks = block_sites(encoder.encoders, parts_of, length, site_of)
+    sites = [*front, *inside]
+    refuse_tied(encoder, sites)
+    terms += [replace(term, macs=term.macs * number) for term in of_blocks]
+    terms += _around(encoder, positions, len(heard))
+    return SiteMap({site.name: site for site in sites}, terms, encoder, reference_seconds)
+
+
+def block_sites(
+    layers: Iterable[nn.Module],
+    parts_of: BlockParts,
+    positions: int,
+    site_of: Callable[[int], Site | None],
+) -> tuple[list[Site], list[CostTerm]]:
+    """The sites of a stack of blocks, in an order in which they may be cut, and what they cost.
+
+    Args:
+        layers: the blocks.
+        parts_of: the parts of one.
+        positions: length of what they read, in frames.
+        site_of: the site of a block by its index; None where it can't go.
+    """
+    units: list[Site] = []
+    branches: list[Site] = []
+    blocks: list[Site] = []
+    terms: list[CostTerm] = []
+    for index, layer in enumerate(layers):
+        site = site_of(index)
         name = None if site is None else site.name
-        parts, others = parts_of(layer, index, length, name)
-        sites += [unit for part in parts for unit in part.units]
+        parts, others = parts_of(layer, index, positions, name)
+        units += [unit for part in parts for unit in part.units]
         branches += [part.branch for part in parts]
         of_block = [*(term for part in parts for term in part.all_terms()), *others]
-        of_block = [replace(term, macs=term.macs * number) for term in of_block]
-        units = {unit.name: unit.units for part in parts for unit in part.units}
-        rest = count_parameters(layer) - counted(of_block, units)
+        numbers = {unit.name: unit.units for part in parts for unit in part.units}
+        rest = count_parameters(layer) - counted(of_block, numbers)
         terms += [*of_block, CostTerm(rest, 0, () if name is None else (name,))]
         blocks += [] if site is None else [site]
-    refuse_tied(encoder, sites)
-    terms += _around(encoder, positions, len(heard))
-    by_name = {site.name: site for site in sites + branches + blocks}
-    return SiteMap(by_name, terms, encoder, reference_seconds)
+    return [*units, *branches, *blocks], terms
 
 
 def counted(terms: Iterable[CostTerm], units: dict[str, int]) -> int:

@@ -1,6 +1,6 @@
 """A folder of transformers' ``save_pretrained`` as a teacher: letters by CTC on samples.
 
-wav2vec 2.0 and HuBERT with an output layer become ``encoder: ssl`` of an ESPnet model, and that
+wav2vec 2.0 and its kin with an output layer become ``encoder: ssl`` of an ESPnet model, and that
 layer its CTC. ESPnet wants the blank first and ``<sos/eos>`` last, which CTC here never gives.
 """
 
@@ -23,7 +23,10 @@ CONFIG, VOCABULARY, FEATURES = "config.json", "vocab.json", "preprocessor_config
 CORES = {
     "Wav2Vec2ForCTC": ("Wav2Vec2Model", "wav2vec2"),
     "HubertForCTC": ("HubertModel", "hubert"),
+    "WavLMForCTC": ("WavLMModel", "wavlm"),
+    "Wav2Vec2ConformerForCTC": ("Wav2Vec2ConformerModel", "wav2vec2_conformer"),
 }
+ADAPTERS = ("add_adapter", "adapter_attn_dim")  # options that can't be pruned
 DELIMITER = "|"  # of words, where the folder doesn't say
 NEVER = -50.0  # a logit that is never the best, nor felt by the rest
 
@@ -139,8 +142,13 @@ class TransformersTeacher:
                 raise ModelError(
                     f"{path}: {key}: {own[key]} can't be imported; expected {expected}"
                 )
-        if read_json(self.folder / CONFIG).get("add_adapter"):
-            raise ModelError(f"{self.folder / CONFIG}: add_adapter: true can't be imported")
+        config = read_json(self.folder / CONFIG)
+        for key in ADAPTERS:
+            if config.get(key):
+                raise ModelError(
+                    f"{self.folder / CONFIG}: {key}: {config[key]} can't be imported; give a model "
+                    "without adapters"
+                )
 
 
 def _checked(vocabulary: object, path: Path) -> dict[str, int]:

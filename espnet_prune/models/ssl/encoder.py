@@ -1,4 +1,4 @@
-"""wav2vec 2.0 and HuBERT of transformers as an encoder of ESPnet: samples in, hidden states out.
+"""wav2vec 2.0 and its kin of transformers as an encoder of ESPnet: samples in, hidden states out.
 
 ``encoder: ssl`` with ``frontend: null`` and ``input_size: 1`` puts CTC, data, training and scoring
 of ESPnet around the pretrained model. A saved model holds transformers' own configuration, so that
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
+from espnet_prune.models import families
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface import build
-from espnet_prune.models.ssl.family import FAMILY
+from espnet_prune.models.ssl.family import FAMILY, Ssl
 from espnet_prune.surgery.cut import cut_to_plan
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 
@@ -26,7 +27,7 @@ EPSILON = 1e-7  # of the scaling of samples, as transformers' feature extractor 
 
 
 class SslEncoder(AbsEncoder):
-    """The Transformer of a wav2vec 2.0 or HuBERT model, with its convolutional front.
+    """A wav2vec 2.0, HuBERT, WavLM or Wav2Vec2-Conformer model, with its convolutional front.
 
     Args:
         input_size: 1, the width of samples.
@@ -58,6 +59,12 @@ class SslEncoder(AbsEncoder):
                 f"encoder ssl: it reads samples, not features of width {input_size}; set "
                 "frontend: null and input_size: 1"
             )
+        readers = sample_readers()
+        if class_name in build.known_classes() and class_name not in readers:
+            raise ModelError(
+                f"encoder ssl: class_name: {class_name} doesn't read samples; known are "
+                f"{', '.join(readers)}"
+            )
         if isinstance(model, Mapping):
             self.model = build.from_config(class_name, model, options=options)
         else:
@@ -77,7 +84,7 @@ class SslEncoder(AbsEncoder):
 
     @property
     def encoders(self) -> nn.ModuleList:
-        """The Transformer's layers, by the name that ESPnet's encoders have for theirs."""
+        """The layers, by the name that ESPnet's encoders have for theirs."""
         return self.model.encoder.layers
 
     def saved_conf(self) -> dict:
@@ -149,6 +156,12 @@ class SslEncoder(AbsEncoder):
         ):
             samples = (samples - 1) * stride + kernel
         return samples
+
+
+def sample_readers() -> list[str]:
+    """Classes of transformers, without an output layer, that such an encoder may hold."""
+    classes = (name for f in families() if isinstance(f, Ssl) for name in f.transformers_classes)
+    return [name for name in classes if not name.endswith("ForCTC")]
 
 
 def _standardised(samples: Tensor, inside: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from torch import nn
 
 from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graphs import Graph
-from espnet_prune.models.ssl.front import FRONT_END, dense_channels
-from espnet_prune.models.ssl.sites import ssl_encoder_of, ssl_matrices, ssl_sites
-from espnet_prune.sites import DecoderConfig, SiteMap
-from espnet_prune.sites.base import FRONT_END_CHANNEL
+from espnet_prune.models.ssl.front import dense_channels
+from espnet_prune.models.ssl.sites import call_layers, ssl_encoder_of, ssl_matrices, ssl_sites
+from espnet_prune.sites import RANK, DecoderConfig, SiteMap
+from espnet_prune.sites.base import BLOCK, FRONT_END_CHANNEL
+from espnet_prune.surgery.cut import REFERENCE_SECONDS
 from espnet_prune.surgery.families import Layers
 from espnet_prune.surgery.plan import Plan, SitePlan
 
@@ -36,7 +37,7 @@ class Ssl(TransformersFamily):
             "none there",
             "yes: the feature extractor's channels",
             "attention, feed-forward",
-            "not yet",
+            "yes",
         ),
     )
     usage = "encoder = model.encoder.model  # transformers' own class, whose output model.ctc reads"
@@ -63,13 +64,11 @@ class Ssl(TransformersFamily):
         return config if dense is None else {**config, "conv_dim": dense}
 
     def whole_plan(self, model: nn.Module, plan: Plan) -> Plan:
-        """A plan; one from before feature extractors were cut keeps all of it."""
-        if any(name.startswith(FRONT_END) for name in plan.sites):
+        """A plan; one from before feature extractors, or blocks, were cut keeps all of these."""
+        if plan.of_kinds((RANK,), others=True) is None:
             return plan
-        whole = {
-            f"{FRONT_END}.{index}": SitePlan(FRONT_END_CHANNEL, None, units, tuple(range(units)))
-            for index, units in enumerate(ssl_encoder_of(model).config.conv_dim)
-        }
+        later = self.sites(model, REFERENCE_SECONDS).of_kinds((FRONT_END_CHANNEL, BLOCK))
+        whole = {s.name: SitePlan(s.kind, s.block, s.units, tuple(range(s.units))) for s in later}
         return Plan({**whole, **plan.sites})
 
     def untrained(self, config: Mapping) -> dict:
@@ -79,8 +78,9 @@ class Ssl(TransformersFamily):
     def graphs(self, model: nn.Module) -> list[Graph]:
         from espnet_prune.models.ssl import graphs
 
+        call_layers(ssl_encoder_of(model))
         if self.is_transformers(model):
-            return [graphs.transformers_graph(model)]
+            return [graphs.own_graph(model)]
         return graphs.speech_graphs(model)
 
     def describe_graphs(self, model: nn.Module) -> dict:

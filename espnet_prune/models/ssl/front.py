@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked, norm
-from espnet_prune.sites.base import FRONT_END_CHANNEL, ConsumedSite
+from espnet_prune.sites.base import FRONT_END_CHANNEL
 
 FRONT_END = "front_end"
 DENSE = "espnet_prune_dense_channels"  # attribute of a feature extractor that was cut
@@ -49,7 +49,7 @@ class SilentConvolution(nn.Module):
         return silence if self.bias is None else silence + self.bias[:, None].to(x.dtype)
 
 
-class FeatureChannelSite(ConsumedSite):
+class FeatureChannelSite(norm.NormedSite):
     """Output channels of one layer of the feature extractor.
 
     Args:
@@ -73,31 +73,10 @@ class FeatureChannelSite(ConsumedSite):
         )
 
     def norms(self) -> list[nn.LayerNorm]:
-        """The layer norms over these channels."""
         found = [getattr(self.layer, "layer_norm", None)]
         if self.is_last:
             found.append(getattr(self.projection, "layer_norm", None))
         return [each for each in found if isinstance(each, nn.LayerNorm)]
-
-    def attach(self) -> None:
-        super().attach()
-        for layer_norm in self.norms():
-            norm.attach(layer_norm)
-
-    def apply(self, mask: Tensor) -> None:
-        super().apply(mask)
-        for layer_norm in self.norms():
-            norm.apply(layer_norm, mask)
-
-    def clear(self) -> None:
-        super().clear()
-        for layer_norm in self.norms():
-            norm.clear(layer_norm)
-
-    def detach(self) -> None:
-        super().detach()
-        for layer_norm in self.norms():
-            norm.detach(layer_norm)
 
     def layers(self) -> list[nn.Module]:
         return [self.layer.conv, self.consumer]

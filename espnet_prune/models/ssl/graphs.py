@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.models.espnet import graphs
-from espnet_prune.models.graph_names import GRAPH
-from espnet_prune.models.graphs import Graph, Inputs, Output, example_speech, length_dimension
+from espnet_prune.models.graphs import Graph, example_speech, transformers_graph
 from espnet_prune.models.ssl.encoder import EPSILON
 from espnet_prune.models.ssl.sites import SAMPLE_RATE
 
@@ -17,17 +16,10 @@ SAMPLES, FRAME = (4000, 9001, 800), 320  # of the published models; the shortest
 LONGEST_FRAMES = 16000
 
 
-def transformers_graph(model: nn.Module) -> Graph:
+def own_graph(model: nn.Module) -> Graph:
     """transformers' own input to scores, or hidden states, of one of its models."""
-    name = "logits" if type(model).__name__.endswith("ForCTC") else "last_hidden_state"
-
-    def expected(values: Tensor) -> Inputs:
-        return (model(values)[name],)
-
-    shapes = ({1: length_dimension(SAMPLES[-1], LONGEST_FRAMES * FRAME)},)
-    names = ("input_values",), (name,)
-    graph = Output(model, name).eval()
-    return Graph(GRAPH, graph, *names, shapes, SAMPLES, example_speech, expected)
+    most = LONGEST_FRAMES * FRAME
+    return transformers_graph(model, "input_values", SAMPLES, most, example_speech)
 
 
 def speech_graphs(model: nn.Module) -> list[Graph]:

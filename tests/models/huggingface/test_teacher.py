@@ -23,14 +23,16 @@ SAMPLES = 3200
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A HuBERT with CTC, whose blank isn't its first token."""
-    model = ssl_model("hubert", pad_token_id=3)
-    model.save_pretrained(tmp_path / "hubert")
-    (tmp_path / "hubert/vocab.json").write_text(json.dumps(VOCABULARY))
-    return tmp_path / "hubert"
+def folder(tmp_path, request):
+    """A model with CTC, by default a HuBERT, whose blank isn't its first token."""
+    name = getattr(request, "param", "hubert")
+    model = ssl_model(name, pad_token_id=3)
+    model.save_pretrained(tmp_path / name)
+    (tmp_path / name / "vocab.json").write_text(json.dumps(VOCABULARY))
+    return tmp_path / name
 
 
+@pytest.mark.parametrize("folder", ["hubert", "wavlm", "conformer"], indirect=True)
 @torch.no_grad()
 def test_its_letters_and_scores_are_those_of_transformers(folder, tmp_path):
     out = tmp_path / "teacher"
@@ -66,6 +68,9 @@ def test_what_is_missing_or_not_known_is_named(folder, tmp_path):
     with pytest.raises(DataError, match="vocab.json: no such file"):
         tokens()
     config = json.loads((folder / "config.json").read_text())
+    write("config.json", **{**config, "adapter_attn_dim": 4})
+    with pytest.raises(ModelError, match="adapter_attn_dim: 4 can't be imported.*without"):
+        tokens()
     write("config.json", **{**config, "architectures": ["HubertModel"]})
     with pytest.raises(ModelError, match="a HubertModel can't be imported as a teacher; known"):
         tokens()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_ssl import TRANSFORMER
 
+from espnet_prune.budget import resolve
 from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.recogniser import Recogniser
 from espnet_prune.errors import ModelError
@@ -70,6 +71,19 @@ def test_cut_equals_masked_and_loads_everywhere(tmp_path, class_name, name):
     assert text == " ".join(text.split())
 
 
+@pytest.mark.parametrize(
+    "class_name, options",
+    [("WavLMModel", {}), ("Wav2Vec2ConformerModel", {"conv_depthwise_kernel_size": 5})],
+)
+def test_kin_lose_blocks_with_their_hidden_states(class_name, options, tmp_path):
+    gated = inject(asr_model(class_name, **options), method("random", sites=["head", "block"]))
+    small = cut(gated, resolve(gated.site_map, {"block.1": torch.zeros(1)}))
+    loaded = load(save(small, tmp_path))
+    assert torch.equal(encoded(loaded), encoded(small))
+    (_, hidden), _, _ = loaded.encoder(*random_input(loaded, SECONDS), return_all_hs=True)
+    assert len(hidden) == len(loaded.encoder.encoders) == 1
+
+
 def test_a_recording_is_standardised_over_its_own_samples():
     model = asr_model(feat_extract_norm="layer", do_stable_layer_norm=True)
     samples, lengths = random_input(model, SECONDS)
@@ -115,6 +129,8 @@ def test_features_instead_of_samples_are_refused():
         SslEncoder(80, model=TRANSFORMER)
     with pytest.raises(ModelError, match="no model of this configuration"):
         SslEncoder(1, model={**TRANSFORMER, "num_attention_heads": 5})
+    with pytest.raises(ModelError, match="ParakeetEncoder doesn't read samples.*WavLMModel"):
+        SslEncoder(1, model=TRANSFORMER, class_name="ParakeetEncoder")
     with pytest.raises(ModelError, match="Wav2Vec2Mode"):
         SslEncoder(1, model=TRANSFORMER, class_name="Wav2Vec2Mode")
 

@@ -117,8 +117,8 @@ def test_another_architecture_is_refused_by_name():
     import transformers
 
     sizes = {k: v for k, v in SIZES.items() if k != "attn_implementation"}
-    model = transformers.WavLMForCTC(transformers.WavLMConfig(**sizes))
-    with pytest.raises(ModelError, match="WavLMForCTC: can.t be pruned"):
+    model = transformers.UniSpeechForCTC(transformers.UniSpeechConfig(**sizes))
+    with pytest.raises(ModelError, match="UniSpeechForCTC: can.t be pruned"):
         inject(model, Ssl(KINDS))
 
 

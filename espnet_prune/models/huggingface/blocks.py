@@ -1,0 +1,211 @@
+"""Blocks of transformers' encoders: their parts, the sites of these, and what they cost.
+
+Found by attributes; nothing of transformers is imported. A part is a residual branch as in
+``models.espnet.parts``. Where a block normalises before a branch, the norm goes with it; where the
+norm acts on the sum of branch and residual, it stays.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.budget.structure import CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.parts import Part, Place, multiplied, plain_part
+from espnet_prune.models.espnet.stack import block_sites, counted
+from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites.attention import AttentionNames, HeadSite
+from espnet_prune.sites.block import BlockSite
+from espnet_prune.sites.branch import GoneBranch
+from espnet_prune.sites.convolution import ConvolutionSite
+from espnet_prune.sites.feed_forward import FeedForwardSite
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.weights import Matrix
+
+ALREADY_CUT = "a model that is already cut can't be gated"
+
+
+class GoneAttention(nn.Module):
+    """Stands where attention was: adds nothing."""
+
+    def forward(self, hidden_states: Tensor, **unused) -> tuple[Tensor, None]:
+        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
+        return torch.zeros_like(hidden_states), None
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """One kind of block: its branches, and what makes the sites of each.
+
+    Attributes:
+        branches: by name, in the order in which they are cut: attributes of the part and of its
+            norm, which is None where it stays, and what makes the sites.
+        matrices: attributes of the parts whose matrices may lose single weights, and those of the
+            matrices; a name that a part doesn't have is left out.
+    """
+
+    branches: Mapping[str, tuple[str, str | None, Callable[[Place], Part]]]
+    matrices: Mapping[str, Sequence[str]]
+
+    def parts(
+        self, layer: nn.Module, index: int, positions: int, block: str | None
+    ) -> tuple[list[Part], list[CostTerm]]:
+        """The parts of a block, for ``block_sites``."""
+        places = (
+            (Place(layer, index, attribute, norm, branch, positions, block), make)
+            for branch, (attribute, norm, make) in self.branches.items()
+        )
+        return [make(place) for place, make in places], []
+
+
+def attention_part(
+    place: Place,
+    names: AttentionNames,
+    table: int = 0,
+    looked: int = 0,
+    site: type[HeadSite] = HeadSite,
+    gone: nn.Module | None = None,
+) -> Part:
+    """Self-attention: its heads.
+
+    Args:
+        place: where it stands.
+        names: names of its parts.
+        table: rows of a table of positions that one of its layers reads.
+        looked: rows of positions that every query is multiplied with.
+        site: the kind of site.
+        gone: what stands for it once it is gone.
+    """
+    heads = site(place.module, names, place.block, place.name)
+    frames, inputs = place.positions, getattr(place.module, names.inputs[0]).in_features
+    projected = (3 * frames + table) * inputs + frames * heads.consumer.out_features
+    macs = (projected + (2 * frames + looked) * frames) * heads.width
+    return plain_part(place, heads, macs, gone or GoneAttention())
+
+
+def feed_forward_part(place: Place, first: str, second: str, share: float = 1.0) -> Part:
+    """A feed-forward part: its hidden units.
+
+    Args:
+        place: where it stands.
+        first: attribute of the layer that makes them.
+        second: of the one that reads them.
+        share: how much of what they give is added to the residual stream.
+    """
+    layers = getattr(place.module, first), getattr(place.module, second)
+    units = FeedForwardSite(*layers, place.block, place.name, share)
+    macs = place.positions * (layers[0].in_features + layers[1].out_features)
+    return plain_part(place, units, macs, GoneBranch())
+
+
+def convolution_part(place: Place, norm: str) -> Part:
+    """A convolution module: its channels.
+
+    Args:
+        place: where it stands.
+        norm: attribute of the norm behind the depthwise convolution.
+    """
+    channels = ConvolutionSite(place.module, place.block, place.name, norm)
+    return plain_part(place, channels, multiplied(channels) * place.positions, GoneBranch())
+
+
+def check_blocks(layers: nn.ModuleList, kinds: Mapping[str, BlockKind], number: int) -> BlockKind:
+    """The kind of a model's blocks, all of them whole.
+
+    Args:
+        layers: the blocks.
+        kinds: those that are known, by class.
+        number: how many the model had when it was made.
+
+    Raises:
+        ModelError: another kind, or one already cut.
+    """
+    for index, layer in enumerate(layers):
+        found = type(layer).__name__
+        if found not in kinds:
+            raise ModelError(
+                f"block {index} is a {found}, whose cutting rules aren't known; expected one of "
+                f"{', '.join(kinds)}"
+            )
+        if getattr(layer, "adapter_layer", None) is not None:
+            raise ModelError(f"block {index}: adapter layers can't be pruned; no adapter_attn_dim")
+        for attribute, *_ in kinds[found].branches.values():
+            if isinstance(getattr(layer, attribute), (GoneAttention, GoneBranch)):
+                raise ModelError(f"block {index}: {ALREADY_CUT}")
+    if len(layers) != number:
+        raise ModelError(f"{len(layers)} blocks of {number}: {ALREADY_CUT}")
+    return kinds[type(layers[0]).__name__]
+
+
+def encoder_sites(
+    model: nn.Module,
+    layers: nn.ModuleList,
+    kind: BlockKind,
+    front: tuple[Sequence[Site], Sequence[CostTerm]],
+    positions: int,
+    reference_seconds: float,
+    macs_beside: int,
+    staying: Collection[int] = (),
+) -> SiteMap:
+    """All sites of an encoder and what they cost.
+
+    Args:
+        model: the encoder with its front-end, whose forward is masked.
+        layers: its blocks.
+        kind: theirs.
+        front: sites of the front-end, and what these cost.
+        positions: frames of the reference utterance in the blocks.
+        reference_seconds: length of the utterance that MACs are counted for.
+        macs_beside: MACs of what nothing is cut of.
+        staying: indices of blocks that can't go.
+
+    Raises:
+        ModelError: one already cut, float16, or a matrix that is tied to another.
+    """
+    refuse_float16(model)
+    if getattr(model, "adapter", None) is not None:
+        raise ModelError("add_adapter: true can't be pruned; choose a model without adapter")
+
+    def site_of(index: int) -> Site | None:
+        name = f"block.{index}"
+        stays = index in staying
+        return None if stays else BlockSite(name, index, layers, layers[index], mixed)
+
+    inside, of_blocks = block_sites(layers, kind.parts, positions, site_of)
+    sites = [*front[0], *inside]
+    _refuse_cut(sites, model.config)
+    refuse_tied(model, sites)
+    terms = [*front[1], *of_blocks]
+    rest = count_parameters(model) - counted(terms, {site.name: site.units for site in sites})
+    terms.append(CostTerm(rest, macs_beside, ()))
+    return SiteMap({site.name: site for site in sites}, terms, model, reference_seconds)
+
+
+def _refuse_cut(sites: Sequence[Site], config) -> None:
+    """ModelError where a part has other units than the configuration says."""
+    whole = {"heads": config.num_attention_heads, "units": config.intermediate_size}
+    for site in sites:
+        what = site.name.rpartition(".")[2]
+        if site.block is not None and site.units != whole.get(what, site.units):
+            raise ModelError(f"block {site.block}: {ALREADY_CUT}")
+
+
+def mixed(z: Tensor, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
+    """A block's output y becomes z y + (1 - z) x; what it hands on besides passes."""
+    before, after = inputs[0], output[0] if isinstance(output, tuple) else output
+    z = z.to(after.dtype)
+    stream = z * after + (1 - z) * before
+    return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+
+def block_matrices(layers: nn.ModuleList, kind: BlockKind) -> list[Matrix]:
+    """The matrices of the blocks' attention and feed-forward parts."""
+    return [
+        (f"block.{index}.{part}.{name}", index, getattr(getattr(layer, part), name))
+        for index, layer in enumerate(layers)
+        for part, names in kind.matrices.items()
+        for name in names
+        if hasattr(getattr(layer, part), name)
+    ]
