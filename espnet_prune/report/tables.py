@@ -250,9 +250,9 @@ def explanation(reports: Sequence[dict]) -> str:
     if places:
         text += (
             " Times are the least of rounds in which the dense model took as long before the other "
-            f"as after it, in one run, on {places}; where other work left none, noisy; speed-up is dense time / time, beside what the MACs predict, and in "
-            "brackets behind a real-time factor. Real-time factors of two rows are of two runs: "
-            "compare the speed-ups."
+            f"as after it, in one run, on {places}; where other work left none, noisy. Speed-up is "
+            "dense time / time, beside what the MACs predict, and in brackets behind a real-time "
+            "factor. Real-time factors of two rows are of two runs: compare the speed-ups."
         )
     return text
 
