@@ -28,8 +28,5 @@ class Wav2Vec2Conformer(Ssl):
         ),
     )
 
-    def espnet_classes(self) -> dict:
-        return {}
-
 
 FAMILY = Wav2Vec2Conformer()

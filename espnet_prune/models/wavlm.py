@@ -17,8 +17,5 @@ class WavLm(Ssl):
         (*Ssl.support.cells[:5], "yes, but for the first"),
     )
 
-    def espnet_classes(self) -> dict:
-        return {}
-
 
 FAMILY = WavLm()

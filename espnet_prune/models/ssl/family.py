@@ -45,7 +45,7 @@ class Ssl(TransformersFamily):
     def espnet_classes(self) -> Mapping[str, Mapping[str, type]]:
         from espnet_prune.models.ssl.encoder import SslEncoder
 
-        return {"encoder": {self.choices[0]: SslEncoder}}
+        return {"encoder": dict.fromkeys(self.choices, SslEncoder)}
 
     def sites(
         self, model: nn.Module, reference_seconds: float, decoder: DecoderConfig | None = None
