@@ -9,7 +9,7 @@ follows by itself. Of factors in one branch, the first counts that the branch is
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm, Structure
 
@@ -42,13 +42,22 @@ class ExpectedSize:
             "upper": torch.tensor([site.kind in (BRANCH, BLOCK) for site in sites]),
             "gated": torch.tensor([site.name in with_gate for site in sites]),
             "units": torch.tensor([float(site.units) for site in sites], dtype=torch.float64),
-            "gates": _rows(self._gates(structure), sum(structure.sites[n].units for n in gated)),
             "parents": torch.tensor([place.get(site.parent, one) for site in sites]),
             "readers": torch.tensor([place.get(site.reader, one) for site in sites]),
             "children": _rows([_children(structure, site, place) for site in sites], one),
             "factors": _rows([_factors(structure, term, place) for term in terms], one),
             "sizes": torch.tensor(sizes, dtype=torch.float64),
         }
+        # products over a site's units, which cost more than its sum, are made where they are read
+        emptied = {structure.sites[n].reader for n in structure.sites}
+        emptied.update(
+            *(structure.children[n] for n, s in structure.sites.items() if s.kind == BRANCH)
+        )
+        self.emptied = [name for name in self.gated if name in emptied]
+        wholes = {name for term in terms if term.whole for name in term.factors}
+        self.wholes = [name for name in self.gated if name in wholes]
+        for key, names in (("emptied", self.emptied), ("wholes", self.wholes), ("own", self.gated)):
+            self.tables[key] = torch.tensor([place[name] for name in names], dtype=torch.long)
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """Expected kept size, differentiable, float64 ().
@@ -56,14 +65,14 @@ class ExpectedSize:
         Args:
             probabilities: P(mask != 0), shape (units,), for each gated site.
         """
-        values = torch.cat([probabilities[name].double() for name in self.gated])
-        tables = self._on(values.device)
-        one = values.new_ones(1)
-        gates = torch.cat([values, values.new_zeros(1)])[tables["gates"]]  # (sites, most units)
+        sums = torch.stack([probabilities[name].sum(dtype=torch.float64) for name in self.gated])
+        tables = self._on(sums.device)
+        one = sums.new_ones(1)
         is_gated, is_upper = tables["gated"], tables["upper"]
-        number = torch.where(is_gated, gates.sum(dim=1), tables["units"])
-        empty = torch.cat([torch.where(is_gated, (1 - gates).prod(dim=1), 0.0), one])
-        own = torch.where(is_upper & is_gated, gates[:, 0], 1.0)
+        number = tables["units"].index_copy(0, tables["own"], sums)
+        gone = _products([1 - probabilities[name] for name in self.emptied], sums)
+        empty = torch.cat([torch.zeros_like(number).index_copy(0, tables["emptied"], gone), one])
+        own = torch.where(is_upper & is_gated, number, 1.0)
         opened = torch.ones_like(number)
         for _ in range(DEPTH):
             opened = own * torch.cat([opened, one])[tables["parents"]]
@@ -72,26 +81,22 @@ class ExpectedSize:
         units = number * opened
         read = torch.where(tables["readers"] < len(number), 1 - empty[tables["readers"]], 1.0)
         counts = torch.where(is_upper, opened * alive, units * read)
-        opened_all = torch.cat([values, one])[tables["gates"]].prod(dim=1)
-        whole = torch.where(is_gated, opened_all, 1.0)
+        all_of = _products([probabilities[name] for name in self.wholes], sums)
+        whole = torch.ones_like(number).index_copy(0, tables["wholes"], all_of)
         known = torch.cat([counts, one, units, one, number, one, whole])
         return (tables["sizes"] * known[tables["factors"]].prod(dim=1)).sum()
-
-    def _gates(self, structure: Structure) -> list[list[int]]:
-        """Places of the units of each gated site among the values of all gates."""
-        begins, total = {}, 0
-        for name in self.gated:
-            begins[name] = total
-            total += structure.sites[name].units
-        return [
-            list(range(begins[name], begins[name] + site.units)) if name in begins else []
-            for name, site in structure.sites.items()
-        ]
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["sizes"].device != device:
             self.tables = {name: table.to(device) for name, table in self.tables.items()}
         return self.tables
+
+
+def _products(values: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The product of each, (number,) in the precision and on the device of ``like``."""
+    if not values:
+        return like.new_empty(0)
+    return nn.utils.rnn.pad_sequence([v.to(like) for v in values], True, 1.0).prod(dim=1)
 
 
 def _rows(rows: Sequence[Sequence[int]], missing: int) -> Tensor:
