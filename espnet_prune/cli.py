@@ -136,6 +136,9 @@ VERBS = {
     "Using models, stage 14": {
         "transcribe": Verb("decode.transcribe", "recordings to text, by a saved or exported model"),
         "export_onnx": Verb("export.verbs", "a saved model as ONNX, checked against torch"),
+        "export_transformers": Verb(
+            "export.verbs", "a saved model as a folder that transformers loads by itself"
+        ),
         "pack": Verb("export.verbs", "stage 14: a model and its record as zip files"),
         "hub_folder": Verb("report.verbs", "a system as a folder for Hugging Face's hub"),
         "asr_inference": Verb(

@@ -29,6 +29,28 @@ def export_onnx(args: argparse.Namespace) -> None:
         print(f"then int8 changes an output by up to {changed:.2g}; compare the WER")
 
 
+def export_transformers_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="a folder of espnet_prune.save")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    parser.add_argument(
+        "--processor",
+        help="whose feature extractor and tokenizer to put beside, such as openai/whisper-tiny.en; "
+        "not needed where encoder: ssl was trained on letters",
+    )
+
+
+def export_transformers(args: argparse.Namespace) -> None:
+    """Exports the model, and says how it is loaded."""
+    from espnet_prune.export.transformers_folder import export_transformers as export
+    from espnet_prune.surgery import load
+
+    about = export(load(args.model), args.out, args.processor)
+    needs = ", trust_remote_code=True" if about["needs_code"] else ""
+    print(f"{args.out}: {about['auto_class']}.from_pretrained({str(args.out)!r}{needs})")
+    if not about["processor"]:
+        print("no feature extractor and tokenizer are there; give --processor, or load your own")
+
+
 def pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", type=Path, required=True, help="the system's folder")
     parser.add_argument(
