@@ -29,8 +29,8 @@ class GoneAttention(nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-class GoneWhisperAttention(nn.Module):
-    """The same in Whisper, whose cache counts the tokens by the keys of its first layer."""
+class GoneCachedAttention(nn.Module):
+    """The same where a cache counts the tokens by the keys of its first layer."""
 
     layer_index: int | None = None
 
@@ -45,7 +45,7 @@ class GoneWhisperAttention(nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-KINDS = (GoneBranch, GoneAttention, GoneWhisperAttention, nn.Identity)
+KINDS = (GoneBranch, GoneAttention, GoneCachedAttention, nn.Identity)
 STAND_INS = {kind.__name__: kind for kind in KINDS}
 
 

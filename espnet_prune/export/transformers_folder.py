@@ -34,8 +34,14 @@ AUTO_CLASSES = {
     "ForConditionalGeneration": "AutoModelForSpeechSeq2Seq",
 }
 BLOCK = re.compile("(Encoder|Decoder)(Layer|Block)")  # classes of blocks
-FIRST_LAYERS = ("intermediate_dense", "fc1", "linear1")  # of feed-forwards, whatever the class
-HEADS = "num_attention_heads"
+# keys of configurations: number of layers of a stack, and units of its feed-forwards
+SIZES = (
+    ("{}_layers", "{}_ffn_dim"),
+    ("{}_num_hidden_layers", "intermediate_size"),
+    ("num_hidden_layers", "intermediate_size"),
+)
+LAST_LAYERS = ("output_dense", "fc2", "linear2")  # of feed-forwards, whatever the class
+HEADS = ("num_attention_heads", "num_key_value_heads")
 NOT_SHAPE = ("training", "name_or_path")  # plain attributes of modules that say nothing of it
 PLAIN = (bool, int, float, str)
 TOLERANCE = 1e-4  # of outputs, relative to the largest
@@ -133,14 +139,11 @@ def _with_sizes(model: nn.Module) -> Any:
         if not isinstance(layers, nn.ModuleList) or not BLOCK.search(type(_first(layers)).__name__):
             continue
         stack = name.split(".")[-2]
-        number, units = (
-            (f"{stack}_layers", f"{stack}_ffn_dim")
-            if hasattr(own, f"{stack}_ffn_dim")
-            else ("num_hidden_layers", "intermediate_size")
-        )
+        keys = ((number.format(stack), units.format(stack)) for number, units in SIZES)
+        number, units = next(pair for pair in keys if hasattr(own, pair[0]))
         setattr(own, number, len(layers))
-        inner = [m for n, m in layers.named_modules() if n.rpartition(".")[2] in FIRST_LAYERS]
-        widths = {module.out_features for module in inner if isinstance(module, nn.Linear)}
+        inner = [m for n, m in layers.named_modules() if n.rpartition(".")[2] in LAST_LAYERS]
+        widths = {module.in_features for module in inner if isinstance(module, nn.Linear)}
         if len(widths) == 1:
             setattr(own, units, widths.pop())
     return config
@@ -174,9 +177,8 @@ def _changes(model: nn.Module, stock: nn.Module) -> dict[str, dict]:
             stand_ins[name] = kind
             other = pruned_modeling.STAND_INS[kind]()
         differing = _differing(_plain(module), _plain(other))
-        heads, before = (getattr(getattr(m, "config", None), HEADS, None) for m in (module, other))
-        if heads != before:
-            differing["config"] = {HEADS: heads}
+        if heads := _differing(_heads(module), _heads(other)):
+            differing["config"] = heads
         if differing:
             attributes[name] = differing
         for key, tensor in _tensors(module):
@@ -192,6 +194,12 @@ def _plain(module: nn.Module) -> dict[str, Any]:
         for key, value in vars(module).items()
         if not key.startswith(("_", "espnet_prune")) and key not in NOT_SHAPE and _is_plain(value)
     }
+
+
+def _heads(module: nn.Module) -> dict[str, Any]:
+    """What attention asks its own configuration for."""
+    config = getattr(module, "config", None)
+    return {key: getattr(config, key) for key in HEADS if hasattr(config, key)}
 
 
 def _is_plain(value: object) -> bool:

@@ -99,10 +99,10 @@ class PruneNet(Method):
         gone = self.target / held if options.trained_at is None else options.trained_at
         shapes: dict[torch.Size, list[Site]] = {}
         for site in sites:
-            shapes.setdefault(site.projections[0].weight.shape, []).append(site)
+            shapes.setdefault(site.unit_weights()[0].shape, []).append(site)
         scores = {}
         for members in shapes.values():
-            weights = [site.projections[0].weight.detach().float().cpu() for site in members]
+            weights = [site.unit_weights()[0].detach().float().cpu() for site in members]
             policy = learned_policy(weights, 1 - min(gone, 1.0), options, self.seed)
             with torch.no_grad():
                 scores |= {

@@ -193,6 +193,9 @@ class TransformersFamily(ModelFamily):
         """Whether it is one of these classes, and no ESPnet model with its parts."""
         return type(model).__name__ in self.transformers_classes
 
+    def describe_graphs(self, model: nn.Module) -> dict:
+        return {"kind": "transformers", "class": type(model).__name__}
+
     def dense_config(self, model: nn.Module) -> dict:
         """transformers' configuration of the model before its cut, which a plan starts from."""
         return model.config.to_dict()

@@ -1,10 +1,13 @@
 """Hidden units of a feed-forward part: rows of its first layer, columns of its second.
 
-Either layer may be a convolution over time.
+Either layer may be a convolution over time. In a gated feed-forward a unit is two rows of the first
+layer: its value and, behind the values of all, its gate.
 """
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from espnet_prune.sites import masked
 from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
 
 
@@ -27,9 +30,35 @@ class FeedForwardSite(LinearSite):
         super().__init__(
             f"{branch}.units",
             FEED_FORWARD_UNIT,
-            len(first.weight),
+            self.rows(first.weight)[0].shape[0],
             block,
             branch,
             consumer=second,
             projections=[first],
         )
+
+    @staticmethod
+    def rows(tensor: Tensor) -> tuple[Tensor, ...]:
+        """A tensor of the first layer in parts that each have a row a unit."""
+        return (tensor,)
+
+
+class GatedFeedForwardSite(FeedForwardSite):
+    """The hidden units of a gated feed-forward part."""
+
+    @staticmethod
+    def rows(tensor: Tensor) -> tuple[Tensor, ...]:
+        return tensor.chunk(2)
+
+    def unit_weights(self) -> list[Tensor]:
+        return [*self.rows(self.projections[0].weight), self.read_weights()]
+
+    def made_by(self) -> list[Tensor]:
+        first = self.projections[0]
+        tensors = [t.detach() for t in (first.weight, first.bias) if t is not None]
+        return [rows.reshape(self.units, -1) for tensor in tensors for rows in self.rows(tensor)]
+
+    @torch.no_grad()
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        self.cut_consumer(kept, values)
+        masked.keep_outputs(self.projections[0], torch.cat([kept, kept + self.units]))

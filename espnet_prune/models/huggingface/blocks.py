@@ -5,6 +5,7 @@ Found by attributes; nothing of transformers is imported. A part is a residual b
 norm acts on the sum of branch and residual, it stays.
 """
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,51 @@ class GoneAttention(nn.Module):
     def forward(self, hidden_states: Tensor, **unused) -> tuple[Tensor, None]:
         """(B, T, D) -> zeros (B, T, D), and no attention weights."""
         return torch.zeros_like(hidden_states), None
+
+
+class GoneCachedAttention(GoneAttention):
+    """The same where keys and values are cached.
+
+    transformers reads the number of tokens decoded so far off the cached keys of the first layer's
+    self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
+
+    Args:
+        layer_index: index of the layer's entries in the cache.
+    """
+
+    def __init__(self, layer_index: int | None) -> None:
+        super().__init__()
+        self.layer_index = layer_index
+
+    def forward(
+        self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
+    ) -> tuple[Tensor, None]:
+        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
+        if past_key_values is not None and key_value_states is None:
+            cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+            batch, tokens = hidden_states.shape[:2]
+            marks = hidden_states.new_zeros(batch, 1, tokens, 1)
+            cache.update(marks, marks, self.layer_index)
+        return torch.zeros_like(hidden_states), None
+
+
+class ConfiguredHeadSite(HeadSite):
+    """Heads of attention that asks its configuration for their number: it gets one of its own."""
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        super().cut(kept, values)
+        config = copy.copy(self.attention.config)
+        config.num_attention_heads = config.num_key_value_heads = len(kept)
+        self.attention.config = config
+
+
+def refuse_shared_keys(attention: nn.Module, name: str) -> None:
+    """ModelError where several heads share their keys and values."""
+    if attention.num_key_value_groups != 1:
+        raise ModelError(
+            f"{name}: num_key_value_heads: heads that share keys and values can't be pruned; "
+            "expected as many as num_attention_heads"
+        )
 
 
 @dataclass(frozen=True)

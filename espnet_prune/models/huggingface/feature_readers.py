@@ -66,6 +66,3 @@ class FeatureReader(TransformersFamily):
             return (torch.randn(1, frames, bins, generator=noise(frames)),)
 
         return [transformers_graph(model, "input_features", FRAMES, LONGEST_FRAMES, example)]
-
-    def describe_graphs(self, model: nn.Module) -> dict:
-        return {"kind": "transformers", "class": type(model).__name__}

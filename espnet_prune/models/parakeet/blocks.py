@@ -1,19 +1,17 @@
 """Blocks of Parakeet: a FastConformer's, whose attention asks the configuration for its heads."""
 
-import copy
 from functools import partial
 
-from torch import Tensor
-
-from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.parts import Part, Place
 from espnet_prune.models.huggingface.blocks import (
     BlockKind,
+    ConfiguredHeadSite,
     attention_part,
     convolution_part,
+    refuse_shared_keys,
 )
 from espnet_prune.models.huggingface.conformer import half_feed_forward
-from espnet_prune.sites.attention import AttentionNames, HeadSite
+from espnet_prune.sites.attention import AttentionNames
 
 ATTENTION = AttentionNames(
     None,
@@ -25,30 +23,16 @@ ATTENTION = AttentionNames(
 FEED_FORWARD = ("linear1", "linear2")
 
 
-class ParakeetHeadSite(HeadSite):
-    """Heads of one attention module, which gets a configuration of its own."""
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        super().cut(kept, values)
-        config = copy.copy(self.attention.config)
-        config.num_attention_heads = len(kept)
-        self.attention.config = config
-
-
 def parakeet_attention_part(place: Place) -> Part:
     """Self-attention with relative positions: its heads.
 
     Raises:
         ModelError: several heads share their keys and values.
     """
-    if place.module.num_key_value_groups != 1:
-        raise ModelError(
-            f"{place.name}: num_key_value_heads: heads that share keys and values can't be pruned; "
-            "expected as many as num_attention_heads"
-        )
+    refuse_shared_keys(place.module, place.name)
     distances = 2 * place.positions - 1
     return attention_part(
-        place, ATTENTION, table=distances, looked=distances, site=ParakeetHeadSite
+        place, ATTENTION, table=distances, looked=distances, site=ConfiguredHeadSite
     )
 
 

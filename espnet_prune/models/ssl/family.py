@@ -87,7 +87,7 @@ class Ssl(TransformersFamily):
         from espnet_prune.models.ssl import graphs
 
         if self.is_transformers(model):
-            return {"kind": "transformers", "class": type(model).__name__}
+            return super().describe_graphs(model)
         return graphs.describe(model)
 
 

@@ -76,7 +76,7 @@ class Whisper(TransformersFamily):
         from espnet_prune.models.whisper.graphs import describe
 
         if self.is_transformers(model):
-            return {"kind": "transformers", "class": type(model).__name__}
+            return super().describe_graphs(model)
         return describe(model)
 
 

@@ -13,11 +13,11 @@ of cross-attention are made once a window.
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
+from espnet_prune.models.huggingface.blocks import GoneCachedAttention
 from espnet_prune.sites import Site, SiteMap, count_parameters
 from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
 from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
@@ -36,32 +36,6 @@ ATTENTIONS = {
     "cross_attention": ("encoder_attn", "encoder_attn_layer_norm"),
 }
 FEED_FORWARD_NORM = "final_layer_norm"
-
-
-class GoneWhisperAttention(nn.Module):
-    """Stands where attention was: adds nothing.
-
-    transformers reads the number of tokens decoded so far off the cached keys of the first layer's
-    self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
-
-    Args:
-        layer_index: index of the layer's entries in the cache.
-    """
-
-    def __init__(self, layer_index: int | None) -> None:
-        super().__init__()
-        self.layer_index = layer_index
-
-    def forward(
-        self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
-    ) -> tuple[Tensor, None]:
-        """(B, T, D) -> zeros (B, T, D), and no attention weights."""
-        if past_key_values is not None and key_value_states is None:
-            cache = getattr(past_key_values, "self_attention_cache", past_key_values)
-            batch, tokens = hidden_states.shape[:2]
-            marks = hidden_states.new_zeros(batch, 1, tokens, 1)
-            cache.update(marks, marks, self.layer_index)
-        return torch.zeros_like(hidden_states), None
 
 
 class CrossHeadSite(HeadSite):
@@ -174,7 +148,7 @@ def _layer_sites(
             heads = HeadSite(attention, TRANSFORMERS, block, place)
         else:
             heads = CrossHeadSite(attention, block, place, generation)
-        gone = GoneWhisperAttention(attention.layer_idx)
+        gone = GoneCachedAttention(attention.layer_idx)
         instead = {attribute: gone, norm: nn.Identity()}
         yield heads, BranchSite(place, block, heads.consumer, layer, instead)
     place = f"{name}.feed_forward"

@@ -1,0 +1,62 @@
+"""Moonshine of transformers: recordings of any length to text, by an encoder and a decoder."""
+
+from torch import Tensor, nn
+
+from espnet_prune.models.family import Support, TransformersFamily
+from espnet_prune.models.graph_names import GRAPH
+from espnet_prune.models.graphs import Graph, Inputs, Output, example_speech, length_dimension
+from espnet_prune.models.moonshine.sites import (
+    moonshine_entries,
+    moonshine_matrices,
+    moonshine_sites,
+)
+from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.surgery.families import Layers
+
+SAMPLES = (16000, 40000, 9120)  # at which the graph is checked; the shortest last
+LONGEST_SAMPLES = 64 * 16000
+
+
+class Moonshine(TransformersFamily):
+    """Moonshine's encoder and decoder; no parts of an ESPnet model yet."""
+
+    name = "moonshine"
+    title = "transformers' MoonshineForConditionalGeneration"
+    classes = ("MoonshineForConditionalGeneration",)
+    transformers_classes = {"MoonshineForConditionalGeneration": "MoonshineConfig"}
+    support = Support(
+        "Moonshine of transformers (`MoonshineForConditionalGeneration`, encoder and decoder; "
+        "`generate` runs the cut model; not in a recipe yet)",
+        (
+            "yes, self- and cross-attention",
+            "yes",
+            "none there",
+            "not yet",
+            "attention, cross-attention, feed-forward",
+            "not yet",
+        ),
+    )
+
+    def sites(
+        self, model: nn.Module, reference_seconds: float, decoder: DecoderConfig | None = None
+    ) -> SiteMap:
+        self.refuse_decoder(model, decoder)
+        return moonshine_sites(model, reference_seconds)
+
+    def matrices(self, model: nn.Module) -> Layers:
+        return Layers(model, list(moonshine_matrices(model)), moonshine_entries(model))
+
+    def graphs(self, model: nn.Module) -> list[Graph]:
+        """Samples to hidden states by the encoder."""
+        encoder = model.model.encoder
+
+        def expected(speech: Tensor) -> Inputs:
+            return (encoder(speech).last_hidden_state,)
+
+        names = ("input_values",), ("encoded",)
+        shapes = ({1: length_dimension(SAMPLES[-1], LONGEST_SAMPLES)},)
+        graph = Output(encoder, "last_hidden_state").eval()
+        return [Graph(GRAPH, graph, *names, shapes, SAMPLES, example_speech, expected)]
+
+
+FAMILY = Moonshine()

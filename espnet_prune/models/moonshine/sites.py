@@ -1,0 +1,178 @@
+"""Sites of Moonshine's encoder and decoder, as transformers builds them.
+
+Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
+feed-forward units (the decoder's are gated) and branches are cut as ``espnet_prune.sites`` says; a
+branch takes its norm along when it goes. Positions are rotary, turned on what attention reads.
+
+MACs are those of greedy decoding with a cache, of a recording as long as it is: the decoder makes
+``TOKENS_PER_SECOND`` tokens one after the other, the keys and values of cross-attention are made
+once.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from espnet_prune.budget.structure import CostTerm
+from espnet_prune.errors import ModelError
+from espnet_prune.models.huggingface.blocks import (
+    ALREADY_CUT,
+    ConfiguredHeadSite,
+    GoneCachedAttention,
+    refuse_shared_keys,
+)
+from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
+from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites.attention import AttentionNames
+from espnet_prune.sites.base import LinearSite
+from espnet_prune.sites.branch import BranchSite, GoneBranch
+from espnet_prune.sites.feed_forward import FeedForwardSite, GatedFeedForwardSite
+from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.weights import Matrix
+
+SAMPLE_RATE = 16000
+ATTENTION = AttentionNames(None, "head_dim", "o_proj", ("q_proj", "k_proj", "v_proj"))
+FEED_FORWARD = ("fc1", "fc2")
+# branch: attribute of the layer, and of its norm, by the layer's class
+BRANCHES = {
+    "MoonshineEncoderLayer": {
+        "attention": ("self_attn", "input_layernorm"),
+        "feed_forward": ("mlp", "post_attention_layernorm"),
+    },
+    "MoonshineDecoderLayer": {
+        "attention": ("self_attn", "input_layernorm"),
+        "cross_attention": ("encoder_attn", "post_attention_layernorm"),
+        "feed_forward": ("mlp", "final_layernorm"),
+    },
+}
+UNITS = {"MoonshineEncoderMLP": FeedForwardSite, "MoonshineDecoderMLP": GatedFeedForwardSite}
+
+
+def moonshine_entries(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts that ``generate`` runs on their own."""
+    return model.model.encoder, model.model.decoder
+
+
+def moonshine_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
+    block = 0
+    for stack in ("encoder", "decoder"):
+        for index, layer in enumerate(getattr(model.model, stack).layers):
+            yield f"{stack}.block.{index}", block, layer
+            block += 1
+
+
+def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
+    """Name, block and module of each matrix of attention and feed-forward.
+
+    Raises:
+        ModelError: see ``check_moonshine``.
+    """
+    check_moonshine(model)
+    for name, block, layer in moonshine_layers(model):
+        for branch, (attribute, _) in BRANCHES[type(layer).__name__].items():
+            names = FEED_FORWARD if branch == "feed_forward" else ATTENTION.matrices
+            for matrix in names:
+                yield f"{name}.{branch}.{matrix}", block, getattr(getattr(layer, attribute), matrix)
+
+
+def check_moonshine(model: nn.Module) -> None:
+    """ModelError unless this is a dense Moonshine in a precision that can be trained."""
+    heads, units = model.config.num_attention_heads, model.config.intermediate_size
+    for name, _, layer in moonshine_layers(model):
+        known = BRANCHES.get(type(layer).__name__)
+        if known is None:
+            raise ModelError(
+                f"{name} is a {type(layer).__name__}, whose cutting rules aren't known; expected "
+                f"one of {', '.join(BRANCHES)}"
+            )
+        for attribute, _ in known.values():
+            part = getattr(layer, attribute)
+            last = getattr(part, ATTENTION.output, None) or getattr(part, FEED_FORWARD[1], None)
+            whole = (
+                units if hasattr(part, FEED_FORWARD[1]) else heads * getattr(part, "head_dim", 0)
+            )
+            if last is None or last.in_features != whole:
+                raise ModelError(f"{name}: {ALREADY_CUT}")
+            if hasattr(part, "num_key_value_groups"):
+                refuse_shared_keys(part, name)
+    refuse_float16(model)
+
+
+def moonshine_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
+    """All sites of a Moonshine model and what they cost; both stacks are masked together.
+
+    Args:
+        model: a MoonshineForConditionalGeneration.
+        reference_seconds: length of the utterance that MACs are counted for.
+
+    Raises:
+        ModelError: a layer whose cutting rules aren't known, one already cut, float16, or a matrix
+            that is tied to another.
+    """
+    check_moonshine(model)
+    sites: list[Site] = []
+    branches: list[Site] = []
+    terms: list[CostTerm] = []
+    cost = _Cost(model, reference_seconds)
+    for name, block, layer in moonshine_layers(model):
+        for branch, (attribute, norm) in BRANCHES[type(layer).__name__].items():
+            site = _units(f"{name}.{branch}", block, getattr(layer, attribute))
+            gone = _gone(getattr(layer, attribute))
+            instead = {attribute: gone, norm: nn.Identity()}
+            sites.append(site)
+            branches.append(BranchSite(f"{name}.{branch}", block, site.consumer, layer, instead))
+            beside = count_parameters(getattr(layer, norm))
+            beside += 0 if site.consumer.bias is None else site.consumer.bias.numel()
+            terms += [
+                CostTerm(site.unit_parameters(), cost.macs_of(site), (site.name,)),
+                CostTerm(beside, 0, (branches[-1].name,)),
+            ]
+    refuse_tied(model, sites)
+    by_name = {site.name: site for site in sites + branches}
+    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
+    terms.append(CostTerm(count_parameters(model) - counted, cost.rest(model), ()))
+    return SiteMap(by_name, terms, model, reference_seconds, moonshine_entries(model))
+
+
+def _units(branch: str, block: int, part: nn.Module) -> LinearSite:
+    kind = UNITS.get(type(part).__name__)
+    if kind is None:
+        return ConfiguredHeadSite(part, ATTENTION, block, branch)
+    return kind(part.fc1, part.fc2, block, branch)
+
+
+def _gone(part: nn.Module) -> nn.Module:
+    return GoneCachedAttention(part.layer_idx) if hasattr(part, "layer_idx") else GoneBranch()
+
+
+class _Cost:
+    """MACs of one unit: D ``size``, T ``frames``, N ``tokens`` of the recording."""
+
+    def __init__(self, model: nn.Module, seconds: float) -> None:
+        self.size = model.config.hidden_size
+        self.tokens = max(1, round(TOKENS_PER_SECOND * seconds))
+        self.front, self.frames = 0, round(seconds * SAMPLE_RATE)
+        encoder = model.model.encoder
+        for layer in (encoder.conv1, encoder.conv2, encoder.conv3):
+            self.frames = (self.frames - layer.kernel_size[0]) // layer.stride[0] + 1
+            self.front += self.frames * layer.weight.numel()
+
+    def macs_of(self, site: LinearSite) -> int:
+        """MACs of one head or feed-forward unit."""
+        decodes = site.name.startswith("decoder")
+        steps = self.tokens if decodes else self.frames
+        if not isinstance(site, ConfiguredHeadSite):
+            return steps * self.size * (3 if decodes else 2)
+        if "cross_attention" in site.name:
+            projected, pairs = 2 * self.tokens + 2 * self.frames, self.tokens * self.frames
+        elif decodes:  # each token attends to itself and to those before
+            projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
+        else:
+            projected, pairs = 4 * self.frames, self.frames**2
+        padded = site.width + site.attention.head_dim_padding
+        return projected * self.size * site.width + 2 * pairs * padded
+
+    def rest(self, model: nn.Module) -> int:
+        """MACs of the convolutions and of the output layer."""
+        return self.front + self.tokens * model.proj_out.weight.numel()

@@ -1,0 +1,195 @@
+"""Moonshine of transformers, tiny and random: masked equals cut, generate, save, load, export."""
+
+import pytest
+import tiny_models
+import torch
+from random_structures import random_structure
+from torch.utils.flop_counter import FlopCounterMode
+
+from espnet_prune.budget import Budget
+from espnet_prune.errors import ModelError
+from espnet_prune.export.onnx import export_onnx
+from espnet_prune.export.transformers_folder import export_transformers
+from espnet_prune.methods import make_method
+from espnet_prune.models.graphs import TOLERANCE
+from espnet_prune.models.huggingface.build import from_config, load_pretrained
+from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
+from espnet_prune.surgery import cut, inject, load, plan_of, save
+
+NAME = "MoonshineForConditionalGeneration"
+SECONDS = 1.0
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "encoder_num_hidden_layers": 2,
+    "decoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 4,
+    "decoder_num_attention_heads": 4,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+GROUPS = [
+    "encoder.block.1.feed_forward",
+    "decoder.block.0.attention",
+    "decoder.block.1.cross_attention",
+]
+PADDED = {"pad_head_dim_to_multiple_of": 8, "attention_bias": True}
+
+
+def moonshine(**options):
+    """A tiny model whose transcripts vary and whose heads, positions and units are felt."""
+    torch.manual_seed(0)
+    model = tiny_models.randomise(from_config(NAME, {**SIZES, **options})).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+        elif name.endswith("norm.weight"):
+            torch.nn.init.normal_(parameter, 1.0, 0.3)
+    return model
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    samples = torch.randn(2, int(SECONDS * 16000), generator=generator)
+    mask = torch.ones_like(samples, dtype=torch.long)
+    mask[1, 12000:] = 0
+    tokens = torch.tensor([[1, 7, 9, 4], [1, 8, 3, 3]])
+    return {"input_values": samples, "attention_mask": mask, "decoder_input_ids": tokens}
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model(**batch()).logits
+
+
+def tokens(model, **options) -> list[list[int]]:
+    length = {"max_length": 10, "min_length": 10}
+    return model.generate(batch()["input_values"], **length, **options).tolist()
+
+
+def decoding_macs(model) -> int:
+    """Counted MACs of one recording, decoded token by token with a cache."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoded, cache = model.model.encoder(batch()["input_values"][:1]), None
+        for _ in range(round(TOKENS_PER_SECOND * SECONDS)):
+            step = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=torch.tensor([[5]]),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = step.past_key_values
+    return counter.get_total_flops() // 2
+
+
+class Whole(tiny_models.AllSites):
+    reference_seconds = SECONDS
+
+
+def gate(**options):
+    return inject(moonshine(**options), Whole(learned=False)).eval()
+
+
+def check(gated, masks) -> torch.nn.Module:
+    """Masked equals cut; parameters and MACs are exactly what the budget says."""
+    for name, mask in masks.items():
+        gated.gate(name).set(mask)
+    small = cut(gated, masks)
+    masked = logits(gated)
+    difference = float((masked - logits(small)).abs().max())
+    assert difference < 1e-5 * max(1.0, float(masked.abs().max()))
+    kept = {}
+    for measure in ("parameters", "macs"):
+        budget = Budget(gated.site_map, gated.gate_names(), measure)
+        kept[measure] = budget.total - budget.prunable + budget.hard(masks)
+    assert sum(p.numel() for p in small.parameters()) == kept["parameters"]
+    assert decoding_macs(small) == kept["macs"]
+    return small
+
+
+@pytest.mark.parametrize("options", [{}, PADDED], ids=["plain", "padded"])
+def test_open_gates_change_nothing_and_random_structures_are_what_they_say(options, tmp_path):
+    stock = logits(moonshine(**options))
+    gated = gate(**options)
+    assert torch.equal(logits(gated), stock)
+    for seed in range(20):
+        small = check(gated, random_structure(gated, seed))
+    assert tokens(gated.model) == tokens(small)
+    loaded = load(save(small, tmp_path / "small"))
+    assert torch.equal(logits(loaded), logits(small)) and plan_of(loaded) == plan_of(small)
+    assert torch.equal(logits(gated.release()), stock)
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_cache": False}, {"num_beams": 3}], ids=["plain", "beams"]
+)
+@pytest.mark.parametrize("group", GROUPS)
+def test_generate_without_a_branch(group, options):
+    gated = gate()
+    masks = {name: torch.ones(site.units) for name, site in gated.site_map.sites.items()}
+    masks[group] = torch.zeros(1)
+    units = next(name for name in masks if name.startswith(f"{group}."))
+    masks[units] = torch.zeros_like(masks[units])
+    small = check(gated, masks)
+    first, second = tokens(moonshine())
+    assert first != second and len(set(first)) > 3
+    assert tokens(gated.model, **options) == tokens(small, **options)
+    if "num_beams" not in options:
+        assert tokens(small, **options) == tokens(small)
+
+
+@pytest.mark.parametrize("kind", ["weight", "rank"])
+def test_matrices_are_gated_where_they_are_called(kind, tmp_path):
+    gated = inject(moonshine(), Whole((kind,), learned=False)).eval()
+    dense = logits(moonshine())
+    assert torch.allclose(logits(gated), dense, atol=1e-4)
+    for matrix, site in gated.site_map.sites.items():
+        gated.gate(matrix).set((torch.arange(site.units) % 3 > 0).float())
+        assert not torch.equal(masked := logits(gated), dense), matrix
+        dense = masked
+    small = cut(gated)
+    torch.testing.assert_close(masked, logits(small), atol=1e-4, rtol=1e-4)
+    assert torch.equal(logits(load(save(small, tmp_path / "m"))), logits(small))
+
+
+@pytest.mark.parametrize("name", ["l0_distill", "self_pinching", "magnitude", "prunenet"])
+def test_methods_take_it(name):
+    model, options = moonshine(), {"budget": {"tolerance": 0.05}}
+    labels = torch.tensor([[7, 9, 4], [8, 3, -100]])
+    given = {**batch(), "labels": labels}
+    given.pop("decoder_input_ids")
+    method = make_method(name, options, target=0.3, updates=4)
+    gated = inject(model, method).train()
+    if hasattr(method, "parameter_groups"):
+        optimiser = torch.optim.AdamW(method.parameter_groups(gated), lr=1e-3)
+        for _ in range(4):
+            (gated(**given).loss + method.loss(gated)).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            gated.after_update()
+    small = cut(gated.eval(), method.masks(gated))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+def test_a_cut_model_is_refitted_and_exported(tmp_path):
+    gated = gate()
+    masks = random_structure(gated, 2)
+    small = check(gated, masks)
+    about = export_transformers(small, tmp_path / "theirs")
+    assert about["needs_code"] and about["auto_class"] == "AutoModelForSpeechSeq2Seq"
+    differences = export_onnx(small, tmp_path / "onnx")
+    assert len(differences) == 3 and max(differences.values()) < TOLERANCE
+
+
+def test_what_is_cut_already_or_shares_its_keys_is_refused(tmp_path):
+    gated = gate()
+    small = check(gated, random_structure(gated, 2))
+    with pytest.raises(ModelError, match="a model that is already cut can't be gated"):
+        inject(small, Whole(learned=False))
+    sharing = {"encoder_num_key_value_heads": 2, "decoder_num_key_value_heads": 2}
+    with pytest.raises(ModelError, match="heads that share keys and values can't be pruned"):
+        inject(from_config(NAME, {**SIZES, **sharing}), Whole(learned=False))
+    moonshine().save_pretrained(tmp_path)
+    loaded = load_pretrained(str(tmp_path), NAME, offline=True)
+    assert torch.allclose(logits(loaded), logits(moonshine()), atol=1e-5)
