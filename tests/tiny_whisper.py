@@ -2,6 +2,7 @@
 
 import torch
 from tiny_models import randomise
+from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.models.huggingface.build import from_config
 
@@ -51,3 +52,24 @@ def batch() -> dict[str, torch.Tensor]:
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model(**batch()).logits
+
+
+def decoding_macs(model, heard: torch.Tensor, number: int) -> int:
+    """Counted MACs of one recording, decoded token by token with a cache.
+
+    Args:
+        model: an encoder with a decoder.
+        heard: the encoder's input, of one recording.
+        number: of tokens.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoded, cache = model.model.encoder(heard), None
+        for _ in range(number):
+            step = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=torch.tensor([[5]]),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = step.past_key_values
+    return counter.get_total_flops() // 2

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 import torch
 from random_structures import random_structure
-from torch.utils.flop_counter import FlopCounterMode
+from tiny_whisper import decoding_macs
 
 from espnet_prune.budget import Budget
 from espnet_prune.errors import ModelError
@@ -18,6 +18,7 @@ from espnet_prune.surgery import cut, inject, load, plan_of, save
 
 NAME = "MoonshineForConditionalGeneration"
 SECONDS = 1.0
+NUMBER = round(TOKENS_PER_SECOND * SECONDS)
 SIZES = {
     "vocab_size": 40,
     "hidden_size": 16,
@@ -68,21 +69,6 @@ def tokens(model, **options) -> list[list[int]]:
     return model.generate(batch()["input_values"], **length, **options).tolist()
 
 
-def decoding_macs(model) -> int:
-    """Counted MACs of one recording, decoded token by token with a cache."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoded, cache = model.model.encoder(batch()["input_values"][:1]), None
-        for _ in range(round(TOKENS_PER_SECOND * SECONDS)):
-            step = model(
-                encoder_outputs=encoded,
-                decoder_input_ids=torch.tensor([[5]]),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache = step.past_key_values
-    return counter.get_total_flops() // 2
-
-
 class Whole(tiny_models.AllSites):
     reference_seconds = SECONDS
 
@@ -104,7 +90,7 @@ def check(gated, masks) -> torch.nn.Module:
         budget = Budget(gated.site_map, gated.gate_names(), measure)
         kept[measure] = budget.total - budget.prunable + budget.hard(masks)
     assert sum(p.numel() for p in small.parameters()) == kept["parameters"]
-    assert decoding_macs(small) == kept["macs"]
+    assert decoding_macs(small, batch()["input_values"][:1], NUMBER) == kept["macs"]
     return small
 
 

@@ -6,7 +6,7 @@ norm acts on the sum of branch and residual, it stays.
 """
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,9 @@ from espnet_prune.models.espnet.parts import Part, Place, multiplied, plain_part
 from espnet_prune.models.espnet.stack import block_sites, counted
 from espnet_prune.sites import Site, SiteMap, count_parameters
 from espnet_prune.sites.attention import AttentionNames, HeadSite
+from espnet_prune.sites.base import LinearSite
 from espnet_prune.sites.block import BlockSite
-from espnet_prune.sites.branch import GoneBranch
+from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.convolution import ConvolutionSite
 from espnet_prune.sites.feed_forward import FeedForwardSite
 from espnet_prune.sites.unfit import refuse_float16, refuse_tied
@@ -244,6 +245,61 @@ def mixed(z: Tensor, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
     z = z.to(after.dtype)
     stream = z * after + (1 - z) * before
     return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+
+def stacked_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, block and module of each layer; the decoder's blocks count on from the encoder's.
+
+    Args:
+        model: an encoder with a decoder, both in ``model.model``.
+    """
+    block = 0
+    for stack in ("encoder", "decoder"):
+        for index, layer in enumerate(getattr(model.model, stack).layers):
+            yield f"{stack}.block.{index}", block, layer
+            block += 1
+
+
+def stacks(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts that are run on their own: by ``generate``, and as parts of an ESPnet model."""
+    return model.model.encoder, model.model.decoder
+
+
+def seq2seq_sites(
+    model: nn.Module,
+    branches: Iterable[tuple[LinearSite, BranchSite, int]],
+    macs_of: Callable[[LinearSite], int],
+    macs_beside: int,
+    reference_seconds: float,
+) -> SiteMap:
+    """All sites of an encoder with a decoder and what they cost; both are masked together.
+
+    Args:
+        model: it.
+        branches: the site of each branch's units, that of the branch, and parameters that the
+            latter has beside its units, such as those of its norm.
+        macs_of: MACs of one unit.
+        macs_beside: MACs of what nothing is cut of.
+        reference_seconds: length of the utterance that MACs are counted for.
+
+    Raises:
+        ModelError: a matrix that is tied to another.
+    """
+    found = list(branches)
+    terms = [
+        term
+        for units, branch, beside in found
+        for term in (
+            CostTerm(units.unit_parameters(), macs_of(units), (units.name,)),
+            CostTerm(beside, 0, (branch.name,)),
+        )
+    ]
+    sites: list[Site] = [*(units for units, *_ in found), *(branch for _, branch, _ in found)]
+    refuse_tied(model, [units for units, *_ in found])
+    by_name = {site.name: site for site in sites}
+    rest = count_parameters(model) - counted(terms, {site.name: site.units for site in sites})
+    terms.append(CostTerm(rest, macs_beside, ()))
+    return SiteMap(by_name, terms, model, reference_seconds, stacks(model))
 
 
 def block_matrices(layers: nn.ModuleList, kind: BlockKind) -> list[Matrix]:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, Output, example_speech, length_dimension
+from espnet_prune.models.huggingface.blocks import stacks
 from espnet_prune.models.moonshine.sites import (
-    moonshine_entries,
     moonshine_matrices,
     moonshine_sites,
 )
@@ -44,7 +44,7 @@ class Moonshine(TransformersFamily):
         return moonshine_sites(model, reference_seconds)
 
     def matrices(self, model: nn.Module) -> Layers:
-        return Layers(model, list(moonshine_matrices(model)), moonshine_entries(model))
+        return Layers(model, list(moonshine_matrices(model)), stacks(model))
 
     def graphs(self, model: nn.Module) -> list[Graph]:
         """Samples to hidden states by the encoder."""

@@ -13,21 +13,22 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
     ALREADY_CUT,
     ConfiguredHeadSite,
     GoneCachedAttention,
     refuse_shared_keys,
+    seq2seq_sites,
+    stacked_layers,
 )
 from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
-from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.sites import SiteMap, count_parameters
 from espnet_prune.sites.attention import AttentionNames
 from espnet_prune.sites.base import LinearSite
 from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.feed_forward import FeedForwardSite, GatedFeedForwardSite
-from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.unfit import refuse_float16
 from espnet_prune.sites.weights import Matrix
 
 SAMPLE_RATE = 16000
@@ -48,20 +49,6 @@ BRANCHES = {
 UNITS = {"MoonshineEncoderMLP": FeedForwardSite, "MoonshineDecoderMLP": GatedFeedForwardSite}
 
 
-def moonshine_entries(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts that ``generate`` runs on their own."""
-    return model.model.encoder, model.model.decoder
-
-
-def moonshine_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
-    """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
-    block = 0
-    for stack in ("encoder", "decoder"):
-        for index, layer in enumerate(getattr(model.model, stack).layers):
-            yield f"{stack}.block.{index}", block, layer
-            block += 1
-
-
 def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
     """Name, block and module of each matrix of attention and feed-forward.
 
@@ -69,7 +56,7 @@ def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
         ModelError: see ``check_moonshine``.
     """
     check_moonshine(model)
-    for name, block, layer in moonshine_layers(model):
+    for name, block, layer in stacked_layers(model):
         for branch, (attribute, _) in BRANCHES[type(layer).__name__].items():
             names = FEED_FORWARD if branch == "feed_forward" else ATTENTION.matrices
             for matrix in names:
@@ -79,7 +66,7 @@ def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
 def check_moonshine(model: nn.Module) -> None:
     """ModelError unless this is a dense Moonshine in a precision that can be trained."""
     heads, units = model.config.num_attention_heads, model.config.intermediate_size
-    for name, _, layer in moonshine_layers(model):
+    for name, _, layer in stacked_layers(model):
         known = BRANCHES.get(type(layer).__name__)
         if known is None:
             raise ModelError(
@@ -111,28 +98,19 @@ def moonshine_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
             that is tied to another.
     """
     check_moonshine(model)
-    sites: list[Site] = []
-    branches: list[Site] = []
-    terms: list[CostTerm] = []
     cost = _Cost(model, reference_seconds)
-    for name, block, layer in moonshine_layers(model):
+    return seq2seq_sites(model, _branches(model), cost.macs_of, cost.rest(model), reference_seconds)
+
+
+def _branches(model: nn.Module) -> Iterator[tuple[LinearSite, BranchSite, int]]:
+    for name, block, layer in stacked_layers(model):
         for branch, (attribute, norm) in BRANCHES[type(layer).__name__].items():
-            site = _units(f"{name}.{branch}", block, getattr(layer, attribute))
-            gone = _gone(getattr(layer, attribute))
-            instead = {attribute: gone, norm: nn.Identity()}
-            sites.append(site)
-            branches.append(BranchSite(f"{name}.{branch}", block, site.consumer, layer, instead))
-            beside = count_parameters(getattr(layer, norm))
-            beside += 0 if site.consumer.bias is None else site.consumer.bias.numel()
-            terms += [
-                CostTerm(site.unit_parameters(), cost.macs_of(site), (site.name,)),
-                CostTerm(beside, 0, (branches[-1].name,)),
-            ]
-    refuse_tied(model, sites)
-    by_name = {site.name: site for site in sites + branches}
-    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
-    terms.append(CostTerm(count_parameters(model) - counted, cost.rest(model), ()))
-    return SiteMap(by_name, terms, model, reference_seconds, moonshine_entries(model))
+            place, part = f"{name}.{branch}", getattr(layer, attribute)
+            units = _units(place, block, part)
+            instead = {attribute: _gone(part), norm: nn.Identity()}
+            bias = units.consumer.bias
+            beside = count_parameters(getattr(layer, norm)) + (0 if bias is None else len(bias))
+            yield units, BranchSite(place, block, units.consumer, layer, instead), beside
 
 
 def _units(branch: str, block: int, part: nn.Module) -> LinearSite:

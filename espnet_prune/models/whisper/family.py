@@ -8,8 +8,9 @@ from torch import nn
 
 from espnet_prune.models.family import Support, Transcriber, TransformersFamily
 from espnet_prune.models.graphs import Graph
+from espnet_prune.models.huggingface.blocks import stacks
 from espnet_prune.models.whisper import WHISPER
-from espnet_prune.models.whisper.sites import whisper_entries, whisper_matrices, whisper_sites
+from espnet_prune.models.whisper.sites import whisper_matrices, whisper_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Layers
 
@@ -53,7 +54,7 @@ class Whisper(TransformersFamily):
 
     def matrices(self, model: nn.Module) -> Layers:
         whole = _whole_of(model)
-        return Layers(whole, list(whisper_matrices(whole)), whisper_entries(whole))
+        return Layers(whole, list(whisper_matrices(whole)), stacks(whole))
 
     def joined(self, model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module:
         from espnet_prune.models.whisper.espnet_parts import join

@@ -15,20 +15,22 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
-from espnet_prune.models.huggingface.blocks import GoneCachedAttention
-from espnet_prune.sites import Site, SiteMap, count_parameters
+from espnet_prune.models.huggingface.blocks import (
+    GoneCachedAttention,
+    seq2seq_sites,
+    stacked_layers,
+)
+from espnet_prune.sites import SiteMap
 from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
 from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
 from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.feed_forward import FeedForwardSite
-from espnet_prune.sites.unfit import refuse_float16, refuse_tied
+from espnet_prune.sites.unfit import refuse_float16
 from espnet_prune.sites.weights import Matrix
 
 POSITIONS_PER_SECOND = 50  # of the encoder: a 10 ms shift, then a stride of 2
 TOKENS_PER_SECOND = 4  # ours: read English has about 2.7 words a second, some of several tokens
-STACKS = ("encoder", "decoder")
 LAYERS = {"encoder": "WhisperEncoderLayer", "decoder": "WhisperDecoderLayer"}
 # branch: (attribute of the layer, attribute of its norm)
 ATTENTIONS = {
@@ -54,20 +56,6 @@ class CrossHeadSite(HeadSite):
             self.generation.alignment_heads = None
 
 
-def whisper_entries(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts that are run on their own: by ``generate``, and as parts of an ESPnet model."""
-    return model.model.encoder, model.model.decoder
-
-
-def whisper_layers(model: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
-    """Name, block and module of each layer; the decoder's blocks count on from the encoder's."""
-    block = 0
-    for stack in STACKS:
-        for index, layer in enumerate(getattr(model.model, stack).layers):
-            yield f"{stack}.block.{index}", block, layer
-            block += 1
-
-
 def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
     """Name, block and module of each matrix of attention and feed-forward.
 
@@ -75,7 +63,7 @@ def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
         ModelError: see ``check_whisper``.
     """
     check_whisper(model)
-    for name, block, layer in whisper_layers(model):
+    for name, block, layer in stacked_layers(model):
         for branch, (attribute, _) in ATTENTIONS.items():
             if hasattr(layer, attribute):
                 for matrix in TRANSFORMERS.matrices:
@@ -87,7 +75,7 @@ def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
 
 def check_whisper(model: nn.Module) -> None:
     """ModelError unless this is a dense Whisper in a precision that can be trained."""
-    for name, _, layer in whisper_layers(model):
+    for name, _, layer in stacked_layers(model):
         stack = name.partition(".")[0]
         found = type(layer).__name__
         if found != LAYERS[stack]:
@@ -116,24 +104,14 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
             that is tied to another.
     """
     check_whisper(model)
-    sites: list[Site] = []
-    branches: list[Site] = []
-    terms: list[CostTerm] = []
     cost = _Cost(model, reference_seconds)
     generation = getattr(model, "generation_config", None)
-    for name, block, layer in whisper_layers(model):
-        for site, branch in _layer_sites(name, block, layer, generation):
-            sites.append(site)
-            branches.append(branch)
-            terms += [
-                CostTerm(site.unit_parameters(), cost.macs_of(site), (site.name,)),
-                CostTerm(3 * cost.size, 0, (branch.name,)),  # bias and norm
-            ]
-    refuse_tied(model, sites)
-    by_name = {site.name: site for site in sites + branches}
-    counted = sum(term.parameters * by_name[term.factors[0]].units for term in terms)
-    terms.append(CostTerm(count_parameters(model) - counted, cost.rest(), ()))
-    return SiteMap(by_name, terms, model, reference_seconds, whisper_entries(model))
+    branches = (
+        (units, branch, 3 * cost.size)  # bias and norm
+        for name, block, layer in stacked_layers(model)
+        for units, branch in _layer_sites(name, block, layer, generation)
+    )
+    return seq2seq_sites(model, branches, cost.macs_of, cost.rest(), reference_seconds)
 
 
 def _layer_sites(

@@ -6,8 +6,7 @@ import json
 import pytest
 import tiny_models
 import torch
-from tiny_whisper import batch, logits, whisper
-from torch.utils.flop_counter import FlopCounterMode
+from tiny_whisper import batch, decoding_macs, logits, whisper
 
 from espnet_prune.budget import Budget
 from espnet_prune.errors import ModelError
@@ -18,6 +17,7 @@ from espnet_prune.surgery import cut, inject, load, plan_of, save, sites_of
 from espnet_prune.surgery.sparse import count_zeroed
 
 SECONDS = 2.0  # a window
+NUMBER = round(TOKENS_PER_SECOND * SECONDS)
 KINDS = ("head", "feed_forward_unit", "branch")
 METHODS = ["l0_distill", "self_pinching", "self_pinching_weights", "magnitude"]
 GROUPS = [
@@ -57,22 +57,6 @@ def without(*groups: str):
     return lambda site: torch.full((site.units,), 0.0 if site.name in groups else 1.0)
 
 
-def decoding_macs(model) -> int:
-    """Counted MACs of one window, decoded token by token with a cache."""
-    features = batch()["input_features"][:1]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoded, cache = model.model.encoder(features), None
-        for _ in range(round(TOKENS_PER_SECOND * SECONDS)):
-            step = model(
-                encoder_outputs=encoded,
-                decoder_input_ids=torch.tensor([[5]]),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache = step.past_key_values
-    return counter.get_total_flops() // 2
-
-
 def check(gated) -> torch.nn.Module:
     """Masked equals cut; parameters and MACs are exactly what the budget says."""
     small = cut(gated)
@@ -81,7 +65,9 @@ def check(gated) -> torch.nn.Module:
     kept = sum(p.numel() for p in small.parameters())
     assert kept == gated.budget.total - gated.budget.prunable + gated.budget.hard(masks)
     macs = Budget(gated.site_map, gated.gate_names(), "macs")
-    assert decoding_macs(small) == macs.total - macs.prunable + macs.hard(masks)
+    assert decoding_macs(
+        small, batch()["input_features"][:1], NUMBER
+    ) == macs.total - macs.prunable + macs.hard(masks)
     assert tokens(gated.model) == tokens(small)
     return small
 
