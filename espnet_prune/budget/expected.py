@@ -70,7 +70,7 @@ class ExpectedSize:
         one = sums.new_ones(1)
         is_gated, is_upper = tables["gated"], tables["upper"]
         number = tables["units"].index_copy(0, tables["own"], sums)
-        gone = _products([1 - probabilities[name] for name in self.emptied], sums)
+        gone = _products([1 - probabilities[n].double() for n in self.emptied], sums)
         empty = torch.cat([torch.zeros_like(number).index_copy(0, tables["emptied"], gone), one])
         own = torch.where(is_upper & is_gated, number, 1.0)
         opened = torch.ones_like(number)

@@ -195,3 +195,17 @@ def test_expected_sizes_are_the_mean_over_all_outcomes(measure):
         expected += chance * total
     found = ExpectedSize(places, list(places.sites), places.terms, sizes)(probabilities)
     assert float(found) == pytest.approx(expected)
+
+
+def test_products_over_units_are_made_only_where_they_are_read():
+    """A site of single weights has millions of units, whose product with zeros takes seconds."""
+    places = Places()
+    sizes = [term.parameters for term in places.terms]
+    size = ExpectedSize(places, list(places.sites), places.terms, sizes)
+    assert (size.emptied, size.wholes) == (["second", "block.heads"], [])
+    alone = [term for term in places.terms if term.factors == ("first",)]
+    whole = [CostTerm(2, 2, ("second",), whole=True)]
+    size = ExpectedSize(places, ["first", "second"], alone + whole, [10, 2])
+    assert (size.emptied, size.wholes) == (["second"], ["second"])
+    found = size({"first": torch.tensor([0.5, 1.0, 0.0]), "second": torch.tensor([0.5] * 4)})
+    assert float(found) == pytest.approx(10 * 1.5 * (1 - 0.5**4) + 2 * 0.5**4)
