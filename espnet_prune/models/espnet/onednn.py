@@ -1,10 +1,15 @@
 """Linear layers and convolutions of inference in float32 on a CPU, by oneDNN where torch has it.
 
 torch multiplies float32 matrices by MKL. On an AMD EPYC of Zen 5, one thread, that reaches 100
-GFLOP/s, and oneDNN 200 to 240, for whatever widths; on other processors they may be equal. torch
-leaves oneDNN out of small convolutions, too. The operators called here are the ones that torch's
-own compiler emits on a CPU; the numbers are the same up to float rounding.
+GFLOP/s, and oneDNN 200 to 240, for whatever widths; on one of Zen 3 MKL is the faster. oneDNN also
+takes milliseconds to prepare each shape that it hasn't multiplied yet, and a cut model has a
+hundred of them, for every length of a recording. So it gets products only where a trial, made once,
+finds it much faster. torch leaves oneDNN out of small convolutions, too. The operators called here
+are the ones that torch's own compiler emits on a CPU; the numbers are the same up to rounding.
 """
+
+import functools
+import time
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +30,21 @@ def has_onednn() -> bool:
 
 
 ONEDNN = has_onednn()
+TRIED, TRIALS = 256, 5  # size of the matrices of the trial, and how often each is multiplied
+WORTH = 1.5  # how many times as fast as MKL oneDNN has to be
+
+
+@functools.cache
+def is_worth_it() -> bool:
+    """Whether oneDNN multiplies matrices so much faster than MKL on this processor."""
+    x, weight = torch.ones(TRIED, TRIED), torch.ones(TRIED, TRIED)
+    least = [float("inf"), float("inf")]
+    for _ in range(TRIALS + 1):  # the first of each prepares
+        for index, multiply in enumerate((F.linear, _multiplied)):
+            begun = time.perf_counter()
+            multiply(x, weight)
+            least[index] = min(least[index], time.perf_counter() - begun)
+    return least[0] > WORTH * least[1]
 
 
 def linear(
@@ -44,8 +64,13 @@ def linear(
     if not _multiplies(weight):
         return _activated(F.linear(x, weight, bias), activation)
     fused, left = _split(activation)
-    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], "")
-    return _activated(y, left)
+    return _activated(_multiplied(x, weight, bias, fused), left)
+
+
+def _multiplied(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none"
+) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
 
 
 def apply(layer: nn.Module, x: Tensor, activation: nn.Module | None = None) -> Tensor:
@@ -112,8 +137,8 @@ def convolve(
 
 
 def _multiplies(weight: Tensor) -> bool:
-    """Whether oneDNN takes this product; it takes none with empty weights."""
-    return ONEDNN and weight.numel() > 0
+    """Whether oneDNN gets this product; it takes none with empty weights."""
+    return ONEDNN and weight.numel() > 0 and is_worth_it()
 
 
 def _split(activation: nn.Module | None) -> tuple[str, nn.Module | None]:

@@ -77,8 +77,10 @@ def taken(monkeypatch):
     return counted
 
 
+@pytest.mark.parametrize("by_onednn", [True, False], ids=["onednn", "mkl"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_numbers_are_espnets_at_all_lengths_in_any_order(shape, taken):
+def test_the_numbers_are_espnets_at_all_lengths_in_any_order(shape, by_onednn, taken, monkeypatch):
+    monkeypatch.setattr(onednn, "is_worth_it", lambda: by_onednn)
     stock = SHAPES[shape]()
     fast = copy.deepcopy(stock)
     assert speed_up(fast) and is_fast(fast) and not is_fast(stock)
@@ -95,6 +97,26 @@ def test_long_recordings_are_projected_in_parts(monkeypatch, taken):
     assert speed_up(fast)
     compare(stock, fast, 603)
     assert taken
+
+
+@pytest.mark.parametrize("times", [2.0, 1.2], ids=["much", "little"])
+def test_onednn_multiplies_where_it_is_much_faster(times, monkeypatch):
+    """By a clock that each product moves on."""
+    now, products = [0.0], []
+
+    def product(seconds):
+        def multiply(x, *rest):
+            now[0] += seconds
+            products.append(seconds)
+            return x
+
+        return multiply
+
+    monkeypatch.setattr(onednn.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(onednn.F, "linear", product(times))
+    monkeypatch.setattr(onednn, "_multiplied", product(1.0))
+    assert onednn.is_worth_it.__wrapped__() == (times == 2.0)
+    assert len(products) == 2 * (onednn.TRIALS + 1)
 
 
 def test_without_onednn_too(monkeypatch, taken):
