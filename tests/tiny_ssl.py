@@ -1,14 +1,19 @@
 """Tiny wav2vec 2.0 and HuBERT models with random weights, and what every test of them checks."""
 
+from collections.abc import Sequence
+
 import tiny_models
 import torch
 from random_structures import random_structure
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
+from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.models.huggingface.teacher import asr_config
 from espnet_prune.surgery import cut, inject
 
 SECONDS = 0.2
+LETTERS = ("<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>")
 KINDS = ("head", "feed_forward_unit", "branch")
 ALL_KINDS = (*KINDS, "front_end_channel")
 EVERY_KIND = (*ALL_KINDS, "convolution_channel", "block")
@@ -68,6 +73,12 @@ def ssl_model(name: str = "wav2vec2", seed: int = 0, **options):
             if isinstance(module, torch.nn.Linear):
                 torch.nn.init.normal_(module.weight, 0.0, 0.3)
     return model
+
+
+def letters_model(encoder_conf: dict, tokens: Sequence[str] = LETTERS) -> torch.nn.Module:
+    """An ESPnet model of letters around such an encoder."""
+    torch.manual_seed(0)
+    return build_asr_model(asr_config(tokens, encoder_conf)).eval()
 
 
 def core_of(model) -> torch.nn.Module:

@@ -49,11 +49,8 @@ class ExpectedSize:
             "sizes": torch.tensor(sizes, dtype=torch.float64),
         }
         # products over a site's units, which cost more than its sum, are made where they are read
-        emptied = {structure.sites[n].reader for n in structure.sites}
-        emptied.update(
-            *(structure.children[n] for n, s in structure.sites.items() if s.kind == BRANCH)
-        )
-        self.emptied = [name for name in self.gated if name in emptied]
+        read = {*self.tables["readers"].tolist(), *self.tables["children"].flatten().tolist()}
+        self.emptied = [name for name in self.gated if place[name] in read]
         wholes = {name for term in terms if term.whole for name in term.factors}
         self.wholes = [name for name in self.gated if name in wholes]
         for key, names in (("emptied", self.emptied), ("wholes", self.wholes), ("own", self.gated)):

@@ -22,12 +22,12 @@ from espnet_prune.export import pruned_modeling
 from espnet_prune.io_atomic import new_folder, read_json, write_json, write_text
 from espnet_prune.models.huggingface.build import UNLOADABLE, check_class, import_transformers
 from espnet_prune.models.huggingface.teacher import CONFIG, CORES, DELIMITER, VOCABULARY
+from espnet_prune.models.ssl.sites import SAMPLE_RATE
 from espnet_prune.surgery.cut import twin_of
 from espnet_prune.surgery.families import family_of
 
 CODE = Path(pruned_modeling.__file__)
 MARK = "export_transformers.json"  # by which an earlier export is known
-SAMPLE_RATE = 16000
 SPECIAL = {BLANK: "<pad>", UNKNOWN: "<unk>", END: "</s>", SPACE: DELIMITER}
 AUTO_CLASSES = {
     "ForCTC": "AutoModelForCTC",

@@ -64,6 +64,7 @@ def transformers_graph(
     tried: tuple[int, ...],
     longest: int,
     example: Callable[[int], Inputs],
+    gives: str | None = None,
 ) -> Graph:
     """transformers' own input to scores, or hidden states, of one of its models.
 
@@ -73,6 +74,7 @@ def transformers_graph(
         tried: lengths at which outputs are compared, the shortest last.
         longest: the largest length.
         example: an input of such a length.
+        gives: what the graph calls its output; by default as the model does.
     """
     name = "logits" if type(model).__name__.endswith("ForCTC") else "last_hidden_state"
 
@@ -81,7 +83,7 @@ def transformers_graph(
 
     shapes = ({1: length_dimension(tried[-1], longest)},)
     graph = Output(model, name).eval()
-    return Graph(GRAPH, graph, (reads,), (name,), shapes, tried, example, expected)
+    return Graph(GRAPH, graph, (reads,), (gives or name,), shapes, tried, example, expected)
 
 
 def length_dimension(least: int, most: int):

@@ -4,6 +4,8 @@ Either layer may be a convolution over time. In a gated feed-forward a unit is t
 layer: its value and, behind the values of all, its gate.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,12 @@ class FeedForwardSite(LinearSite):
         branch: name of the branch that it is.
         share: how much of what it gives is added to the residual stream, where the block itself
             doesn't say so by ``ff_scale``.
+
+    Attributes:
+        rows: rows of the first layer that make a unit.
     """
+
+    rows: ClassVar[int] = 1
 
     def __init__(
         self, first: nn.Module, second: nn.Module, block: int, branch: str, share: float = 1.0
@@ -30,33 +37,26 @@ class FeedForwardSite(LinearSite):
         super().__init__(
             f"{branch}.units",
             FEED_FORWARD_UNIT,
-            self.rows(first.weight)[0].shape[0],
+            len(first.weight) // self.rows,
             block,
             branch,
             consumer=second,
             projections=[first],
         )
 
-    @staticmethod
-    def rows(tensor: Tensor) -> tuple[Tensor, ...]:
-        """A tensor of the first layer in parts that each have a row a unit."""
-        return (tensor,)
-
 
 class GatedFeedForwardSite(FeedForwardSite):
     """The hidden units of a gated feed-forward part."""
 
-    @staticmethod
-    def rows(tensor: Tensor) -> tuple[Tensor, ...]:
-        return tensor.chunk(2)
+    rows = 2
 
     def unit_weights(self) -> list[Tensor]:
-        return [*self.rows(self.projections[0].weight), self.read_weights()]
+        return [*self.projections[0].weight.chunk(2), self.read_weights()]
 
     def made_by(self) -> list[Tensor]:
         first = self.projections[0]
-        tensors = [t.detach() for t in (first.weight, first.bias) if t is not None]
-        return [rows.reshape(self.units, -1) for tensor in tensors for rows in self.rows(tensor)]
+        halves = [half for t in (first.weight, first.bias) if t is not None for half in t.chunk(2)]
+        return [half.detach().reshape(self.units, -1) for half in halves]
 
     @torch.no_grad()
     def cut(self, kept: Tensor, values: Tensor) -> None:

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import soundfile
 import torch
-from tiny_ssl import TRANSFORMER
+from tiny_ssl import TRANSFORMER, letters_model
 from tiny_whisper import whisper
 
 from espnet_prune.cli import main, run
@@ -53,22 +53,8 @@ def half_of(model):
 @pytest.fixture(scope="module", params=SSL, ids=str)
 def ssl(request, tmp_path_factory):
     """Folders of a cut wav2vec 2.0 model, or of one of its kin, with CTC, and of its export."""
-    torch.manual_seed(0)
     conf = {"model": {**TRANSFORMER, **SSL[request.param]}, "class_name": request.param}
-    model = build_asr_model(
-        {
-            "token_list": ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"],
-            "token_type": "char",
-            "frontend": None,
-            "input_size": 1,
-            "normalize": None,
-            "specaug": None,
-            "encoder": "ssl",
-            "encoder_conf": conf,
-            "decoder": None,
-            "model_conf": {"ctc_weight": 1.0},
-        }
-    ).eval()
+    model = letters_model(conf)
     torch.nn.init.normal_(model.ctc.ctc_lo.weight, 0.0, 3.0)  # so that texts aren't all blank
     folder = tmp_path_factory.mktemp("ssl")
     write_model(half_of(model), folder / "model")

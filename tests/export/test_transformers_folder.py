@@ -15,12 +15,10 @@ from random_structures import random_structure
 from espnet_prune.cli import main
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.export.transformers_folder import CODE, export_transformers
-from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.huggingface.build import from_config
 from espnet_prune.surgery import cut, inject, save
 
-LETTERS = ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"]
-WORDS = [3, 1, 0, 3, 3, 2, 4]  # rows of LETTERS, by frame
+WORDS = [3, 1, 0, 3, 3, 2, 4]  # rows of tiny_ssl.LETTERS, by frame
 STRANGER = """
 import json, sys
 sys.modules["espnet_prune"] = None  # where it is imported, this ends
@@ -127,29 +125,17 @@ def test_what_fits_the_stock_class_needs_no_code(tmp_path):
     assert not export_transformers(cut(matrices), tmp_path / "zeros")["needs_code"]
 
 
-def letters_model():
+def pruned_letters_model():
     """An ESPnet model of letters, and its ``encoder: ssl``, cut."""
-    torch.manual_seed(0)
-    conf = {
-        "token_list": LETTERS,
-        "token_type": "char",
-        "frontend": None,
-        "input_size": 1,
-        "normalize": None,
-        "specaug": None,
-        "encoder": "ssl",
-        "encoder_conf": {"model": {**tiny_ssl.TRANSFORMER, "layerdrop": 0.0}},
-        "decoder": None,
-        "model_conf": {"ctc_weight": 1.0},
-    }
-    gated = inject(build_asr_model(conf).eval(), tiny_ssl.Ssl(learned=False)).eval()
+    model = tiny_ssl.letters_model({"model": {**tiny_ssl.TRANSFORMER, "layerdrop": 0.0}})
+    gated = inject(model, tiny_ssl.Ssl(learned=False)).eval()
     return cut(gated, random_structure(gated, 5))
 
 
 def test_an_espnet_model_becomes_the_class_with_ctc_and_its_letters(tmp_path, capsys):
     import transformers
 
-    model = letters_model()
+    model = pruned_letters_model()
     save(model, tmp_path / "model")
     out = tmp_path / "out"
     assert not main(["export_transformers", "--model", str(tmp_path / "model"), "--out", str(out)])
@@ -166,7 +152,7 @@ def test_an_espnet_model_becomes_the_class_with_ctc_and_its_letters(tmp_path, ca
     assert processor.decode(WORDS) == "A<unk>A B"
 
 
-def test_a_whispers_processor_is_taken_from_where_it_is(tmp_path):
+def test_a_processor_is_taken_from_where_it_is(tmp_path):
     import transformers
 
     extractor = transformers.Wav2Vec2FeatureExtractor()

@@ -265,6 +265,25 @@ def stacks(model: nn.Module) -> tuple[nn.Module, ...]:
     return model.model.encoder, model.model.decoder
 
 
+def head_macs(site: LinearSite, size: int, positions: int, tokens: int, padding: int = 0) -> int:
+    """MACs of one head of an encoder with a decoder, by greedy decoding with a cache.
+
+    Args:
+        site: its heads, named by stack and branch.
+        size: width of the residual stream.
+        positions: frames in the encoder.
+        tokens: tokens that the decoder makes.
+        padding: zeros that a head is filled up with where it attends.
+    """
+    if "cross_attention" in site.name:
+        projected, pairs = 2 * tokens + 2 * positions, tokens * positions
+    elif site.name.startswith("decoder"):  # each token attends to itself and to those before
+        projected, pairs = 4 * tokens, tokens * (tokens + 1) // 2
+    else:
+        projected, pairs = 4 * positions, positions**2
+    return projected * size * site.width + 2 * pairs * (site.width + padding)
+
+
 def seq2seq_sites(
     model: nn.Module,
     branches: Iterable[tuple[LinearSite, BranchSite, int]],

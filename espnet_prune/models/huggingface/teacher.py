@@ -4,7 +4,7 @@ wav2vec 2.0 and its kin with an output layer become ``encoder: ssl`` of an ESPne
 layer its CTC. ESPnet wants the blank first and ``<sos/eos>`` last, which CTC here never gives.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,12 @@ class TransformersTeacher:
         core = getattr(pretrained, attribute)
         conf = {**core.config.to_dict(), "layerdrop": 0.0}  # a dropped layer would hide its gates
         model = build_asr_model(
-            {
-                "token_list": [*(token for token, _ in listed), END],
-                "token_type": "char",
-                "frontend": None,
-                "input_size": 1,
-                "normalize": None,
-                "specaug": None,
-                "encoder": "ssl",
-                "encoder_conf": {"model": conf, "class_name": core_class},
-                "decoder": None,
-                "model_conf": {"ctc_weight": 1.0, "report_cer": False, "report_wer": False},
-            }
+            asr_config(
+                [*(token for token, _ in listed), END],
+                {"model": conf, "class_name": core_class},
+                report_cer=False,
+                report_wer=False,
+            )
         )
         load_strictly(model.encoder.model, core.state_dict(), str(self.folder))
         rows = torch.tensor([index for _, index in listed])
@@ -149,6 +143,28 @@ class TransformersTeacher:
                     f"{self.folder / CONFIG}: {key}: {config[key]} can't be imported; give a model "
                     "without adapters"
                 )
+
+
+def asr_config(tokens: Sequence[str], encoder_conf: Mapping, **model_conf: object) -> dict:
+    """ESPnet's configuration of ``encoder: ssl`` with CTC on letters.
+
+    Args:
+        tokens: ESPnet's list of tokens.
+        encoder_conf: options of ``SslEncoder``.
+        **model_conf: options of the ESPnetASRModel besides.
+    """
+    return {
+        "token_list": list(tokens),
+        "token_type": "char",
+        "frontend": None,
+        "input_size": 1,
+        "normalize": None,
+        "specaug": None,
+        "encoder": "ssl",
+        "encoder_conf": dict(encoder_conf),
+        "decoder": None,
+        "model_conf": {"ctc_weight": 1.0, **model_conf},
+    }
 
 
 def _checked(vocabulary: object, path: Path) -> dict[str, int]:

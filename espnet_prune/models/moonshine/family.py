@@ -1,10 +1,9 @@
 """Moonshine of transformers: recordings of any length to text, by an encoder and a decoder."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from espnet_prune.models.family import Support, TransformersFamily
-from espnet_prune.models.graph_names import GRAPH
-from espnet_prune.models.graphs import Graph, Inputs, Output, example_speech, length_dimension
+from espnet_prune.models.graphs import Graph, example_speech, transformers_graph
 from espnet_prune.models.huggingface.blocks import stacks
 from espnet_prune.models.moonshine.sites import (
     moonshine_matrices,
@@ -48,15 +47,8 @@ class Moonshine(TransformersFamily):
 
     def graphs(self, model: nn.Module) -> list[Graph]:
         """Samples to hidden states by the encoder."""
-        encoder = model.model.encoder
-
-        def expected(speech: Tensor) -> Inputs:
-            return (encoder(speech).last_hidden_state,)
-
-        names = ("input_values",), ("encoded",)
-        shapes = ({1: length_dimension(SAMPLES[-1], LONGEST_SAMPLES)},)
-        graph = Output(encoder, "last_hidden_state").eval()
-        return [Graph(GRAPH, graph, *names, shapes, SAMPLES, example_speech, expected)]
+        encoder, speech = model.model.encoder, ("input_values", SAMPLES, LONGEST_SAMPLES)
+        return [transformers_graph(encoder, *speech, example_speech, gives="encoded")]
 
 
 FAMILY = Moonshine()

@@ -17,7 +17,9 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
     ALREADY_CUT,
     ConfiguredHeadSite,
+    GoneAttention,
     GoneCachedAttention,
+    head_macs,
     refuse_shared_keys,
     seq2seq_sites,
     stacked_layers,
@@ -73,15 +75,15 @@ def check_moonshine(model: nn.Module) -> None:
                 f"{name} is a {type(layer).__name__}, whose cutting rules aren't known; expected "
                 f"one of {', '.join(BRANCHES)}"
             )
-        for attribute, _ in known.values():
+        for branch, (attribute, _) in known.items():
             part = getattr(layer, attribute)
-            last = getattr(part, ATTENTION.output, None) or getattr(part, FEED_FORWARD[1], None)
-            whole = (
-                units if hasattr(part, FEED_FORWARD[1]) else heads * getattr(part, "head_dim", 0)
-            )
-            if last is None or last.in_features != whole:
+            if isinstance(part, (GoneAttention, GoneBranch)):
                 raise ModelError(f"{name}: {ALREADY_CUT}")
-            if hasattr(part, "num_key_value_groups"):
+            feeds = branch == "feed_forward"
+            found = (part.fc2 if feeds else part.o_proj).in_features
+            if found != (units if feeds else heads * part.head_dim):
+                raise ModelError(f"{name}: {ALREADY_CUT}")
+            if not feeds:
                 refuse_shared_keys(part, name)
     refuse_float16(model)
 
@@ -138,18 +140,12 @@ class _Cost:
 
     def macs_of(self, site: LinearSite) -> int:
         """MACs of one head or feed-forward unit."""
-        decodes = site.name.startswith("decoder")
-        steps = self.tokens if decodes else self.frames
-        if not isinstance(site, ConfiguredHeadSite):
-            return steps * self.size * (3 if decodes else 2)
-        if "cross_attention" in site.name:
-            projected, pairs = 2 * self.tokens + 2 * self.frames, self.tokens * self.frames
-        elif decodes:  # each token attends to itself and to those before
-            projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
-        else:
-            projected, pairs = 4 * self.frames, self.frames**2
-        padded = site.width + site.attention.head_dim_padding
-        return projected * self.size * site.width + 2 * pairs * padded
+        if isinstance(site, ConfiguredHeadSite):
+            padding = site.attention.head_dim_padding
+            return head_macs(site, self.size, self.frames, self.tokens, padding)
+        if site.name.startswith("decoder"):
+            return 3 * self.tokens * self.size
+        return 2 * self.frames * self.size
 
     def rest(self, model: nn.Module) -> int:
         """MACs of the convolutions and of the output layer."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
     GoneCachedAttention,
+    head_macs,
     seq2seq_sites,
     stacked_layers,
 )
@@ -149,16 +150,10 @@ class _Cost:
 
     def macs_of(self, site: LinearSite) -> int:
         """MACs of one head or feed-forward unit."""
-        decodes = site.name.startswith("decoder")
         if site.kind == FEED_FORWARD_UNIT:
+            decodes = site.name.startswith("decoder")
             return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
-        if isinstance(site, CrossHeadSite):
-            projected, pairs = 2 * self.tokens + 2 * self.positions, self.tokens * self.positions
-        elif decodes:  # each token attends to itself and to those before
-            projected, pairs = 4 * self.tokens, self.tokens * (self.tokens + 1) // 2
-        else:
-            projected, pairs = 4 * self.positions, self.positions**2
-        return self.windows * (projected * self.size * site.width + 2 * pairs * site.width)
+        return self.windows * head_macs(site, self.size, self.positions, self.tokens)
 
     def rest(self) -> int:
         """MACs of the convolutions and of the output layer."""

@@ -3,14 +3,13 @@
 import numpy
 import pytest
 import torch
-from tiny_ssl import TRANSFORMER
+from tiny_ssl import TRANSFORMER, letters_model
 
 from espnet_prune.budget import resolve
 from espnet_prune.decode.decode_config import DecodeConfig
 from espnet_prune.decode.recogniser import Recogniser
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method
-from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_input
 from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.surgery import cut, inject, load, plan_of, save
@@ -21,22 +20,8 @@ SECONDS = 0.3
 
 def asr_model(class_name="Wav2Vec2Model", **transformer):
     """A tiny CTC model on characters."""
-    torch.manual_seed(0)
     conf = {"model": {**TRANSFORMER, **transformer}, "class_name": class_name}
-    return build_asr_model(
-        {
-            "token_list": ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"],
-            "token_type": "char",
-            "frontend": None,
-            "input_size": 1,
-            "normalize": None,
-            "specaug": None,
-            "encoder": "ssl",
-            "encoder_conf": {**conf, "options": {"layerdrop": 0.0, "mask_time_prob": 0.0}},
-            "decoder": None,
-            "model_conf": {"ctc_weight": 1.0},
-        }
-    ).eval()
+    return letters_model({**conf, "options": {"layerdrop": 0.0, "mask_time_prob": 0.0}})
 
 
 def method(name="l0_distill", **options):

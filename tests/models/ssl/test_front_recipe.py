@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from tiny_ssl import TRANSFORMER
+from tiny_ssl import TRANSFORMER, letters_model
 
 from espnet_prune.methods import make_method
-from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_input
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 
@@ -18,21 +17,8 @@ NORMS = [
 
 @pytest.mark.parametrize("class_name, norm", NORMS)
 def test_a_cut_front_end_is_saved_and_loaded(tmp_path, class_name, norm):
-    torch.manual_seed(0)
-    model = build_asr_model(
-        {
-            "token_list": ["<blank>", "<unk>", "A", "<sos/eos>"],
-            "token_type": "char",
-            "frontend": None,
-            "input_size": 1,
-            "normalize": None,
-            "specaug": None,
-            "encoder": "ssl",
-            "encoder_conf": {"model": {**FRONT, **norm}, "class_name": class_name},
-            "decoder": None,
-            "model_conf": {"ctc_weight": 1.0},
-        }
-    ).eval()
+    conf = {"model": {**FRONT, **norm}, "class_name": class_name}
+    model = letters_model(conf, ["<blank>", "<unk>", "A", "<sos/eos>"])
     options = {"sites": ["front_end_channel", "head"], "budget": {"tolerance": 0.2}}
     method = make_method("random", options, target=0.5)
     gated = inject(model, method).eval()
