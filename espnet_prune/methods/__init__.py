@@ -27,6 +27,7 @@ from espnet_prune.methods.magnitude import (
 )
 from espnet_prune.methods.module_error import ModuleError
 from espnet_prune.methods.numerical import Numerical
+from espnet_prune.methods.obs_weights import ObsWeights
 from espnet_prune.methods.options import MethodConfig
 from espnet_prune.methods.performer import Performer
 from espnet_prune.methods.prunenet import PruneNet
@@ -64,6 +65,7 @@ METHODS: Mapping[str, type[Method]] = {
     "ld_pruner": LdPruner,
     "low_rank": LowRank,
     "numerical": Numerical,
+    "obs_weights": ObsWeights,
     "performer": Performer,
     "prunenet": PruneNet,
     "unpruned": Unpruned,

@@ -12,7 +12,6 @@ Few utterances without labels are enough, and no gradient is needed.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -21,13 +20,13 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.sites.base import BRANCH, FEED_FORWARD_UNIT, ConsumedSite
 from espnet_prune.sites.decoder import DECODER
+from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, until, watch_call
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
-from espnet_prune.surgery.inputs import columns_of, first_tensor, rows_of, weight_of
+from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-CHAIN_TOLERANCE = 1e-3  # of the stream's largest value: block by block, or in one pass
 POSITIONS = 4096  # of an utterance, at most, that a convolution over time and frequency is seen at
 
 
@@ -64,15 +63,15 @@ def refit(
         layer, equations = site.consumer, _Equations(site, masks)
         for run in runs:
             with holding(gated, masks):
-                heard = _until(layer, gated, run).args[0]
-            equations.add(heard, twin(layer)(_until(twin(layer), teacher, run).args[0]))
+                heard = until(layer, partial(run, gated)).args[0]
+            equations.add(heard, twin(layer)(until(twin(layer), partial(run, teacher)).args[0]))
         equations.solve(damping)
     layers = _stack(gated)
     if layers is None:
         return
     with holding(gated, masks):
-        ours = [_until(layers[0], gated, run) for run in runs]
-    theirs = [_until(twin(layers[0]), teacher, run) for run in runs]
+        ours = [until(layers[0], partial(run, gated)) for run in runs]
+    theirs = [until(twin(layers[0]), partial(run, teacher)) for run in runs]
     with _acting(gated, masks):
         for index, layer in enumerate(layers):
             members = [s for s in sites if s.block == index]
@@ -85,10 +84,10 @@ def refit(
                 "refit: block %d of %d: %.4f of the stream's power is lost",
                 index + 1,
                 len(layers),
-                _lost(ours, theirs),
+                lost(ours, theirs),
             )
     with holding(gated, masks):
-        _check_chain(layers, ours[0], gated, runs[0])
+        check_chain(layers, ours[0], partial(runs[0], gated))
 
 
 def _check_readers(sites: Iterable[object]) -> None:
@@ -121,56 +120,9 @@ def _is_read(gated: GatedModel, site: object, masks: Mapping[str, Tensor]) -> bo
 
 def _stack(gated: GatedModel) -> Sequence[nn.Module] | None:
     """The encoder's blocks, in order."""
-    for site in gated.site_map.of_kinds((BRANCH,)):
-        if not site.name.startswith(DECODER):
-            for module in gated.model.modules():
-                if isinstance(module, (nn.ModuleList, nn.Sequential)) and any(
-                    m is site.layer for m in module
-                ):
-                    return module
-    return None
-
-
-class _Reached(Exception):
-    """Ends a pass where nothing further is needed of it."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a module was called with; the residual stream comes first."""
-
-    args: tuple
-    keywords: Mapping[str, object]
-
-    @property
-    def stream(self) -> Tensor:
-        return first_tensor(self.args[0])
-
-    def passed_on(self, layer: nn.Module) -> "_Call":
-        """The same for the next block, of what ``layer`` makes of it."""
-        made = layer(*self.args, **self.keywords)
-        made = made[0] if isinstance(made, tuple) else made
-        return _Call((made, *self.args[1:]), self.keywords)
-
-
-def _until(module: nn.Module, model: nn.Module, run: Run) -> _Call:
-    """What ``module`` is called with in a pass of ``model``, which ends there."""
-    found: list[_Call] = []
-
-    def keep(_: nn.Module, args: tuple, keywords: dict) -> None:
-        found.append(_Call(args, keywords))
-        raise _Reached
-
-    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        run(model)
-    except _Reached:
-        return found[0]
-    finally:
-        handle.remove()
-    raise ModelError(
-        f"refit: {type(module).__name__}: no pass of {type(model).__name__} reaches it"
-    )
+    branches = gated.site_map.of_kinds((BRANCH,))
+    blocks = (stack_with(gated.model, s.layer) for s in branches if not s.name.startswith(DECODER))
+    return next((found for found in blocks if found is not None), None)
 
 
 @contextmanager
@@ -198,8 +150,8 @@ def _refit_block(
     layer: nn.Module,
     twin: nn.Module,
     branches: Sequence[tuple[ConsumedSite, str | None]],
-    ours: Sequence[_Call],
-    theirs: Sequence[_Call],
+    ours: Sequence[Call],
+    theirs: Sequence[Call],
     masks: Mapping[str, Tensor],
     damping: float,
 ) -> None:
@@ -207,7 +159,7 @@ def _refit_block(
     names = {id(module): name for name, module in layer.named_modules()}
     consumers = {site.name: names[id(site.consumer)] for site, _ in branches}
     watched = [*consumers.values(), *(norm for _, norm in branches if norm)]
-    said = [_watch(twin, watched, call) for call in theirs]
+    said = [watch_call(twin, watched, call) for call in theirs]
     order = list(said[0].inputs)
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
         name, equations = consumers[site.name], _Equations(site, masks)
@@ -222,7 +174,7 @@ def _refit_block(
         equations.solve(damping)
 
 
-def _heard(layer: nn.Module, name: str, norm: str | None, call: _Call) -> dict[str, Tensor]:
+def _heard(layer: nn.Module, name: str, norm: str | None, call: Call) -> dict[str, Tensor]:
     """Inputs of a layer and of the norm before it, by name; the pass ends there."""
     seen: dict[str, Tensor] = {}
 
@@ -233,43 +185,13 @@ def _heard(layer: nn.Module, name: str, norm: str | None, call: _Call) -> dict[s
         if norm:
             handle = layer.get_submodule(norm).register_forward_pre_hook(keep)
             stack.callback(handle.remove)
-        run = partial(_called, call)
-        seen[name] = _until(layer.get_submodule(name), layer, run).args[0]
+        seen[name] = until(layer.get_submodule(name), partial(call.on, layer)).args[0]
     return seen
-
-
-def _called(call: _Call, layer: nn.Module) -> object:
-    return layer(*call.args, **call.keywords)
 
 
 def _like(target: Tensor, stream: Tensor) -> Tensor:
     """The stream (B, T, D) in the layout of a layer's output."""
     return stream if stream.shape == target.shape else stream.transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """Inputs and outputs by name of module, in the order in which they were run."""
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-def _watch(layer: nn.Module, names: Sequence[str], call: _Call) -> _Watched:
-    seen = _Watched({}, {})
-
-    def keep(name: str):
-        def hook(_: nn.Module, inputs: tuple, output: Tensor) -> None:
-            seen.inputs[name], seen.outputs[name] = inputs[0], output
-
-        return hook
-
-    with ExitStack() as stack:
-        for name in names:
-            handle = layer.get_submodule(name).register_forward_hook(keep(name))
-            stack.callback(handle.remove)
-        layer(*call.args, **call.keywords)
-    return seen
 
 
 class _Equations:
@@ -317,27 +239,3 @@ def _outputs(layer: nn.Module, said: Tensor) -> Tensor:
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         said = said.movedim(1, -1)
     return said.reshape(-1, said.shape[-1])
-
-
-def _lost(ours: Sequence[_Call], theirs: Sequence[_Call]) -> float:
-    pairs = list(zip(ours, theirs, strict=True))
-    gap = sum(float((a.stream - b.stream).square().sum()) for a, b in pairs)
-    return gap / max(sum(float(b.stream.square().sum()) for _, b in pairs), 1e-12)
-
-
-def _check_chain(layers: Sequence[nn.Module], last: _Call, gated: GatedModel, run: Run) -> None:
-    """ModelError unless a whole pass gives what the blocks gave one after the other."""
-    found: list[Tensor] = []
-    handle = layers[-1].register_forward_hook(
-        lambda _, inputs, output: found.append(first_tensor(output))
-    )
-    try:
-        run(gated)
-    finally:
-        handle.remove()
-    gap = float((found[0] - last.stream).abs().max())
-    if gap > CHAIN_TOLERANCE * float(found[0].abs().max()):
-        raise ModelError(
-            f"refit: the blocks of {type(gated.site_map.encoder).__name__} don't simply follow "
-            "each other, so that they can't be solved one by one; leave `refit` out for this model"
-        )

@@ -21,6 +21,7 @@ NOT_ALIGNED = {
     "unpruned",
     "self_pinching_weights",
     "uniform_magnitude_weights",
+    "obs_weights",
     "acip",
     "flexigpt",
     "low_rank",

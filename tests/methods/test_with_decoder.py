@@ -23,6 +23,7 @@ OTHERS = {
     "module_error",
     "unpruned",
     "uniform_magnitude_weights",
+    "obs_weights",
     "self_pinching_weights",
     "acip",
     "flexigpt",

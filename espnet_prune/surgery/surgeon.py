@@ -1,0 +1,207 @@
+"""Single weights taken out by what their loss does to a layer's output, and the others solved anew.
+
+The layer-wise optimal brain surgeon: of a linear layer Y = X W^T those weights go whose w^2 /
+[H^-1]_jj is least, with H = X^T X (Hassibi and Stork 1993; by layer Dong et al. 2017, arXiv
+1705.07565), column by column with one H for all outputs (SparseGPT, Frantar and Alistarh 2023,
+arXiv 2301.00774). Ours, as in ``surgery.refit``: X is what the pruned model really hears there, the
+target what the uncompressed model says; the kept weights are then the least squares for their
+mask, and the bias is solved along.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.errors import ModelError
+from espnet_prune.sites.weights import WeightSite
+from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, until, watch_call
+from espnet_prune.surgery.cut import twin_of
+from espnet_prune.surgery.gated import GatedModel
+from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.inputs import rows_of
+
+logger = logging.getLogger(__name__)
+BLOCK = 128  # columns whose masks are chosen together, as in the public code
+ITERATIONS = 200  # of conjugate gradients, at most
+ACCURACY = 1e-4  # of the residual, relative to the right side
+Equations = tuple[Tensor, Tensor]  # X^T X (inputs, inputs), X^T Y (inputs, outputs); bias last
+
+
+@torch.no_grad()
+def remove_weights(
+    gated: GatedModel,
+    sites: Sequence[WeightSite],
+    shares: Mapping[str, float],
+    passes: Sequence[Callable[[], object]],
+    damping: float,
+) -> dict[str, Tensor]:
+    """Takes single weights out of an encoder's blocks, one after the other, in place.
+
+    What the layers of one block say for all utterances is held in memory.
+
+    Args:
+        gated: the gated model, in evaluation mode, with the uncompressed model's weights.
+        sites: those of single weights.
+        shares: which share of its weights each site loses.
+        passes: each runs the gated model on one utterance.
+        damping: pulls the weights to what they are, relative to the mean square of what a layer
+            hears.
+
+    Returns:
+        A mask (weights,) for each site.
+
+    Raises:
+        ModelError: blocks that don't simply follow each other.
+    """
+    layers = stack_with(gated.model, sites[0].layer)
+    if layers is None:
+        raise ModelError(
+            f"{sites[0].name}: its encoder has no list of blocks, so that its layers can't be "
+            "solved one after the other; choose another method"
+        )
+    twins, masks = twin_of(layers), {}
+    with holding(gated, {}):
+        ours = [until(layers[0], run) for run in passes]
+        theirs = list(ours)
+        for index, (layer, twin) in enumerate(zip(layers, twins, strict=True)):
+            names = {id(module): name for name, module in layer.named_modules()}
+            members = {names[id(s.layer)]: s for s in sites if id(s.layer) in names}
+            wanted = [watch_call(twin, list(members), call) for call in theirs]
+            for group in _heard_together(list(members), wanted[0].inputs):
+                solved = _equations(layer, group, ours, [w.outputs for w in wanted])
+                for name, equations in solved.items():
+                    site = members[name]
+                    about = (equations, shares[site.name], damping)
+                    masks[site.name] = prune_layer(site.layer, *about).flatten()
+            ours = [call.passed_on(layer) for call in ours]
+            theirs = [call.passed_on(twin) for call in theirs]
+            gone = lost(ours, theirs)
+            logger.info(
+                "block %d of %d: %.4f of the stream's power lost", index + 1, len(layers), gone
+            )
+        check_chain(layers, ours[0], passes[0])
+    return masks
+
+
+def _heard_together(names: Sequence[str], inputs: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names in the order in which they are run; those that hear one tensor are one group."""
+    groups: dict[int, list[str]] = {}
+    for name in inputs:
+        groups.setdefault(id(inputs[name]), []).append(name)
+    return list(groups.values())
+
+
+def _equations(
+    block: nn.Module,
+    names: Sequence[str],
+    calls: Sequence[Call],
+    wanted: Sequence[Mapping[str, Tensor]],
+) -> dict[str, Equations]:
+    """The normal equations of layers that hear the same, over all utterances."""
+    own: Tensor | float = 0.0
+    cross: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
+    first = block.get_submodule(names[0])
+    for call, said in zip(calls, wanted, strict=True):
+        heard = until(first, partial(call.on, block)).args[0]
+        rows = rows_of(first, heard).double()
+        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        own = own + rows.T @ rows
+        for name in names:
+            cross[name] = cross[name] + rows.T @ said[name].flatten(0, -2).double()
+    return {name: (own, cross[name]) for name in names}
+
+
+def prune_layer(layer: nn.Linear, equations: Equations, share: float, damping: float) -> Tensor:
+    """Chooses a layer's mask and solves its kept weights and its bias, in place.
+
+    Args:
+        layer: its weight is (outputs, inputs).
+        equations: of what it hears, with a one behind, and of what it should say.
+        share: share of the weights that go.
+        damping: relative to the mean square of what it hears.
+
+    Returns:
+        The mask (outputs, inputs), of zeros and ones.
+    """
+    own, cross = equations
+    inputs, before = layer.in_features, layer.weight.double()
+    ridge = damping * own.diagonal()[:inputs].mean().clamp_min(1e-12)
+    hessian = own[:inputs, :inputs] + ridge * torch.eye(inputs).to(own)
+    right = cross[:inputs] + ridge * before.T
+    if layer.bias is None:
+        ends = None
+    else:  # it takes what the means leave, whichever the weights are
+        ends = own[:inputs, inputs:] / own[inputs, inputs]
+        hessian = hessian - ends @ own[inputs:, :inputs]
+        right = right - ends @ cross[inputs:]
+    mask, start = choose_mask(hessian, right, share)
+    weight = solve_kept(hessian, right, mask, start)
+    layer.weight.copy_(weight)
+    if ends is not None:
+        layer.bias.copy_((cross[inputs] / own[inputs, inputs]) - (weight @ ends)[:, 0])
+    return mask.to(layer.weight)
+
+
+def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Which weights stay, column by column, the later columns making good what earlier ones lose.
+
+    Args:
+        hessian: (inputs, inputs), positive definite.
+        right: (inputs, outputs), the right side of the normal equations.
+        share: share of the weights that go.
+
+    Returns:
+        The mask (outputs, inputs), and weights from which to solve on.
+    """
+    inverse = torch.linalg.inv(hessian)
+    weight = (inverse @ right).T.contiguous()
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    mask = torch.ones_like(weight)
+    for begin in range(0, len(hessian), BLOCK):
+        end = min(begin + BLOCK, len(hessian))
+        part, own = weight[:, begin:end], factor[begin:end, begin:end]
+        costs = (part / own.diagonal()).square()
+        gone = torch.argsort(costs.flatten(), stable=True)[: round(share * costs.numel())]
+        chosen = torch.ones_like(costs).flatten()
+        chosen[gone] = 0.0
+        mask[:, begin:end] = chosen.view_as(costs)
+        errors = torch.zeros_like(part)
+        for place in range(end - begin):
+            column = part[:, place] * (1 - mask[:, begin + place])
+            errors[:, place] = column / own[place, place]
+            part[:, place:] -= errors[:, place, None] * own[place, place:]
+        weight[:, end:] -= errors @ factor[begin:end, end:]
+    return mask, weight * mask
+
+
+def solve_kept(hessian: Tensor, right: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+    """The least squares of all outputs, each with its own mask, by conjugate gradients.
+
+    Args:
+        hessian: (inputs, inputs), positive definite.
+        right: (inputs, outputs).
+        mask: (outputs, inputs).
+        start: (outputs, inputs), where to begin; 0 where the mask is.
+
+    Returns:
+        The weights (outputs, inputs).
+    """
+    diagonal, wanted, weight = hessian.diagonal(), right.T * mask, start
+    residual = wanted - (weight @ hessian) * mask
+    direction = residual / diagonal
+    power = (residual * direction).sum(dim=1, keepdim=True)
+    enough = ACCURACY * wanted.norm()
+    for _ in range(ITERATIONS):
+        if residual.norm() <= enough:
+            break
+        image = (direction @ hessian) * mask
+        step = power / (direction * image).sum(dim=1, keepdim=True).clamp_min(1e-300)
+        weight = weight + step * direction
+        residual = residual - step * image
+        scaled = residual / diagonal
+        now = (residual * scaled).sum(dim=1, keepdim=True)
+        direction, power = scaled + now / power.clamp_min(1e-300) * direction, now
+    return weight

@@ -1,0 +1,128 @@
+"""Optimal brain surgeon on single weights: mask, solution and shares against other ways to them."""
+
+import copy
+
+import pytest
+import torch
+from tiny_models import encoder, passes_of
+
+from espnet_prune.errors import TrainingError
+from espnet_prune.methods import make_method
+from espnet_prune.methods.obs_weights import moments, shares_of, weight_costs
+from espnet_prune.sites import WEIGHT
+from espnet_prune.surgery import cut, inject
+from espnet_prune.surgery.surgeon import choose_mask, prune_layer, solve_kept
+
+
+def problem(inputs: int = 12, outputs: int = 5, rows: int = 60):
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(inputs, inputs, generator=generator).double()
+    heard = torch.randn(rows, inputs, generator=generator).double() @ mixed
+    return heard, torch.randn(rows, outputs, generator=generator).double()
+
+
+def gated_of(target: float = 0.5, **options):
+    return inject(encoder(), make_method("obs_weights", options, target=target)).eval()
+
+
+def test_the_kept_weights_are_the_least_squares_of_their_mask():
+    heard, said = problem()
+    mask = (torch.rand(5, 12, generator=torch.Generator().manual_seed(1)) > 0.5).double()
+    found = solve_kept(heard.T @ heard, heard.T @ said, mask, torch.zeros(5, 12).double())
+    for row, kept in enumerate(mask.bool()):
+        expected = torch.linalg.lstsq(heard[:, kept], said[:, row]).solution
+        assert torch.allclose(found[row, kept], expected, rtol=1e-2, atol=1e-3)
+        assert not found[row, ~kept].any()
+
+
+def test_the_first_weight_to_go_is_the_surgeons():
+    heard, said = problem(outputs=1)
+    hessian, right = heard.T @ heard, heard.T @ said
+    mask, _ = choose_mask(hessian, right, 1 / 12)
+    best = torch.linalg.solve(hessian, right)[:, 0]
+    costs = [  # only the columns behind it make good what a column loses
+        float(best[j] ** 2 / torch.linalg.inv(hessian[j:, j:])[0, 0]) for j in range(12)
+    ]
+    assert mask.sum() == 11 and int((mask[0] == 0).nonzero()) == costs.index(min(costs))
+
+
+def test_a_layer_and_its_bias_come_nearest_to_what_is_wanted():
+    heard, said = problem()
+    layer = torch.nn.Linear(12, 5).double().requires_grad_(False)
+    rows = torch.cat([heard, torch.ones(60, 1)], dim=1)
+    mask = prune_layer(layer, (rows.T @ rows, rows.T @ said), 0.5, 1e-9)
+    assert (layer.weight == 0).sum() == 30 and torch.equal(layer.weight != 0, mask != 0)
+    for row, kept in enumerate(mask.bool()):
+        columns = torch.cat([kept, torch.tensor([True])])
+        expected = torch.linalg.lstsq(rows[:, columns], said[:, row]).solution
+        assert torch.allclose(layer.weight[row, kept], expected[:-1], rtol=1e-2, atol=1e-3)
+        assert torch.allclose(layer.bias[row], expected[-1], rtol=1e-2, atol=1e-3)
+
+
+def test_shares_rank_all_weights_together_up_to_the_most():
+    costs = {"a": torch.arange(10.0), "b": torch.arange(10.0) + 5, "c": torch.arange(10.0) + 100}
+    assert shares_of(costs, 0.5, 1.0) == {"a": 1.0, "b": 0.5, "c": 0.0}
+    assert shares_of(costs, 0.5, 0.8) == {"a": 0.8, "b": 0.7, "c": 0.0}
+    assert shares_of(costs, 0.5, 0.5) == dict.fromkeys(costs, 0.5)
+    assert shares_of(costs, 0.0, 0.5) == dict.fromkeys(costs, 0.0)
+
+
+def test_a_weights_cost_is_that_of_the_factored_fisher_information():
+    gated = gated_of()
+    sites, passes = gated.site_map.of_kinds((WEIGHT,)), passes_of(gated, 2)
+    site = sites[-1]
+    hessians, squares = moments(gated, [site], passes, damping=1e-6)
+    heard, felt = [], []
+
+    def hook(layer, inputs, output):
+        heard.append(inputs[0].detach().flatten(0, -2).double())
+        output.register_hook(lambda gradient: felt.append(gradient.flatten(0, -2).double()))
+
+    handle = site.layer.register_forward_hook(hook)
+    for run in passes:
+        run().backward()
+    handle.remove()
+    rows, gradients = torch.cat(heard), torch.cat(felt)
+    own = rows.T @ rows / len(rows)
+    fisher = torch.kron(torch.diag(gradients.square().mean(dim=0)), own)
+    fisher += (
+        1e-6
+        * own.diagonal().mean()
+        * torch.kron(torch.diag(gradients.square().mean(dim=0)), torch.eye(len(own)).double())
+    )
+    expected = site.layer.weight.detach().double().flatten().square()
+    expected = expected / torch.linalg.pinv(fisher, rtol=1e-14).diagonal()
+    costs = weight_costs(site, hessians[site.name], squares[site.name])
+    there = squares[site.name].repeat_interleave(len(own)) > 1e-12
+    assert torch.allclose(costs[there], expected[there], rtol=1e-3)
+
+
+@pytest.mark.parametrize("most", [0.5, 0.95])
+def test_the_target_is_hit_and_beats_zeros_alone(most):
+    teacher = encoder()
+    gated = gated_of(surgeon={"most": most})
+    passes = passes_of(gated, 4)
+    method = make_method("obs_weights", {"surgeon": {"most": most}}, target=0.5)
+    before = copy.deepcopy(gated.model.state_dict())
+    masks = method.masks(gated, passes)
+    total = sum(mask.numel() for mask in masks.values())
+    assert abs(sum(int((m == 0).sum()) for m in masks.values()) / total - 0.5) < 0.005
+    site = gated.site_map.sites[next(iter(masks))]
+    assert not site.layer.weight.flatten()[masks[site.name] == 0].any()
+    small = cut(gated, masks)
+    zeros = copy.deepcopy(teacher)
+    for name, value in zeros.named_parameters():
+        if before[name].shape == value.shape and name.endswith("weight"):
+            kept = small.state_dict()[name] != 0
+            value.data = before[name] * kept
+    speech = torch.randn(1, 100, 80, generator=torch.Generator().manual_seed(9))
+    lengths = torch.tensor([100])
+    wanted, solved, plain = (m.eval()(speech, lengths)[0] for m in (teacher, small, zeros))
+    assert (solved - wanted).square().mean() < 0.7 * (plain - wanted).square().mean()
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    gated = gated_of()
+    with pytest.raises(TrainingError, match="not finite"):
+        passes = [lambda run=run: run() * torch.nan for run in passes_of(gated, 1)]
+        make_method("obs_weights", {}, target=0.5).masks(gated, passes)
