@@ -54,14 +54,17 @@ def remove_weights(
         A mask (weights,) for each site.
 
     Raises:
-        ModelError: blocks that don't simply follow each other.
+        ModelError: sites that aren't all in one stack, or blocks that don't simply follow each
+            other.
     """
-    layers = stack_with(gated.model, sites[0].layer)
-    if layers is None:
-        raise ModelError(
-            f"{sites[0].name}: its encoder has no list of blocks, so that its layers can't be "
-            "solved one after the other; choose another method"
-        )
+    layers = stack_with(gated.model, sites[0].layer) or []
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    for site in sites:
+        if id(site.layer) not in inside:
+            raise ModelError(
+                f"{site.name}: it is in no block of one encoder, and layers of several stacks "
+                "can't be solved one after the other; choose another method for this model"
+            )
     twins, masks = twin_of(layers), {}
     with holding(gated, {}):
         ours = [until(layers[0], run) for run in passes]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import encoder, passes_of
 
-from espnet_prune.errors import TrainingError
+from espnet_prune.errors import ModelError, TrainingError
 from espnet_prune.methods import make_method
 from espnet_prune.methods.obs_weights import moments, shares_of, weight_costs
 from espnet_prune.sites import WEIGHT
@@ -126,3 +126,13 @@ def test_a_loss_that_is_not_finite_is_named():
     with pytest.raises(TrainingError, match="not finite"):
         passes = [lambda run=run: run() * torch.nan for run in passes_of(gated, 1)]
         make_method("obs_weights", {}, target=0.5).masks(gated, passes)
+
+
+def test_two_stacks_are_refused_by_name():
+    pytest.importorskip("transformers")
+    from tiny_whisper import batch, whisper
+
+    method = make_method("obs_weights", {}, target=0.5)
+    gated = inject(whisper(), method).eval()
+    with pytest.raises(ModelError, match="decoder.*choose another method"):
+        method.masks(gated, [lambda: gated(**batch()).loss])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real Conformer-CTC, NVIDIA NeMo's stt_en_conformer_ctc_small, pruned to half on an hour of LibriSpeech: minutes, and a
-# first impression. egs/librispeech_10/l0_nemo_conformer1 does it in earnest. Give the archive with --teacher FILE.nemo;
+# A real Conformer-CTC, NVIDIA NeMo's stt_en_conformer_ctc_small, pruned by an hour of LibriSpeech: minutes, and a first
+# impression. egs/librispeech_10/l0_nemo_conformer1 does it in earnest. Give the archive with --teacher FILE.nemo;
 # without it, the hub is asked for it by name. `./run.sh --help` lists the options; those given here win over this file's.
 set -euo pipefail
 
