@@ -3,18 +3,19 @@
 A row w of a matrix or convolution, all that makes one output, is q s with whole q between
 -(2^(bits - 1) - 1) and 2^(bits - 1) - 1, and s = max |w| / (2^(bits - 1) - 1), rounded up to 16
 binary digits, so that the products are exact and what was rounded once is as before. On disk q
-takes a byte in 8 bits and half of one in 4, s four bytes. In memory the weights are float32 again,
+takes a byte in 8 bits and half of one in 4, s four bytes; of a sparse weight (``surgery.sparse``)
+those q alone that aren't 0, and their places. In memory the weights are float32 again,
 rounded: such a file is smaller, nothing is faster (``decode.int8`` computes in 8 bits).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy
 import torch
 from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
-from espnet_prune.surgery.sparse import sparse_names
+from espnet_prune.surgery.sparse import MASK, at_their_places, number_kept, places_and_values
 
 BITS = (4, 8)
 ROUNDED_ATTRIBUTE = "espnet_prune_rounded"
@@ -49,17 +50,9 @@ def round_weights(model: nn.Module, bits: int) -> None:
     """Rounds a model's matrices and convolutions in place, and notes that they are stored so.
 
     Args:
-        model: the model.
+        model: the model; its weights may be stored sparse.
         bits: 4 or 8.
-
-    Raises:
-        ModelError: its weights are stored sparse already.
     """
-    if sparse_names(model):
-        raise ModelError(
-            "its weights are stored by the places of those that aren't 0; a model whose units were "
-            "cut can be rounded, or a dense one"
-        )
     names = []
     for name, weight in model.named_parameters():
         if weight.dim() > 1 and weight.numel() >= LEAST_NUMBERS:
@@ -78,13 +71,17 @@ def note_rounded(model: nn.Module, bits: int, names: Iterable[str]) -> None:
     setattr(model, ROUNDED_ATTRIBUTE, (bits, tuple(names)))
 
 
-def pack(state: Mapping[str, Tensor], bits: int, names: Iterable[str]) -> dict[str, Tensor]:
-    """Replaces each named weight by its levels, packed, and its scales."""
+def pack(
+    state: Mapping[str, Tensor], bits: int, names: Iterable[str], sparse: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Replaces each named weight by its levels, packed, and its scales; of those in ``sparse``
+    by the places of levels that aren't 0, and these alone."""
     packed = dict(state)
     for name in names:
-        levels, scales = levels_of(packed.pop(name), bits)
+        levels, packed[name + SCALES] = levels_of(packed.pop(name), bits)
+        if name in sparse:
+            packed[name + MASK], levels = places_and_values(levels)
         packed[name + LEVELS] = _halved(levels) if bits == 4 else levels
-        packed[name + SCALES] = scales
     return packed
 
 
@@ -107,8 +104,11 @@ def unpack(
         if name + LEVELS not in whole or name + SCALES not in whole:
             raise ModelError(f"{where}: {name}: its levels or scales are missing; save it again")
         levels, scales = whole.pop(name + LEVELS), whole.pop(name + SCALES)
-        size = int(numpy.prod(shape))
-        flat = _doubled(levels, size) if bits == 4 else levels.flatten()
+        places, size = whole.pop(name + MASK, None), int(numpy.prod(shape))
+        stored = size if places is None else number_kept(places)
+        flat = _doubled(levels, stored) if bits == 4 else levels.flatten()
+        if places is not None:
+            flat = at_their_places(places, flat, [size], f"{where}: {name}")
         if len(flat) != size or scales.shape != (shape[0], 1):
             raise ModelError(
                 f"{where}: {name}: {len(flat)} levels and {len(scales)} scales don't make up "

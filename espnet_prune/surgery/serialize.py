@@ -63,15 +63,15 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     if tied:
         description["tied"] = tied
         state = {name: value for name, value in state.items() if name not in tied}
-    names = sparse_names(model)
-    if names:
-        description["sparse"] = {name: list(state[name].shape) for name in names}
-        state = compact(state, names)
+    sparse = sparse_names(model)
+    if sparse:
+        description["sparse"] = {name: list(state[name].shape) for name in sparse}
     bits, names = rounded_names(model)
     if bits:
         description["bits"] = bits
         description["rounded"] = {name: list(state[name].shape) for name in names}
-        state = pack(state, bits, names)
+        state = pack(state, bits, names, sparse)
+    state = compact(state, [name for name in sparse if name not in names])
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     write_json(folder / DESCRIPTION, description)
@@ -150,7 +150,8 @@ def _load_saved(folder: Path) -> nn.Module:
     except ModelError as error:
         raise ModelError(f"{folder / DESCRIPTION}: {error}") from error
     shapes = description.sparse
-    state = expand(state, shapes, str(folder / WEIGHTS))
+    exact = {name: shape for name, shape in shapes.items() if name not in description.rounded}
+    state = expand(state, exact, str(folder / WEIGHTS))
     state = unpack(state, description.bits, description.rounded, str(folder / WEIGHTS))
     for name, other in description.tied.items():
         if other in state:

@@ -61,11 +61,20 @@ def compact(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tens
     """Replaces each sparse weight by its packed mask, uint8 (n / 8,), and its values (k,)."""
     packed = {name: value for name, value in state.items() if name not in names}
     for name in names:
-        flat = state[name].detach().cpu().flatten()
-        kept = flat != 0
-        packed[name + MASK] = torch.from_numpy(numpy.packbits(kept.numpy()))
-        packed[name + VALUES] = flat[kept]
+        packed[name + MASK], packed[name + VALUES] = places_and_values(state[name])
     return packed
+
+
+def places_and_values(dense: Tensor) -> tuple[Tensor, Tensor]:
+    """A bit for each number, uint8 (numbers / 8, rounded up), and those that aren't 0."""
+    flat = dense.detach().cpu().flatten()
+    kept = flat != 0
+    return torch.from_numpy(numpy.packbits(kept.numpy())), flat[kept]
+
+
+def number_kept(bits: Tensor) -> int:
+    """How many numbers the bits keep."""
+    return int(numpy.unpackbits(bits.numpy()).sum()) if bits.dtype == torch.uint8 else 0
 
 
 def expand(
@@ -86,14 +95,23 @@ def expand(
         if name + MASK not in dense or name + VALUES not in dense:
             raise ModelError(f"{where}: {name}: its mask or values are missing; save it again")
         bits, values = dense.pop(name + MASK), dense.pop(name + VALUES)
-        size = int(numpy.prod(shape))
-        kept = numpy.unpackbits(bits.numpy()) if bits.dtype == torch.uint8 else numpy.zeros(0)
-        if len(kept) != -(-size // 8) * 8 or kept[size:].any() or kept.sum() != values.numel():
-            raise ModelError(
-                f"{where}: {name}: {values.numel()} values and a mask of {int(kept.sum())} among "
-                f"{len(kept)} don't make up {list(shape)}; the file is damaged"
-            )
-        flat = torch.zeros(size, dtype=values.dtype)
-        flat[torch.from_numpy(kept[:size].astype(bool))] = values
-        dense[name] = flat.view(*shape)
+        dense[name] = at_their_places(bits, values, shape, f"{where}: {name}")
     return dense
+
+
+def at_their_places(bits: Tensor, values: Tensor, shape: Sequence[int], where: str) -> Tensor:
+    """``places_and_values`` undone, in its shape.
+
+    Raises:
+        ModelError: mask, values and shape don't fit.
+    """
+    size = int(numpy.prod(shape))
+    kept = numpy.unpackbits(bits.numpy()) if bits.dtype == torch.uint8 else numpy.zeros(0)
+    if len(kept) != -(-size // 8) * 8 or kept[size:].any() or kept.sum() != values.numel():
+        raise ModelError(
+            f"{where}: {values.numel()} values and a mask of {int(kept.sum())} among "
+            f"{len(kept)} don't make up {list(shape)}; the file is damaged"
+        )
+    flat = torch.zeros(size, dtype=values.dtype)
+    flat[torch.from_numpy(kept[:size].astype(bool))] = values
+    return flat.view(*shape)

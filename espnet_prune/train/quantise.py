@@ -26,7 +26,6 @@ def quantise_system(system: Path, bits: int, out: Path) -> int:
     Raises:
         ConfigError: both folders are the same.
         DataError: the system has no record, or no model.
-        ModelError: its weights are stored sparse.
     """
     if out.resolve() == system.resolve():
         raise ConfigError(f"--out {out}: the system itself; choose another name beside it")

@@ -79,8 +79,25 @@ def test_damaged_files_are_named(tmp_path):
         load(folder)
 
 
-def test_sparse_weights_are_not_rounded():
-    model = encoder()
-    mark_sparse(model, [model.encoders[0].feed_forward.w_1.weight])
-    with pytest.raises(ModelError, match="stored by the places"):
-        round_weights(model, 8)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_sparse_weights_are_rounded_at_their_places(bits, tmp_path):
+    model = encoder(output_size=64, linear_units=256)
+    plain = tmp_path / "plain"
+    weights = [layer.feed_forward.w_1.weight for layer in model.encoders]
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights:
+        weight.data *= torch.rand(weight.shape, generator=generator) < 0.3
+    round_weights(model, bits)
+    save(model, plain)
+    mark_sparse(model, weights)
+    loaded = load(save(model, tmp_path / "sparse"))
+    with torch.no_grad():
+        assert torch.equal(loaded(*features())[0], model(*features())[0])
+    again = load_file(save(loaded, tmp_path / "again") / "model.safetensors")
+    first = load_file(tmp_path / "sparse/model.safetensors")
+    assert all(value.equal(again[name]) for name, value in first.items())
+    numbers = sum(weight.numel() for weight in weights)
+    sizes = [(tmp_path / f"{n}/model.safetensors").stat().st_size for n in ("plain", "sparse")]
+    kept = sum(int((weight != 0).sum()) for weight in weights)
+    saved = numbers * bits / 8 - numbers / 8 - kept * bits / 8
+    assert sizes[0] - sizes[1] == pytest.approx(saved, abs=600)  # names in the header
