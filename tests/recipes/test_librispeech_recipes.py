@@ -64,6 +64,25 @@ def test_corpus_given_relative_to_where_the_user_is(tmp_path, first_stage):
     assert all("--format keep" in c for c in commands if "format_audio" in c)
 
 
+def test_files_are_seen_from_where_the_user_is_first(tmp_path):
+    recipe, note = "librispeech_10/l0_nemo_conformer1", tmp_path / "note"
+    (tmp_path / "my model.nemo").touch()
+    noting = tmp_path / "note.sh"
+    noting.write_text(f'#!/usr/bin/env bash\nshift\nprintf "%s|" "$@" >> "{note}"\n')
+    noting.chmod(0o755)
+    options = ("--teacher", "my model.nemo", "--work_dir", str(tmp_path / "work"))
+    stages = ("--stage", "4", "--stop_stage", "4")
+    done = run(recipe, *options, *stages, cwd=tmp_path, train_cmd=str(noting))
+    assert done.returncode == 0, done.stderr
+    assert f"--teacher|{tmp_path}/my model.nemo|" in note.read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/finetune.yaml").write_text("max_epoch: 4")
+    for overrides, status in (("mine", 0), ("neither", 2)):
+        stages = ("--stage", "4", "--stop_stage", "4", "--overrides", overrides)
+        done = run(recipe, *options, *stages, cwd=tmp_path, train_cmd=str(noting))
+        assert done.returncode == status, (overrides, done.stderr)
+
+
 def test_without_a_corpus_it_is_downloaded_from_the_mirror(first_stage):
     commands = first_stage("librispeech_100", "--mirror=http://m.invalid/12")
     assert "--mirror http://m.invalid/12" in commands[0] and "--librispeech" not in commands[0]

@@ -91,8 +91,18 @@ stage_number() { # OPTION NUMBER_OR_NAME
     option_error "--$1: '$2' is no stage: 1 to $last_stage or a name of --list_stages${nearest:+, such as $nearest}"
 }
 
+there() { # PATH: absolute if it is there, seen from where the user is; else as given, seen from the recipe
+    if [[ -n $1 && $1 != /* && -e ${caller_dir:-$PWD}/$1 ]]; then
+        realpath -s "${caller_dir:-$PWD}/$1"
+    else
+        echo "$1"
+    fi
+}
+
 config() { # NAME [FILE]: the absolute path of the file, by default that of CONF_DIR
-    realpath -m "${2:-$conf_dir/$1.yaml}"
+    local file
+    file=$(there "${2-}")
+    realpath -m "${file:-$conf_dir/$1.yaml}"
 }
 
 option_flags="list_stages wait fix_data"
@@ -149,8 +159,9 @@ needs_config prune_config "$prune_config" 8
 needs_config finetune_config "$finetune_config" 10
 needs_config decode_config "$decode_config" 7 11
 needs_config profile_config "$profile_config" 12
+teacher=$(there "$teacher")
 [[ ! -e $teacher ]] || teacher=$(realpath -s "$teacher")
-overrides=${overrides:+$(realpath -m "$overrides")}
+overrides=${overrides:+$(realpath -m "$(there "$overrides")")}
 [[ -z $overrides || -d $overrides ]] || option_error "--overrides: there is no folder '$overrides'"
 ! runs 1 || [[ -n $local_data_cmd ]] ||
     option_error "stage 1 needs --local_data_cmd, the command that makes data/$train_set and the other sets"

@@ -3,7 +3,7 @@
 # `./run.sh --help` lists the options; those given here win over this file's.
 set -euo pipefail
 
-export program=$0
+export program=$0 caller_dir=$PWD
 an4=
 arguments=()
 while (($#)); do

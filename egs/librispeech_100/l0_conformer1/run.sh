@@ -3,7 +3,7 @@
 # `./run.sh --help` lists the options; those given here win over this file's.
 set -euo pipefail
 
-export program=$0
+export program=$0 caller_dir=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 # shellcheck source=../../../utils/librispeech_options.sh
 . "$root/utils/librispeech_options.sh"

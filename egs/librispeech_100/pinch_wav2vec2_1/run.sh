@@ -3,7 +3,7 @@
 # `./run.sh --help` lists the options; those given here win over this file's.
 set -euo pipefail
 
-export program=$0 ESPNET_PRUNE_EXTRA=hf
+export program=$0 caller_dir=$PWD ESPNET_PRUNE_EXTRA=hf
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 # shellcheck disable=SC2034  # read by parse_librispeech_options
 debug_overrides=conf/debug/ssl debug_systems="pinch_50 pinch_weights_65 uniform_weights_65"

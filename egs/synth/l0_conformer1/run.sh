@@ -3,7 +3,7 @@
 # `./run.sh --help` lists the options; those given here win over this file's.
 set -euo pipefail
 
-export program=$0
+export program=$0 caller_dir=$PWD
 if [[ ${1-} == --real ]]; then # the same of a model that people use: another recipe
     [[ -f ${2-} ]] || { echo "error: --real: '${2-}' is no file; give a .nemo archive of a Conformer-CTC" >&2; exit 2; }
     teacher=$(realpath "$2")

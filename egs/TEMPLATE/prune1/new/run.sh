@@ -3,7 +3,7 @@
 # `./run.sh --help` lists the options; those given there win over this file's.
 set -euo pipefail
 
-export program=$0
+export program=$0 caller_dir=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # `true` makes nothing: stage 1 then checks the directories that are there. Put your own command in its place, such as
