@@ -18,6 +18,7 @@ from espnet_prune.models.espnet import choices  # noqa: F401  (registers the enc
 from espnet_prune.models.whisper.preprocessing import OwnText
 from espnet_prune.surgery import inject, load
 from espnet_prune.surgery.sparse import hold_zeros
+from espnet_prune.train import schedule
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.distributed import process_rank, processes
 from espnet_prune.train.disturbed import Disturbed
@@ -27,6 +28,8 @@ from espnet_prune.train.trainer import GuardedTrainer
 
 from espnet2.tasks.abs_task import optim_classes  # isort: skip  (after the stubs)
 from espnet2.tasks.asr import ASRTask  # isort: skip
+
+schedule.register()  # here, so that spawned processes have it, too
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from espnet_prune.models.espnet import choices  # noqa: F401  (stubs first; spaw
 from espnet_prune.models.espnet.build import joined
 from espnet_prune.models.whisper.preprocessing import OwnText
 from espnet_prune.surgery import sites_of
+from espnet_prune.train import schedule
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.trainer import GuardedTrainer
 
 from espnet2.tasks.asr import ASRTask  # isort: skip  (after the stubs)
+
+schedule.register()  # here, so that spawned processes have it, too
 
 
 class TeacherTask(OwnText, ASRTask):
