@@ -273,6 +273,12 @@ def test_steps_shrink_to_nothing_over_the_last_updates():
     assert made[60:] == sorted(made[60:], reverse=True)
 
 
+def test_no_step_is_left_after_the_end():
+    config = SelfPinchingConfig(settle_fraction=0.4)
+    steps = [config.step_at(updates, 10) for updates in (0, 6, 8, 10, 12)]
+    assert steps == [1.0, 1.0, 0.5, 0.0, 0.0]
+
+
 def test_a_resumed_gate_goes_on_settling():
     first = gate_on(matrix(), 0.5, settle_fraction=0.5, steps_in_spreads=True)
     for update in range(80):
