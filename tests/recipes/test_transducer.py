@@ -1,0 +1,59 @@
+"""A transducer through the stages: trained, pruned, cut, finetuned, decoded."""
+
+import contextlib
+import json
+
+import mini_recipe
+import pytest
+import yaml
+from test_families import SHORT, change
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
+LOSS = {"best_model_criterion": [["valid", "loss", "min"]]}
+TRANSDUCER = {
+    "decoder": "transducer",
+    "decoder_conf": {"hidden_size": 12, "num_layers": 2},
+    "joint_net_conf": {"joint_space_size": 16},
+}
+SYSTEMS = {"systems": {"l0": {"method": "l0_distill", "target": 0.4, "seed": 3}}}
+DECODE = "modes: [greedy, ctc_prefix, joint]\nbeam_size: 2\n"
+
+
+@pytest.fixture
+def recipe(tmp_path, repository):
+    mini_recipe.write_recipe(tmp_path, repository)
+    for name in ("teacher", "prune", "finetune"):
+        change(tmp_path / f"conf/{name}.yaml", **SHORT, **LOSS)
+    (tmp_path / "conf/systems.yaml").write_text(yaml.safe_dump(SYSTEMS))
+    (tmp_path / "conf/decode.yaml").write_text(DECODE)
+    return tmp_path
+
+
+def run(folder, *words: str) -> None:
+    from espnet_prune import cli
+
+    with contextlib.chdir(folder):
+        assert not cli.run(list(words))
+
+
+def test_stages_six_to_eleven(recipe, capsys):
+    from espnet_prune.surgery import load
+
+    conf = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
+    change(recipe / "conf/teacher.yaml", **TRANSDUCER, model_conf=conf)
+    for main in ("collect_stats", "train_teacher", "prune", "cut", "finetune"):
+        mini_recipe.run_here(recipe, main)
+    record = json.loads((recipe / "exp/l0/system.json").read_text())
+    assert abs(record["sparsity"]["value"] - 0.4) <= 0.02
+    assert record["masked_equals_cut"]["max_difference"] <= 1e-4
+    model = load(recipe / "exp/l0/model")
+    assert type(model.encoder).__name__.startswith("Pruned") and model.use_transducer_decoder
+    decode = ["--model", "exp/l0/model", "--data", "dump/dev", "--out", "exp/l0/decode"]
+    run(recipe, "decode", *decode, "--config", "conf/decode.yaml")
+    for mode in ("greedy", "ctc_prefix", "joint"):
+        texts = (recipe / f"exp/l0/decode/{mode}/hyp").read_text()
+        assert len(texts.splitlines()) == 6 and "<" not in texts
+    capsys.readouterr()
+    audio = next((recipe / "dump/dev/audio").glob("*.flac"))
+    run(recipe, "transcribe", "--model", "exp/l0/model", str(audio))
+    assert capsys.readouterr().out.startswith(f"{audio}\t")
