@@ -29,7 +29,7 @@ OF_ATTENTION = (
     "penalty",
     "maxlenratio",
     "minlenratio",
-)  # options that no transducer's search reads
+)  # which no transducer's search reads
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
 

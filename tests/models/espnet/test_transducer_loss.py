@@ -1,4 +1,4 @@
-"""The transducer's loss: all paths by hand, ESPnet's reference, gradients, what stands in for it."""
+"""The transducer's loss: all paths by hand, ESPnet's own, gradients, what stands in for it."""
 
 import itertools
 import sys
