@@ -19,7 +19,7 @@ OPTIONS = {"decoder": {}}
 SYSTEMS = {
     "systems": {"l0": {"method": "l0_distill", "target": 0.4, "seed": 3, "options": OPTIONS}}
 }
-MODES = {0.3: ["greedy", "ctc_prefix", "joint"], 0.0: ["greedy", "joint"]}
+MODES = {0.3: ["greedy", "ctc_prefix", "joint", "joint_int8"], 0.0: ["greedy", "joint"]}
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def random_outputs(model: nn.Module, seconds: float, decoder: bool) -> Tensor:
     if not decoder:
         return encoded.flatten()
     tokens = torch.arange(CHECK_TOKENS).repeat(2, 1) % model.vocab_size
-    if model.use_transducer_decoder:
+    if getattr(model, "use_transducer_decoder", False):
         scores = model.joint_network(encoded[:, :, None], model.decoder(tokens)[:, None])
     else:
         scores = model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]

@@ -47,12 +47,18 @@ class PrunableTransducerDecoder(TransducerDecoder):
         return zeros, torch.zeros_like(zeros) if self.dtype == "lstm" else None
 
     def rnn_forward(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
-        """ESPnet's, each layer with its part of the states.
+        """ESPnet's, each layer with its part of the states; not in mixed precision.
+
+        On many processors oneDNN has no LSTM in bfloat16.
 
         Args:
             sequence: embeddings (B, L, D).
             state: (layers, B, widest), and the cells of LSTMs.
         """
+        with torch.autocast(sequence.device.type, enabled=False):
+            return self._layers(sequence.to(self.embed.weight.dtype), state)
+
+    def _layers(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
         h_prev, c_prev = state
         h_next, c_next = self.init_state(len(sequence))
         for index, layer in enumerate(self.decoder):

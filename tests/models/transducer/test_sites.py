@@ -138,14 +138,18 @@ def test_expected_size_equals_hard_size_when_gates_saturate():
         assert float(gated.expected_sparsity()) == pytest.approx(gated.hard_sparsity(), abs=1e-9)
 
 
-def test_every_site_of_the_decoder_gets_a_gradient_of_the_loss():
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+def test_every_site_of_the_decoder_gets_a_gradient_of_the_loss(mixed):
     gated = inject(dense(), WithDecoder()).train()
     with torch.no_grad():
         for gate in gated.gates.values():
             gate.log_alpha.zero_()
     speech = torch.randn(2, 12000, generator=torch.Generator().manual_seed(5))
     text = torch.tensor([[2, 3, 5], [4, 2, -1]])
-    gated(speech, torch.tensor([12000, 9000]), text, torch.tensor([3, 2]))[0].backward()
+    batch = (speech, torch.tensor([12000, 9000]), text, torch.tensor([3, 2]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        loss = gated(*batch)[0]
+    loss.backward()
     for name in SITES:
         assert gated.gate(name).log_alpha.grad.abs().sum() > 0
     units = gated.site_map.sites[SITES[0]]
