@@ -36,6 +36,7 @@ max_epoch: 3
 best_model_criterion: [[valid, acc, max]]
 keep_nbest_models: 2
 """
+SHORT = {"num_iters_per_epoch": 2, "max_epoch": 1, "use_amp": False, "keep_nbest_models": 1}
 SYSTEMS = """\
 systems:
   l0: {method: l0_distill, target: 0.4, seed: 3}
@@ -72,6 +73,13 @@ def write_recipe(folder: Path, repository: Path, growth: int = 800) -> None:
         write_data(folder / "dump" / name, DataSet(recordings, texts, speakers))
         write_map(folder / "dump" / name / "utt2num_samples", lengths)
     make_tokens(folder / "dump/train/text", folder / "data/tokens", "char", 0)
+
+
+def change(path: Path, **values) -> None:
+    """Writes a configuration with other values, such as those of SHORT."""
+    import yaml
+
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
 
 
 # Without what sees only a process's share of the batch (norm statistics, as a Conformer's

@@ -20,7 +20,9 @@ class DecodeConfig:
     Attributes:
         modes: ``greedy`` (CTC argmax), ``ctc_prefix`` (beam search, CTC alone) and/or ``joint``
             (beam search, CTC and attention); with ``_int8`` behind it, by dynamic int8 in torch;
-            ``greedy_onnx_int8`` by that in ONNX Runtime.
+            ``greedy_onnx_int8`` by that in ONNX Runtime. Of a transducer, ``greedy`` and ``joint``
+            are ESPnet's search for those, with one and with ``beam_size`` hypotheses; it reads
+            ``lm`` besides, and none of the other options.
         beam_size: width of either search; a model of fewer tokens is searched with as many as it
             has.
         ctc_weight: weight of CTC in the joint search; the decoder has the rest.

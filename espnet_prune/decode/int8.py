@@ -2,7 +2,8 @@
 
 Weights are quantised for each output, activations as they come, so no data is needed. Projections
 of relative positions stay: they are made once, not for each recording. Convolutions stay too, as
-torch has no dynamic int8 of them.
+torch has no dynamic int8 of them, and a transducer's joint network, which ESPnet's search gives
+single vectors, as torch's int8 layers don't take them. So do its recurrent layers.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.recogniser import OnnxRecogniser
 from espnet_prune.surgery import load
 
-POSITIONS = "linear_pos"
+LEFT_OUT = ("linear_pos", "joint_network")  # what names of layers that stay have in them
 
 
 def quantise_linear(model: nn.Module) -> nn.Module:
@@ -41,7 +42,9 @@ def quantise_linear(model: nn.Module) -> nn.Module:
     names = [
         name
         for name, module in model.named_modules()
-        if type(module) is nn.Linear and module.weight.numel() and POSITIONS not in name
+        if type(module) is nn.Linear
+        and module.weight.numel()
+        and not any(part in name for part in LEFT_OUT)
     ]
     if not names:
         raise ModelError("int8: the model has no linear layer to quantise; decode it in fp32")

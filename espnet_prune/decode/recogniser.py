@@ -1,5 +1,8 @@
 """A saved model that turns samples into text: CTC greedy, CTC prefix search, ESPnet's joint search.
 
+Of a transducer, greedy and joint are ESPnet's search for transducers, with one hypothesis and with
+as many as are asked for.
+
 A cut model is read by stock ``Speech2Text`` from ``model/espnet``; that every result goes through
 it is the proof that ESPnet loads it.
 """
@@ -22,6 +25,11 @@ from espnet_prune.models.espnet.folder import model_files, own_family, read_espn
 from espnet_prune.models.family import Transcriber
 
 logger = logging.getLogger(__name__)
+OF_ATTENTION = (
+    "penalty",
+    "maxlenratio",
+    "minlenratio",
+)  # which no transducer's search reads
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
 
@@ -49,6 +57,7 @@ class Recogniser:
         from espnet2.bin.asr_inference import Speech2Text
 
         from espnet_prune.decode.prefix_search import keep_impossible
+        from espnet_prune.models.espnet.build import without_error_rates
 
         files = model_files(folder)
         self.config = config
@@ -76,20 +85,46 @@ class Recogniser:
             ) from error
         self.model = self.search.asr_model
         self.model.espnet_prune_config = asr_config
-        needed = zip(MODES, (self.model.ctc, self.model.ctc, self.model.decoder), strict=True)
+        without_error_rates(self.model)
+        self.transducer = self._greedy_search() if self.model.use_transducer_decoder else None
+        first = self.model.ctc if self.transducer is None else self.model.decoder
+        needed = zip(MODES, (first, self.model.ctc, self.model.decoder), strict=True)
         self.modes = tuple(mode for mode, part in needed if part is not None)
         # ESPnet itself would leave weights that it doesn't find random, without a word
         load_strictly(self.model, state, str(files[1]))
         if lm is not None:
-            lm.check(self.search.beam_search.scorers["lm"])
+            lm.check(self._scorer_of_text())
         if int8:
             from espnet_prune.decode.int8 import quantise_linear
 
             quantise_linear(self.model)
         self.special = special_ids(self.model)
-        keep_impossible(self.search.beam_search)
+        if self.transducer is None:
+            keep_impossible(self.search.beam_search)
         for family in families():
             family.speed_up(self.model, self.search.beam_search)
+
+    def _one_path(self, speech: numpy.ndarray) -> str:
+        import torch
+
+        with torch.no_grad():
+            (best,) = self.transducer(encoded_by(self.model, speech)[0])
+        return self._text(best.yseq)
+
+    def _greedy_search(self):
+        """ESPnet's greedy search of this transducer; warns of options that none of its reads."""
+        from espnet2.asr.transducer.beam_search_transducer import BeamSearchTransducer
+
+        for name in OF_ATTENTION:
+            if getattr(self.config, name):
+                logger.warning("%s: the search of a transducer doesn't read it", name)
+        return BeamSearchTransducer(self.model.decoder, self.model.joint_network, beam_size=1)
+
+    def _scorer_of_text(self):
+        """The language model that the joint search has."""
+        if self.transducer is None:
+            return self.search.beam_search.scorers["lm"]
+        return self.search.beam_search_transducer.lm
 
     def transcribe(self, samples: numpy.ndarray, mode: str, name: str = "") -> str:
         """Recognised text, its words separated by single spaces.
@@ -141,7 +176,7 @@ class Recogniser:
             self.search.minlenratio = self.config.minlenratio
         best = results[0][3] if results else None
         possible = best is not None and float(best.score) > -math.inf
-        return self._text(best.yseq.tolist()) if possible else ""
+        return self._text([int(token) for token in best.yseq]) if possible else ""
 
     def _searched(self, speech: numpy.ndarray) -> list:
         """Hypotheses of the joint search, best first."""
@@ -149,6 +184,8 @@ class Recogniser:
         return found[0] if isinstance(found, tuple) else found  # intermediate CTC's are beside
 
     def _greedy(self, speech: numpy.ndarray) -> str:
+        if self.transducer is not None:
+            return self._one_path(speech)
         return self.collapsed(ctc_log_probs(self.model, speech).argmax(dim=1))
 
     def collapsed(self, best) -> str:
@@ -196,11 +233,18 @@ def ctc_log_probs(model: Any, speech: numpy.ndarray):
     import torch
 
     with torch.no_grad():
+        return model.ctc.log_softmax(encoded_by(model, speech))[0]
+
+
+def encoded_by(model: Any, speech: numpy.ndarray):
+    """An ESPnetASRModel's encoder's output (1, T, D), of samples (samples,) within -1 to 1."""
+    import torch
+
+    with torch.no_grad():
         lengths = torch.tensor([len(speech)])
         encoded, _ = model.encode(torch.from_numpy(speech)[None], lengths)
-        # of a model with intermediate CTC: the last layer's, and those that it was trained on
-        encoded = encoded[0] if isinstance(encoded, tuple) else encoded
-        return model.ctc.log_softmax(encoded)[0]
+    # of a model with intermediate CTC: the last layer's, and those that it was trained on
+    return encoded[0] if isinstance(encoded, tuple) else encoded
 
 
 def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:

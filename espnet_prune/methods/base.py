@@ -24,7 +24,13 @@ from espnet_prune.methods.options import (
     UnitsConfig,
 )
 from espnet_prune.sites import RANK, UNIT_KINDS, WEIGHT, DecoderConfig, Site
-from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT, FRONT_END_CHANNEL
+from espnet_prune.sites.base import (
+    CONVOLUTION_CHANNEL,
+    FEED_FORWARD_UNIT,
+    FRONT_END_CHANNEL,
+    ConsumedSite,
+    read_once,
+)
 from espnet_prune.surgery import GatedModel
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
@@ -390,7 +396,10 @@ def unit_scores(gated: GatedModel, score: Callable[[Site], Tensor]) -> dict[str,
     return {name: score(sites[name]) for name in names}
 
 
-def unit_sites(gated: GatedModel) -> list[Site]:
-    """The gated sites of units."""
-    sites = gated.site_map.sites
-    return [sites[name] for name in unit_scores(gated, lambda site: site.units)]
+def unit_sites(gated: GatedModel) -> list[ConsumedSite]:
+    """The gated sites of units, each read by one layer alone.
+
+    Raises:
+        ModelError: units that two layers read.
+    """
+    return list(unit_scores(gated, read_once).values())

@@ -22,6 +22,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.methods.base import DataMethod, Method, Pass, unit_scores
 from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites import Site
+from espnet_prune.sites.base import read_once
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.fold import clusters_of, fold
 from espnet_prune.surgery.repair import repair_statistics
@@ -100,4 +101,4 @@ def _first_ones(gated: GatedModel, masks: Mapping[str, Tensor]) -> Mapping[str, 
 
 def _clusters(gated: GatedModel, name: str, mask: Tensor) -> list[Tensor]:
     """As many clusters of a site as units are kept."""
-    return clusters_of(gated.site_map.sites[name], int((mask != 0).sum()))
+    return clusters_of(read_once(gated.site_map.sites[name]), int((mask != 0).sum()))

@@ -215,12 +215,12 @@ class TransformersFamily(ModelFamily):
 
 
 class DecoderFamily(ModelFamily):
-    """Attention decoders of ESPnet's models."""
+    """Decoders of ESPnet's models."""
 
     @abstractmethod
     def decoder_sites(
         self,
-        decoder: nn.Module,
+        model: nn.Module,
         config: DecoderConfig,
         reference_seconds: float,
         positions: int,
@@ -229,7 +229,7 @@ class DecoderFamily(ModelFamily):
         """All sites of a decoder and what they cost.
 
         Args:
-            decoder: the decoder; nothing in it is changed.
+            model: the ESPnetASRModel that has it; nothing in it is changed.
             config: what MACs are counted for.
             reference_seconds: length of the utterance that MACs are counted for.
             positions: positions of the encoder's output for it.
@@ -238,3 +238,12 @@ class DecoderFamily(ModelFamily):
         Raises:
             ModelError: cutting rules that aren't known; one already cut.
         """
+
+    def beside(self, config: Mapping[str, Any], plan: Plan) -> dict:
+        """What else of a whole model's ESPnet configuration the cut of such a decoder changes.
+
+        Args:
+            config: that of the model before it.
+            plan: the decoder's.
+        """
+        return {}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.budget.structure import BLOCK, BRANCH, CostTerm
+from espnet_prune.errors import ModelError
 from espnet_prune.sites import masked
 
 HEAD = "head"
@@ -165,6 +166,20 @@ class ConsumedSite(Site):
         masked.keep_inputs(self.consumer, self.columns(kept), self.spread(values))
 
 
+def read_once(site: Site) -> ConsumedSite:
+    """The site, if one layer alone reads its units.
+
+    Raises:
+        ModelError: two do, as of a recurrent layer.
+    """
+    if not isinstance(site, ConsumedSite):
+        raise ModelError(
+            f"{site.name}: two layers read its units, for which this method isn't known; leave the "
+            "method's key `decoder` out, or choose one of magnitudes or learned masks"
+        )
+    return site
+
+
 class LinearSite(ConsumedSite):
     """A site whose units are rows of some linear layers and columns of the one that reads them.
 
@@ -261,7 +276,7 @@ class SiteMap:
             [*self.terms, *other.terms],
             self.encoder,
             self.reference_seconds,
-            entries=(*self.entries, other.encoder),
+            entries=(*self.entries, other.encoder, *other.entries),
         )
 
     def of_kinds(self, kinds: Sequence[str]) -> list[Site]:

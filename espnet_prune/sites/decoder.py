@@ -1,4 +1,4 @@
-"""What an attention decoder's MACs are counted for, and how the names of its sites begin."""
+"""What a decoder's MACs are counted for, and how the names of its sites begin."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ DECODER = "decoder."  # how the names of its sites begin
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """That the attention decoder is pruned too, and what its MACs are counted for.
+    """That the decoder, attention or transducer, is pruned too, and what its MACs are counted for.
 
     Parameters are counted as they are; of MACs, both values below are this project's choice.
 

@@ -104,22 +104,27 @@ def cut_to_plan(model: nn.Module, plan: Plan) -> nn.Module:
         units = units or plan
         both = family.chooses_decoder(model) and units.part(DECODER) is not None
         decoder = DecoderConfig() if both else None
-        _cut_to(units, family.sites(model, REFERENCE_SECONDS, decoder))
+        cut_to(units, family.sites(model, REFERENCE_SECONDS, decoder))
     if attentions is not None:
         blocks = family.attentions(model)
-        _cut_to(attentions, softmax_sites(blocks.model, blocks.layers, REFERENCE_SECONDS))
+        cut_to(attentions, softmax_sites(blocks.model, blocks.layers, REFERENCE_SECONDS))
     if ranks is not None:
         found = family.matrices(model)
         site_map = rank_sites(found.model, found.layers, REFERENCE_SECONDS)
         for name, site in ranks.sites.items():
             if site.lender is not None and {name, site.lender} <= site_map.sites.keys():
                 site_map.sites[name].lender = site_map.sites[site.lender]
-        _cut_to(ranks, site_map)
+        cut_to(ranks, site_map)
     setattr(model, PLAN_ATTRIBUTE, plan)
     return model
 
 
-def _cut_to(plan: Plan, site_map: SiteMap) -> None:
+def cut_to(plan: Plan, site_map: SiteMap) -> None:
+    """Cuts sites to a plan's shape, in place.
+
+    Raises:
+        ModelError: the plan is of other sites or other widths.
+    """
     if set(plan.sites) != set(site_map.sites):
         differing = sorted(set(plan.sites) ^ set(site_map.sites))
         raise ModelError(f"plan: made for another model; sites differ: {differing[:5]}")

@@ -19,7 +19,8 @@ def check_decoder_for(options: argparse.Namespace, model: nn.Module) -> None:
         model: an ESPnetASRModel.
     """
     phase, key, mode = options.best_model_criterion[0]
-    if key in OF_A_DECODER and getattr(model, "decoder", None) is None:
+    attends = getattr(model, "decoder", None) is not None and not model.use_transducer_decoder
+    if key in OF_A_DECODER and not attends:
         raise ConfigError(
             f"best_model_criterion: [{phase}, {key}, {mode}]: the model has no attention decoder, "
             "so it reports none; set it to [[valid, loss, min]], in finetune.yaml "

@@ -5,6 +5,7 @@ state, so checkpoints hold the student, its gates and the distillation's linear 
 training builds the teacher anew.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -35,6 +36,12 @@ from espnet_prune.train.model_outputs import Outputs, features, outputs
 from espnet_prune.train.quant_noise import QuantNoise
 from espnet_prune.train.sharpness import SharpnessAware
 from espnet_prune.train.teacher_outputs import KeptOutputs
+
+logger = logging.getLogger(__name__)
+NOT_COMPARED = (
+    "distillation: of a transducer, the encoder's layers and CTC's output are compared with the "
+    "teacher's; the joint network's output isn't, it learns from the labels"
+)
 
 
 class DistilledModel(AbsESPnetModel):
@@ -72,6 +79,8 @@ class DistilledModel(AbsESPnetModel):
         self.method = method
         self.kept = kept
         _check(self.student)
+        if self.student.use_transducer_decoder and distillation.attention_weight > 0:
+            logger.info(NOT_COMPARED)
         self.augments = options.spec_augment and self.student.specaug is not None
         if kept is not None and self.augments:
             raise ConfigError(
@@ -208,7 +217,7 @@ class DistilledModel(AbsESPnetModel):
     def _label_loss(
         self, ours: Outputs, text: Tensor, text_lengths: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The task's own loss: CTC and attention, weighted as in the teacher's training."""
+        """The task's own loss: CTC with attention or transducer, as in the teacher's training."""
         student, stats = self.student, {}
         loss = ours.encoded.new_zeros(())
         if student.ctc is not None:
@@ -225,6 +234,10 @@ class DistilledModel(AbsESPnetModel):
                 stats["loss_intermediate_ctc"] = torch.stack(losses).mean().detach()
                 ctc = (1 - weight) * ctc + weight * torch.stack(losses).mean()
             loss = loss + student.ctc_weight * ctc
+        if student.use_transducer_decoder:
+            transducer, *_ = student._calc_transducer_loss(ours.encoded, ours.lengths, text)
+            stats["loss_transducer"] = transducer.detach()
+            loss = loss + transducer
         if ours.decoded is not None:
             attention = student.criterion_att(ours.decoded, ours.targets)
             stats["loss_att"] = attention.detach()
@@ -333,8 +346,13 @@ def _check(model: ESPnetASRModel) -> None:
     for name in ("preencoder", "postencoder"):
         if getattr(model, name, None) is not None:
             raise ModelError(f"{name}: can't be joined with distillation yet; leave it out")
-    if model.use_transducer_decoder or model.use_linear_decoder:
-        raise ModelError("decoder: only CTC and attention models can be pruned yet")
+    if model.use_linear_decoder:
+        raise ModelError("decoder: linear_decoder: classifiers can't be joined with distillation")
+    if getattr(model, "transducer_multi_blank_durations", None):
+        raise ModelError(
+            "model_conf: transducer_multi_blank_durations: a transducer with several blanks can't "
+            "be joined with distillation; leave it out"
+        )
     if getattr(model, "aux_ctc", None):
         raise ModelError(
             "model_conf: aux_ctc: intermediate CTC on other transcripts can't be joined with "

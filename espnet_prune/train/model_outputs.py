@@ -20,8 +20,8 @@ class Outputs:
         lengths: (B,), frames; None likewise.
         hidden: (B, T, D) by block, as ``models.family.Encoded`` has it.
         ctc_logits: (B, T, V), None without CTC.
-        decoded: (B, L, V), None without a decoder.
-        targets: (B, L), the text with its end; None without a decoder.
+        decoded: (B, L, V), None without an attention decoder.
+        targets: (B, L), the text with its end; None likewise.
         heard: (B, T, D) by each layer of intermediate CTC.
     """
 
@@ -74,7 +74,7 @@ def outputs(
     encoded, lengths = made.output, made.lengths
     logits = None if model.ctc is None else model.ctc.ctc_lo(encoded)
     decoded = targets = None
-    if model.decoder is not None:
+    if model.decoder is not None and not model.use_transducer_decoder:
         inputs, targets = add_sos_eos(text, model.sos, model.eos, model.ignore_id)
         decoded, _ = model.decoder(encoded, lengths, inputs, text_lengths + 1)
     return Outputs(encoded, lengths, made.hidden, logits, decoded, targets, made.heard)

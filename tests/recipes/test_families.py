@@ -6,21 +6,16 @@ import json
 import mini_recipe
 import pytest
 import yaml
+from mini_recipe import SHORT, change
 from tiny_encoders import ENCODERS
 
 from espnet_prune.models import families
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
-SHORT = {"num_iters_per_epoch": 2, "max_epoch": 1, "use_amp": False, "keep_nbest_models": 1}
 SYSTEMS = {"systems": {"l0": {"method": "l0_distill", "target": 0.4, "seed": 3}}}
 OPTIONS = {"conformer": {"interctc_layer_idx": [1], "interctc_use_conditioning": True}}
 FIRST = "e_branchformer"  # the others take as long, and differ in nothing but their sites
 EACH = [name if name == FIRST else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
-
-
-def change(path, **values) -> None:
-    """Writes a configuration with other values."""
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
 
 
 @pytest.mark.parametrize("family", EACH)

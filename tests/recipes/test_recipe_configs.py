@@ -27,6 +27,9 @@ def variants() -> list[tuple[Path, Path | None]]:
         folders = [p for p in sorted((recipe / "conf").iterdir()) if any(p.glob("*.yaml"))]
         kind = DEBUG.get(recipe.name) or DEBUG[recipe.name.split("_")[0]]
         debug = [ROOT / "conf/debug" / kind] if "librispeech" in str(recipe) else []
+        debug += [
+            ROOT / "conf/debug" / p.name for p in folders if (ROOT / "conf/debug" / p.name).is_dir()
+        ]
         found += [(recipe, over) for over in (None, *folders, *debug)]
     return found
 

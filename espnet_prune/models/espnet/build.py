@@ -68,6 +68,7 @@ def build_model(config: Mapping, task: str) -> nn.Module:
                 }
             arguments = argparse.Namespace(**values)
             model = builder.build_model(arguments)
+    without_error_rates(model)
     config["token_list"] = list(arguments.token_list)
     plan = config.pop("pruned_arch", None)
     model.espnet_prune_config = config
@@ -88,6 +89,12 @@ def joined(model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module
     if family is None and plan is not None:
         raise ModelError(f"pruned_arch: no plan of a {type(model.encoder).__name__} is known")
     return model if family is None else family.joined(model, plan)
+
+
+def without_error_rates(model: nn.Module) -> None:
+    """Spares a transducer the beam search that ESPnet makes beside each loss in evaluation."""
+    if getattr(model, "use_transducer_decoder", False):
+        model.error_calculator_trans = None
 
 
 @contextlib.contextmanager

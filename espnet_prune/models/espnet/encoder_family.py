@@ -237,13 +237,13 @@ class EspnetEncoder(ModelFamily):
         if not isinstance(family, DecoderFamily):
             what = "no decoder" if found is None else f"a {type(found).__name__}"
             raise ModelError(
-                f"decoder: the model has {what}, expected `decoder: transformer`; leave the "
-                "method's key `decoder` out to prune the encoder alone"
+                f"decoder: the model has {what}, expected `decoder: transformer` or `transducer`; "
+                "leave the method's key `decoder` out to prune the encoder alone"
             )
         positions = self.positions(encoder, round(reference_seconds * rate))
         blocks = len(encoder.encoders)
         return site_map.joined_with(
-            family.decoder_sites(found, decoder, reference_seconds, positions, blocks)
+            family.decoder_sites(model, decoder, reference_seconds, positions, blocks)
         )
 
     def matrices(self, model: nn.Module) -> Layers:

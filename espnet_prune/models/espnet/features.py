@@ -114,12 +114,16 @@ def random_outputs(model: nn.Module, seconds: float, decoder: bool) -> Tensor:
     Args:
         model: an ESPnetASRModel.
         seconds: the first utterance's length.
-        decoder: whether its decoder's scores (2, L, V) of a few tokens follow.
+        decoder: whether its decoder's scores (2, L, V) of a few tokens follow, or a transducer's
+            (2, T, L, V).
     """
     feats, lengths = random_input(model, seconds)
     encoded, lengths, _ = run_encoder(model, feats, lengths)
     if not decoder:
         return encoded.flatten()
     tokens = torch.arange(CHECK_TOKENS).repeat(2, 1) % model.vocab_size
-    scores = model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]
+    if getattr(model, "use_transducer_decoder", False):
+        scores = model.joint_network(encoded[:, :, None], model.decoder(tokens)[:, None])
+    else:
+        scores = model.decoder(encoded, lengths, tokens, torch.tensor([CHECK_TOKENS] * 2))[0]
     return torch.cat([encoded.flatten(), scores.flatten()])

@@ -16,6 +16,7 @@ from espnet_prune.models.espnet.teacher import (
     open_trained,
 )
 from espnet_prune.models.espnet.trained import is_trained
+from espnet_prune.models.family import DecoderFamily
 from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.sites import DECODER
 from espnet_prune.surgery.families import Format, find_family
@@ -111,7 +112,9 @@ def espnet_config(model: nn.Module) -> dict:
     elif plan is not None:
         for part, own in (("encoder", plan.without(DECODER)), ("decoder", plan.part(DECODER))):
             if own is not None:
-                choice = find_family(getattr(model, part)).choices[0]
+                family = find_family(getattr(model, part))
                 conf = {**(config.get(f"{part}_conf") or {}), PLAN: own.to_json()}
-                config.update({part: choice, f"{part}_conf": conf})
+                config.update({part: family.choices[0], f"{part}_conf": conf})
+                if isinstance(family, DecoderFamily):
+                    config.update(family.beside(config, own))
     return config

@@ -8,6 +8,7 @@ from espnet_prune.models import families
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder
 from espnet_prune.models.family import ModelFamily
 
+BLANK = "<blank>"  # ESPnet's name of it by default
 ESPNET_DEFAULT = "rnn"  # its encoder where none is named
 # other parts: what is known, ESPnet's default first
 PARTS = {
@@ -16,7 +17,8 @@ PARTS = {
     "preencoder": (None,),
     "postencoder": (None,),
 }
-OTHER_DECODERS = ("transducer", "linear_decoder", "mlm")  # their losses and searches are others
+OTHER_DECODERS = ("linear_decoder", "mlm")  # their losses and searches are others
+TRANSDUCER = "transducer"
 
 
 def check_model(config: Mapping[str, Any], where: str) -> ModelFamily:
@@ -43,9 +45,27 @@ def check_model(config: Mapping[str, Any], where: str) -> ModelFamily:
     if config.get("decoder") in OTHER_DECODERS:
         raise ModelError(
             f"{where}: decoder: {config['decoder']} can't be joined with pruning; known are "
-            "attention decoders, such as transformer, and none, for CTC alone"
+            "attention decoders, such as transformer, transducer, and none, for CTC alone"
         )
+    if config.get("decoder") == TRANSDUCER:
+        _check_transducer(config, where)
     return family
+
+
+def _check_transducer(config: Mapping[str, Any], where: str) -> None:
+    """ModelError for a transducer whose loss or search is another."""
+    conf = config.get("model_conf") or {}
+    if conf.get("transducer_multi_blank_durations"):
+        raise ModelError(
+            f"{where}: model_conf: transducer_multi_blank_durations: a transducer with several "
+            "blanks can't be joined with pruning; leave it out"
+        )
+    blank, tokens = conf.get("sym_blank", BLANK), config.get("token_list")
+    if isinstance(tokens, list) and (not tokens or tokens[0] != blank):
+        raise ModelError(
+            f"{where}: token_list: {blank} isn't its first token, where ESPnet's transducers have "
+            "their blank"
+        )
 
 
 def check_encoder(config: Mapping[str, Any], where: str) -> ModelFamily:

@@ -51,17 +51,17 @@ class TransformerDecoder(DecoderFamily):
         """Those of a decoder by itself."""
         positions = round(reference_seconds * POSITIONS_PER_SECOND)
         config = decoder or DecoderConfig()
-        return self.decoder_sites(model, config, reference_seconds, positions, 0)
+        return decoder_sites(model, config, reference_seconds, positions, 0)
 
     def decoder_sites(
         self,
-        decoder: nn.Module,
+        model: nn.Module,
         config: DecoderConfig,
         reference_seconds: float,
         positions: int,
         first_block: int,
     ) -> SiteMap:
-        return decoder_sites(decoder, config, reference_seconds, positions, first_block)
+        return decoder_sites(model.decoder, config, reference_seconds, positions, first_block)
 
     def speed_up(self, model: nn.Module, search=None) -> None:
         if search is not None:

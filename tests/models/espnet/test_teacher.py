@@ -153,7 +153,12 @@ def changed(experiment, **values):
         ({"encoder_conf": {"input_layer": "embed"}}, "input_layer: 'embed' can't be pruned; known"),
         ({"frontend": "s3prl"}, "frontend: s3prl can't be joined with pruning; known are default"),
         ({"preencoder": "sinc"}, "preencoder: sinc"),
-        ({"decoder": "transducer"}, "decoder: transducer can't be joined"),
+        ({"decoder": "mlm"}, "decoder: mlm can't be joined"),
+        (
+            {"decoder": "transducer", "model_conf": {"transducer_multi_blank_durations": [2]}},
+            "transducer_multi_blank_durations: .*several blanks",
+        ),
+        ({"decoder": "transducer", "token_list": ["A", "<blank>"]}, "isn't its first token"),
         ({"token_type": "phn"}, "token_type: phn can't be imported; known are bpe, char, word"),
         ({"cleaner": "tacotron"}, "cleaner: tacotron.*do it in the data"),
         ({"bpemodel": None}, "names no bpemodel"),
