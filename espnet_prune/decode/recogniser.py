@@ -25,11 +25,7 @@ from espnet_prune.models.espnet.folder import model_files, own_family, read_espn
 from espnet_prune.models.family import Transcriber
 
 logger = logging.getLogger(__name__)
-OF_ATTENTION = (
-    "penalty",
-    "maxlenratio",
-    "minlenratio",
-)  # which no transducer's search reads
+OF_ATTENTION = ("penalty", "maxlenratio", "minlenratio")  # no transducer's search reads them
 FULL_SCALE = 32768.0  # int16 to the range of ESPnet's audio reader
 
 

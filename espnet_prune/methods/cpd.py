@@ -19,9 +19,9 @@ from torch import Tensor
 
 from espnet_prune.budget import keep_highest
 from espnet_prune.config import check_range
-from espnet_prune.errors import TrainingError
 from espnet_prune.methods.base import DataMethod, Pass, unit_sites
 from espnet_prune.methods.fisher import unit_costs
+from espnet_prune.methods.gradients import check_finite
 from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.cut import twin_of
@@ -83,14 +83,10 @@ def coupled_scores(
                 parts = [*site.made_by(), by_unit(site, weight_of(site))]
                 total = sum(part.double().reshape(site.units, -1).sum(dim=1) for part in parts)
                 sums[site.name] += total.square().cpu()
+    check_finite(sums)
     costs = unit_costs(gated.budget, list(sums))
     scores = {}
     for name, total in sums.items():
-        if not torch.isfinite(total).all():
-            raise TrainingError(
-                f"{name}: the calibration loss has a gradient that is not finite; is an utterance "
-                "too short for its transcript, or the model damaged?"
-            )
         gone = masks[name].cpu() == 0 if name in masks else torch.zeros(len(total), dtype=bool)
         scores[name] = (total / costs[name]).masked_fill(gone, -1.0)
     return scores

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from espnet_prune.budget import Budget
 from espnet_prune.config import check_range
-from espnet_prune.errors import TrainingError
 from espnet_prune.methods.base import DataMethod, Pass
+from espnet_prune.methods.gradients import check_finite
 from espnet_prune.methods.options import DataConfig, MethodConfig
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import GatedModel
@@ -122,12 +122,7 @@ def mask_gradients(gated: GatedModel, passes: Sequence[Pass]) -> dict[str, Tenso
             for name, gradient in zip(names, found, strict=True):
                 columns[name].append(gradient.detach().cpu())
     gradients = {name: torch.stack(values, dim=1).double() for name, values in columns.items()}
-    for name, values in gradients.items():
-        if not torch.isfinite(values).all():
-            raise TrainingError(
-                f"{name}: the calibration loss has a gradient that is not finite; is an utterance "
-                "too short for its transcript, or the model damaged?"
-            )
+    check_finite(gradients)
     return gradients
 
 

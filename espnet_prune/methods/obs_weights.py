@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from espnet_prune.config import check_range
-from espnet_prune.errors import TrainingError
 from espnet_prune.methods.base import DataMethod, Pass, WeightMethod
+from espnet_prune.methods.gradients import check_finite
 from espnet_prune.methods.options import CalibrationConfig, MethodConfig
 from espnet_prune.sites import WEIGHT
 from espnet_prune.sites.weights import WeightSite
@@ -116,12 +116,8 @@ def moments(
             stack.callback(handle.remove)
         for run in passes:
             torch.autograd.grad(run(), [site.layer.weight for site in sites])
+    check_finite(squares)
     for name in own:
-        if not torch.isfinite(squares[name]).all():
-            raise TrainingError(
-                f"{name}: the calibration loss has a gradient that is not finite; is an utterance "
-                "too short for its transcript, or the model damaged?"
-            )
         own[name] = own[name] / rows[name]
         own[name].diagonal().add_(damping * own[name].diagonal().mean().clamp_min(1e-12))
         squares[name] = squares[name] / rows[name]

@@ -73,7 +73,7 @@ def remove_weights(
             names = {id(module): name for name, module in layer.named_modules()}
             members = {names[id(s.layer)]: s for s in sites if id(s.layer) in names}
             wanted = [watch_call(twin, list(members), call) for call in theirs]
-            for group in _heard_together(list(members), wanted[0].inputs):
+            for group in _heard_together(wanted[0].inputs):
                 solved = _equations(layer, group, ours, [w.outputs for w in wanted])
                 for name, equations in solved.items():
                     site = members[name]
@@ -89,11 +89,11 @@ def remove_weights(
     return masks
 
 
-def _heard_together(names: Sequence[str], inputs: Mapping[str, Tensor]) -> list[list[str]]:
+def _heard_together(inputs: Mapping[str, Tensor]) -> list[list[str]]:
     """The names in the order in which they are run; those that hear one tensor are one group."""
     groups: dict[int, list[str]] = {}
-    for name in inputs:
-        groups.setdefault(id(inputs[name]), []).append(name)
+    for name, heard in inputs.items():
+        groups.setdefault(id(heard), []).append(name)
     return list(groups.values())
 
 

@@ -17,10 +17,10 @@ class PiecewiseLinearLR(PiecewiseLinearWarmupLR):
 
     def get_lr(self) -> list[float]:
         """The rates of this update, one for each group."""
+        rates = super().get_lr()
         end, last = self.warmup_steps_list[-1], self.warmup_lr_list[-1]
         if self.last_epoch + 1 <= end:
-            return super().get_lr()
-        rates = super().get_lr()
+            return rates
         held = [
             base if last == own else last for base, own in zip(rates, self.base_lrs, strict=True)
         ]

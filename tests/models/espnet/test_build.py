@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from system_configs import system_config
+from tiny_asr import asr_config
 from tiny_models import AllSites, randomise
 
 from espnet_prune.errors import DataError, ModelError, TargetMissedError
@@ -26,7 +27,6 @@ from espnet_prune.train.system import write_model
 
 SAMPLES = 16000
 FAR_BEYOND_ROUNDING = 0.1  # of outputs of the order of 1
-TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 ENCODER = {
     "output_size": 16,
     "attention_heads": 4,
@@ -40,18 +40,13 @@ ENCODER = {
 
 def config(**changes) -> dict:
     values = {
-        "token_list": TOKENS,
-        "token_type": "char",
-        "frontend": "default",
-        "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 20},
         "normalize": "global_mvn",
         "encoder": "conformer",
         "encoder_conf": ENCODER,
         "decoder": "transformer",
         "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
-        "model_conf": {"ctc_weight": 0.3},
     }
-    return {**values, **changes}
+    return asr_config(**{**values, **changes})
 
 
 @pytest.fixture

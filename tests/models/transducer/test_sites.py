@@ -4,6 +4,7 @@ import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs bef
 import pytest
 import torch
 from random_structures import random_structure
+from tiny_asr import TOKENS, asr_config
 from tiny_models import AllSites, random_mask, randomise, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +22,6 @@ from espnet_prune.surgery.holding import holding
 TOLERANCE = 2e-5
 SECONDS, SIZE = 1.2, 16
 DECODING = DecoderConfig(tokens_per_second=6, beam_size=3)
-TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 SITES = ["decoder.prediction.0.units", "decoder.prediction.1.units", "decoder.joint.units"]
 
 
@@ -34,11 +34,6 @@ class WithDecoder(AllSites):
 
 def config(**changes) -> dict:
     values = {
-        "token_list": TOKENS,
-        "token_type": "char",
-        "frontend": "default",
-        "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 20},
-        "normalize": None,
         "encoder": "transformer",
         "encoder_conf": {
             "output_size": SIZE,
@@ -49,9 +44,8 @@ def config(**changes) -> dict:
         "decoder": "transducer",
         "decoder_conf": {"hidden_size": 10, "num_layers": 2},
         "joint_net_conf": {"joint_space_size": 12},
-        "model_conf": {"ctc_weight": 0.3},
     }
-    return {**values, **changes}
+    return asr_config(**{**values, **changes})
 
 
 def dense(**changes) -> torch.nn.Module:

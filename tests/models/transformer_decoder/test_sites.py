@@ -3,6 +3,7 @@
 import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 import pytest
 import torch
+from tiny_asr import asr_config
 from tiny_models import AllSites, random_mask, randomise, saturate
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +20,6 @@ from espnet_prune.surgery import cut, cut_to_plan, inject, load, plan_of, save, 
 TOLERANCE = 2e-5
 SECONDS, FRAMES, SIZE = 1.2, 120, 16
 DECODING = DecoderConfig(tokens_per_second=6, beam_size=3)
-TOKENS = ["<blank>", "<unk>", "a", "b", "c", "<space>", "<sos/eos>"]
 UNITS = ("head", "feed_forward_unit")
 GROUPS = [
     f"decoder.block.{place}"
@@ -44,11 +44,6 @@ class WithDecoder(AllSites):
 
 def config(**changes) -> dict:
     values = {
-        "token_list": TOKENS,
-        "token_type": "char",
-        "frontend": "default",
-        "frontend_conf": {"n_fft": 512, "hop_length": 160, "n_mels": 20},
-        "normalize": None,
         "encoder": "conformer",
         "encoder_conf": {
             "output_size": SIZE,
@@ -60,9 +55,8 @@ def config(**changes) -> dict:
         },
         "decoder": "transformer",
         "decoder_conf": {"attention_heads": 4, "linear_units": 24, "num_blocks": 2},
-        "model_conf": {"ctc_weight": 0.3},
     }
-    return {**values, **changes}
+    return asr_config(**{**values, **changes})
 
 
 def dense(**changes) -> torch.nn.Module:
