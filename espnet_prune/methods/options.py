@@ -213,10 +213,13 @@ class RefitConfig:
             labels aren't read.
         damping: pulls the weights to what they are, relative to the mean square of what a layer
             reads.
+        choose: whether each layer's units are chosen anew besides, as many as the method keeps of
+            them, by the optimal brain surgeon.
     """
 
     utterances: int = 64
     damping: float = 0.01
+    choose: bool = True
 
     def __post_init__(self) -> None:
         check_range("refit: utterances", self.utterances, 1, 1e6)

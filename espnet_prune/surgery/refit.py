@@ -5,6 +5,9 @@ After the reconstruction of "Channel Pruning for Accelerating Very Deep Neural N
 from what the small model really hears, one layer after the other; and the last layer of a residual
 branch also makes up for what the residual stream has lost so far. Ours: every kind of site, the
 bias solved along, a ridge towards the weights as they are, all blocks of a stack in one chain.
+With ``choose``, the same equations say which units go: those whose loss the others make good best,
+one after the other (the optimal brain surgeon on units, as in ZipLM, Kurtic et al. 2023, arXiv
+2302.04089), while how many of them stay is as the method says.
 
 Few utterances without labels are enough, and no gradient is needed.
 """
@@ -24,6 +27,7 @@ from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, unti
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
+from espnet_prune.surgery.surgeon import choose_units, of_weights
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
@@ -37,7 +41,8 @@ def refit(
     masks: Mapping[str, Tensor],
     runs: Sequence[Run],
     damping: float = 0.01,
-) -> None:
+    choose: bool = False,
+) -> dict[str, Tensor]:
     """Solves the encoder's layers that read units anew, in place.
 
     Args:
@@ -47,11 +52,17 @@ def refit(
         runs: each runs a model, the one given, on one utterance.
         damping: how much the weights' distance from where they are counts, relative to the mean
             square of what the layer reads.
+        choose: whether the units of each layer are chosen anew, as many as before, by what their
+            loss does to the layer's output (``surgery.surgeon``).
+
+    Returns:
+        The masks (units,) of all sites.
 
     Raises:
         ModelError: a stack whose blocks don't simply follow each other; a layer that reads units
             of several sites, or several frames at a time.
     """
+    masks = dict(masks)
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
     _check_readers(gated.site_map.sites.values())
     names = {id(module): name for name, module in gated.model.named_modules()}
@@ -60,15 +71,19 @@ def refit(
         return teacher.get_submodule(names[id(module)])
 
     for site in (s for s in sites if s.block is None):
+        if choose:
+            mask, masks[site.name] = masks[site.name], torch.ones_like(masks[site.name])
         layer, equations = site.consumer, _Equations(site, masks)
         for run in runs:
             with holding(gated, masks):
                 heard = until(layer, partial(run, gated)).args[0]
             equations.add(heard, twin(layer)(until(twin(layer), partial(run, teacher)).args[0]))
+        if choose:
+            masks[site.name] = equations.choose(mask, damping)
         equations.solve(damping)
     layers = _stack(gated)
     if layers is None:
-        return
+        return masks
     with holding(gated, masks):
         ours = [until(layers[0], partial(run, gated)) for run in runs]
     theirs = [until(twin(layers[0]), partial(run, teacher)) for run in runs]
@@ -76,7 +91,7 @@ def refit(
         for index, layer in enumerate(layers):
             members = [s for s in sites if s.block == index]
             _refit_block(
-                layer, twin(layer), _branches(gated, members), ours, theirs, masks, damping
+                layer, twin(layer), _branches(gated, members), ours, theirs, masks, damping, choose
             )
             ours = [call.passed_on(layer) for call in ours]
             theirs = [call.passed_on(twin(layer)) for call in theirs]
@@ -88,6 +103,7 @@ def refit(
             )
     with holding(gated, masks):
         check_chain(layers, ours[0], partial(runs[0], gated))
+    return masks
 
 
 def _check_readers(sites: Iterable[object]) -> None:
@@ -152,8 +168,9 @@ def _refit_block(
     branches: Sequence[tuple[ConsumedSite, str | None]],
     ours: Sequence[Call],
     theirs: Sequence[Call],
-    masks: Mapping[str, Tensor],
+    masks: dict[str, Tensor],
     damping: float,
+    choose: bool,
 ) -> None:
     """Solves one block's sites in the order in which they are run."""
     names = {id(module): name for name, module in layer.named_modules()}
@@ -162,6 +179,9 @@ def _refit_block(
     said = [watch_call(twin, watched, call) for call in theirs]
     order = list(said[0].inputs)
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
+        if choose:
+            mask, masks[site.name] = masks[site.name], torch.ones_like(masks[site.name])
+            site.apply(masks[site.name])
         name, equations = consumers[site.name], _Equations(site, masks)
         share = getattr(site, "share", 1.0)
         scale = getattr(layer, "ff_scale", share) if site.kind == FEED_FORWARD_UNIT else 1.0
@@ -171,6 +191,9 @@ def _refit_block(
             if norm:
                 target = target + _like(target, wanted.inputs[norm] - heard[norm]) / scale
             equations.add(heard[name], target)
+        if choose:
+            masks[site.name] = equations.choose(mask, damping)
+            site.apply(masks[site.name])
         equations.solve(damping)
 
 
@@ -216,6 +239,20 @@ class _Equations:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
         self.own = self.own + rows.T @ rows
         self.cross = self.cross + rows.T @ targets
+
+    def choose(self, mask: Tensor, damping: float) -> Tensor:
+        """A mask of as many units as ``mask`` keeps, of all that were heard, the best ones."""
+        number, biased = len(self.columns), self.site.consumer.bias is not None
+        before = weight_of(self.site)[self.columns]
+        about = of_weights((self.own, self.cross), before, damping, biased)
+        units = choose_units(*about, len(mask), int(mask.count_nonzero()))
+        chosen = torch.zeros_like(mask)
+        chosen[units.to(mask.device)] = 1.0
+        inside = chosen.bool().repeat_interleave(number // len(mask)).to(self.columns.device)
+        both = torch.cat([inside, inside.new_ones(len(self.own) - number)])
+        self.columns, self.values = self.columns[inside], self.values[inside]
+        self.own, self.cross = self.own[both][:, both], self.cross[both]
+        return chosen
 
     def solve(self, damping: float) -> None:
         """Writes the solution into the layer; its other columns stay."""

@@ -130,22 +130,40 @@ def prune_layer(layer: nn.Linear, equations: Equations, share: float, damping: f
         The mask (outputs, inputs), of zeros and ones.
     """
     own, cross = equations
-    inputs, before = layer.in_features, layer.weight.double()
-    ridge = damping * own.diagonal()[:inputs].mean().clamp_min(1e-12)
-    hessian = own[:inputs, :inputs] + ridge * torch.eye(inputs).to(own)
-    right = cross[:inputs] + ridge * before.T
-    if layer.bias is None:
-        ends = None
-    else:  # it takes what the means leave, whichever the weights are
-        ends = own[:inputs, inputs:] / own[inputs, inputs]
-        hessian = hessian - ends @ own[inputs:, :inputs]
-        right = right - ends @ cross[inputs:]
+    inputs, biased = layer.in_features, layer.bias is not None
+    hessian, right = of_weights(equations, layer.weight.T.double(), damping, biased)
     mask, start = choose_mask(hessian, right, share)
     weight = solve_kept(hessian, right, mask, start)
     layer.weight.copy_(weight)
-    if ends is not None:
-        layer.bias.copy_((cross[inputs] / own[inputs, inputs]) - (weight @ ends)[:, 0])
+    if biased:
+        layer.bias.copy_((cross[inputs] - weight @ own[:inputs, inputs]) / own[inputs, inputs])
     return mask.to(layer.weight)
+
+
+def of_weights(
+    equations: Equations, before: Tensor, damping: float, biased: bool
+) -> tuple[Tensor, Tensor]:
+    """A layer's equations without its bias, which takes what the means leave of any weights.
+
+    Args:
+        equations: of what it hears, with a one behind where it has a bias.
+        before: (inputs, outputs), what the weights are pulled to.
+        damping: relative to the mean square of what it hears.
+        biased: whether it has one.
+
+    Returns:
+        The matrix (inputs, inputs), positive definite, and the right side (inputs, outputs).
+    """
+    own, cross = equations
+    inputs = len(before)
+    ridge = damping * own.diagonal()[:inputs].mean().clamp_min(1e-12)
+    hessian = own[:inputs, :inputs] + ridge * torch.eye(inputs).to(own)
+    right = cross[:inputs] + ridge * before
+    if biased:
+        ends = own[:inputs, inputs:] / own[inputs, inputs]
+        hessian = hessian - ends @ own[inputs:, :inputs]
+        right = right - ends @ cross[inputs:]
+    return hessian, right
 
 
 def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -208,3 +226,36 @@ def solve_kept(hessian: Tensor, right: Tensor, mask: Tensor, start: Tensor) -> T
         now = (residual * scaled).sum(dim=1, keepdim=True)
         direction, power = scaled + now / power.clamp_min(1e-300) * direction, now
     return weight
+
+
+@torch.no_grad()
+def choose_units(hessian: Tensor, right: Tensor, units: int, number: int) -> Tensor:
+    """Which units a layer can least do without, once its other weights are solved anew.
+
+    The cheapest goes, by tr(W_u^T ([H^-1]_uu)^-1 W_u) for its columns u; weights and H^-1 become
+    those without it, and so on (structured, as in ZipLM, Kurtic et al. 2023, arXiv 2302.04089).
+
+    Args:
+        hessian: (columns, columns), positive definite; each unit's columns stand together.
+        right: (columns, outputs), the right side of the normal equations.
+        units: how many there are.
+        number: how many stay.
+
+    Returns:
+        Their indices (number,), in order.
+    """
+    inverse = torch.linalg.inv(hessian)
+    weight, left = inverse @ right, torch.ones(units, dtype=torch.bool, device=right.device)
+    places = torch.arange(len(hessian), device=right.device).view(units, -1)
+    for _ in range(units - number):
+        blocks = inverse[places[:, :, None], places[:, None, :]]
+        blocks[~left] = torch.eye(places.shape[1]).to(blocks)
+        parts = weight[places]
+        costs = (parts * torch.linalg.solve(blocks, parts)).sum(dim=(1, 2))
+        unit = int(costs.masked_fill(~left, torch.inf).argmin())
+        left[unit] = False
+        columns = places[unit]
+        step = torch.linalg.solve(blocks[unit], inverse[columns])
+        weight -= step.T @ weight[columns]
+        inverse -= inverse[:, columns] @ step
+    return left.nonzero()[:, 0]

@@ -72,7 +72,7 @@ def write_order(config: SystemConfig, out: Path, ngpu: int) -> None:
 
 def refit_on_data(
     gated: GatedModel, masks: Mapping[str, Tensor], options: RefitConfig, config: SystemConfig
-) -> None:
+) -> Mapping[str, Tensor]:
     """Solves the gated model's layers anew for what the teacher says of training utterances.
 
     Args:
@@ -80,12 +80,16 @@ def refit_on_data(
         masks: resolved masks (units,) of all sites.
         options: how many utterances, and how.
         config: configuration of the system.
+
+    Returns:
+        The masks of all sites, which differ where units are chosen anew.
     """
     data = (config.folders.train, config.folders.tokens)
     batches = _utterances(config.prune.training, *data, options.utterances, config.seed, "cpu")
     runs = [partial(_run, batch) for batch in batches]
     logger.info("weights are solved anew on %d utterances", len(runs))
-    refit(gated, load(config.teacher / "model").eval(), masks, runs, options.damping)
+    teacher = load(config.teacher / "model").eval()
+    return refit(gated, teacher, masks, runs, options.damping, options.choose)
 
 
 def read_masks(folder: Path) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ def cut_system(out: Path, config: SystemConfig) -> float:
         masks = method.aligned(gated, method.masks(gated))
     method.rewrite(gated, masks)
     if method.refit is not None:
-        refit_on_data(gated, masks, method.refit, config)
+        masks = refit_on_data(gated, masks, method.refit, config)
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, method, gated, reached)

@@ -124,8 +124,15 @@ def test_unpruned_keeps_everything_and_takes_no_other_target():
         make_method("unpruned", target=0.5)
 
 
-@pytest.mark.parametrize("kind", ["lagrangian", "constraint"])
-@pytest.mark.parametrize("measure", ["parameters", "macs"])
+@pytest.mark.parametrize(
+    ("kind", "measure"),
+    [
+        ("lagrangian", "parameters"),
+        ("constraint", "macs"),
+        pytest.param("lagrangian", "macs", marks=pytest.mark.slow),
+        pytest.param("constraint", "parameters", marks=pytest.mark.slow),
+    ],
+)
 def test_learned_size_comes_near_the_target_by_itself(kind, measure):
     options = {"controller": {"kind": kind, "learning_rate": 0.5}, "budget": {"measure": measure}}
     method = make_method("l0_distill", options, target=0.5, updates=600)

@@ -12,6 +12,7 @@ from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.refit import refit
+from espnet_prune.surgery.surgeon import choose_units
 
 
 class Model(torch.nn.Module):
@@ -116,6 +117,41 @@ def test_less_is_lost_on_what_it_has_seen_and_on_what_not(options):
     refit(gated, teacher, masks, runs(9)[:4], damping=0.01)
     assert gap(gated, teacher, masks) < 0.5 * before[0]
     assert gap(gated, teacher, masks, lambda: runs(9)[4:]) < before[1]
+
+
+@pytest.mark.parametrize(("units", "width"), [(7, 1), (5, 3)])
+def test_the_unit_goes_whose_loss_the_others_best_make_good(units, width):
+    generator = torch.Generator().manual_seed(2)
+    mixed = torch.randn(units * width, units * width, generator=generator)
+    heard = (torch.randn(60, units * width, generator=generator) @ mixed).double()
+    said = heard @ torch.randn(units * width, 4, generator=generator).double()
+    left = list(range(units))
+    for number in range(units - 1, 0, -1):  # one after the other, each solved anew in full
+        errors = {}
+        for unit in left:
+            kept = [u * width + place for u in left if u != unit for place in range(width)]
+            solved = torch.linalg.lstsq(heard[:, kept], said).solution
+            errors[unit] = float((heard[:, kept] @ solved - said).square().sum())
+        left.remove(min(errors, key=errors.__getitem__))
+        found = choose_units(heard.T @ heard, heard.T @ said, units, number)
+        assert found.tolist() == left
+
+
+@pytest.mark.parametrize("kind", UNIT_KINDS)
+def test_as_many_units_are_chosen_anew_and_less_is_lost(kind):
+    gated, teacher = gated_and_teacher((kind,))
+    masks = masks_of(gated, 0.5, (kind,))
+    plain = copy.deepcopy(gated)
+    refit(plain, teacher, masks, runs(), choose=False)
+    chosen = refit(gated, teacher, masks, runs(), choose=True)
+    numbers = {name: int(mask.sum()) for name, mask in chosen.items()}
+    assert numbers == {name: int(mask.sum()) for name, mask in masks.items()}
+    assert any(not torch.equal(chosen[name], masks[name]) for name in masks)
+    assert gap(gated, teacher, chosen) < gap(plain, teacher, masks)
+    small = cut(gated, chosen)
+    with torch.no_grad(), holding(gated, chosen):
+        whole = gated(*features(1))[0]
+        torch.testing.assert_close(small(*features(1))[0], whole, rtol=1e-4, atol=1e-4)
 
 
 def test_a_branch_makes_up_for_what_the_stream_has_lost():
