@@ -4,6 +4,7 @@ import argparse
 
 from torch import nn
 
+from espnet_prune.models.conformer.fast_training import speed_up_training
 from espnet_prune.models.espnet import choices  # noqa: F401  (stubs first; spawned processes too)
 from espnet_prune.models.espnet.build import joined
 from espnet_prune.models.whisper.preprocessing import OwnText
@@ -33,4 +34,5 @@ class TeacherTask(OwnText, ASRTask):
         model = joined(super().build_model(args))
         sites_of(model)
         check_decoder_for(args, model)
+        speed_up_training(model.encoder)
         return model

@@ -2,13 +2,16 @@
 
 import espnet_prune.models.espnet.choices  # noqa: F401  isort: skip  (stubs before ESPnet)
 from argparse import Namespace
+from functools import partial
 
 import numpy
 import pytest
+import torch
 from espnet2.train.reporter import to_reported_value
 
 from espnet_prune.data.audio_io import write_audio
 from espnet_prune.errors import ConfigError, DataError, ModelError, TrainingError
+from espnet_prune.models.conformer.fast_training import slow_down_training
 from espnet_prune.train.criterion import check_criterion
 from espnet_prune.train.ladder_trainer import LadderTrainer
 from espnet_prune.train.teacher_task import TeacherTask
@@ -68,8 +71,15 @@ FAST = {"attention_layer_type": "fast_selfattn", "pos_enc_layer_type": "abs_pos"
 CONFORMER = {"macaron_style": True, "rel_pos_type": "latest", "cnn_module_kernel": 5}
 
 
-def test_a_teacher_is_built():
-    assert build("conformer", CONFORMER).encoder
+def test_a_teacher_s_parts_are_the_fast_ones_which_give_espnet_s_outputs():
+    quiet = {"dropout_rate": 0.0, "positional_dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+    encoder = build("conformer", {**CONFORMER, **quiet}).encoder
+    feats = torch.randn(2, 60, 20, generator=torch.Generator().manual_seed(1))
+    inputs = feats, torch.tensor([60, 44])
+    fast = encoder(*inputs)[0]
+    assert any(isinstance(m.__dict__.get("forward"), partial) for m in encoder.modules())
+    slow_down_training(encoder)
+    torch.testing.assert_close(fast, encoder(*inputs)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
