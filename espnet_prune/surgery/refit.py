@@ -71,15 +71,11 @@ def refit(
         return teacher.get_submodule(names[id(module)])
 
     for site in (s for s in sites if s.block is None):
-        if choose:
-            mask, masks[site.name] = masks[site.name], torch.ones_like(masks[site.name])
-        layer, equations = site.consumer, _Equations(site, masks)
+        layer, equations = site.consumer, _Equations(site, masks, choose)
         for run in runs:
             with holding(gated, masks):
                 heard = until(layer, partial(run, gated)).args[0]
             equations.add(heard, twin(layer)(until(twin(layer), partial(run, teacher)).args[0]))
-        if choose:
-            masks[site.name] = equations.choose(mask, damping)
         equations.solve(damping)
     layers = _stack(gated)
     if layers is None:
@@ -179,10 +175,8 @@ def _refit_block(
     said = [watch_call(twin, watched, call) for call in theirs]
     order = list(said[0].inputs)
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
-        if choose:
-            mask, masks[site.name] = masks[site.name], torch.ones_like(masks[site.name])
-            site.apply(masks[site.name])
-        name, equations = consumers[site.name], _Equations(site, masks)
+        name, equations = consumers[site.name], _Equations(site, masks, choose)
+        site.apply(masks[site.name])
         share = getattr(site, "share", 1.0)
         scale = getattr(layer, "ff_scale", share) if site.kind == FEED_FORWARD_UNIT else 1.0
         for call, wanted in zip(ours, said, strict=True):
@@ -191,10 +185,8 @@ def _refit_block(
             if norm:
                 target = target + _like(target, wanted.inputs[norm] - heard[norm]) / scale
             equations.add(heard[name], target)
-        if choose:
-            masks[site.name] = equations.choose(mask, damping)
-            site.apply(masks[site.name])
         equations.solve(damping)
+        site.apply(masks[site.name])
 
 
 def _heard(layer: nn.Module, name: str, norm: str | None, call: Call) -> dict[str, Tensor]:
@@ -218,10 +210,19 @@ def _like(target: Tensor, stream: Tensor) -> Tensor:
 
 
 class _Equations:
-    """The normal equations of the layer that reads a site's kept units, bias included."""
+    """The normal equations of the layer that reads a site's kept units, bias included.
 
-    def __init__(self, site: ConsumedSite, masks: Mapping[str, Tensor]) -> None:
-        self.site = site
+    Args:
+        site: whose units the layer reads.
+        masks: of all sites.
+        choose: the site's units are all kept until the layer is solved, then as many as before.
+    """
+
+    def __init__(self, site: ConsumedSite, masks: dict[str, Tensor], choose: bool) -> None:
+        self.site, self.masks, self.stay = site, masks, None
+        if choose:
+            self.stay = int(masks[site.name].count_nonzero())
+            masks[site.name] = torch.ones_like(masks[site.name])
         mask = masks[site.name].to(site.consumer.weight.device)
         units = mask.nonzero()[:, 0]
         self.columns = columns_of(site, units)
@@ -240,22 +241,23 @@ class _Equations:
         self.own = self.own + rows.T @ rows
         self.cross = self.cross + rows.T @ targets
 
-    def choose(self, mask: Tensor, damping: float) -> Tensor:
-        """A mask of as many units as ``mask`` keeps, of all that were heard, the best ones."""
+    def _choose(self, stay: int, damping: float) -> None:
+        """Fixes the site's mask, and leaves the kept units' equations alone."""
         number, biased = len(self.columns), self.site.consumer.bias is not None
-        before = weight_of(self.site)[self.columns]
+        mask, before = self.masks[self.site.name], weight_of(self.site)[self.columns]
         about = of_weights((self.own, self.cross), before, damping, biased)
-        units = choose_units(*about, len(mask), int(mask.count_nonzero()))
-        chosen = torch.zeros_like(mask)
+        units = choose_units(*about, len(mask), stay)
+        self.masks[self.site.name] = chosen = torch.zeros_like(mask)
         chosen[units.to(mask.device)] = 1.0
         inside = chosen.bool().repeat_interleave(number // len(mask)).to(self.columns.device)
         both = torch.cat([inside, inside.new_ones(len(self.own) - number)])
         self.columns, self.values = self.columns[inside], self.values[inside]
         self.own, self.cross = self.own[both][:, both], self.cross[both]
-        return chosen
 
     def solve(self, damping: float) -> None:
         """Writes the solution into the layer; its other columns stay."""
+        if self.stay is not None:
+            self._choose(self.stay, damping)
         layer, number = self.site.consumer, len(self.columns)
         before = weight_of(self.site)[self.columns] * self.values[:, None]
         if layer.bias is not None:
