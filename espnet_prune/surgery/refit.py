@@ -31,7 +31,7 @@ from espnet_prune.surgery.surgeon import choose_units, of_weights
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 4096  # of an utterance, at most, that a convolution over time and frequency is seen at
+POSITIONS = 1024  # of an utterance, at most, that a convolution over time and frequency is seen at
 
 
 @torch.no_grad()
