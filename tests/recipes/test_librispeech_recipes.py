@@ -141,7 +141,9 @@ def test_debug_runs_every_stage(tmp_path, warm):
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("recipe", PINCH_RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [PINCH_RECIPES[0], pytest.param(PINCH_RECIPES[1], marks=pytest.mark.slow)]
+)
 def test_debug_of_a_pretrained_model_runs_every_stage(tmp_path, warm, recipe):
     options = ["--debug", "--work_dir", str(tmp_path), "--nj", "2"]
     done = run(recipe, *options, **warm.environment(mini_recipe.environment()))
