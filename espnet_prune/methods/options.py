@@ -217,7 +217,7 @@ class RefitConfig:
             them, by the optimal brain surgeon.
     """
 
-    utterances: int = 128
+    utterances: int = 256
     damping: float = 0.01
     choose: bool = True
 
