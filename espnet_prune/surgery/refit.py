@@ -27,7 +27,7 @@ from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, unti
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
-from espnet_prune.surgery.surgeon import choose_units, of_weights
+from espnet_prune.surgery.surgeon import bias_of, choose_units, of_weights
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
@@ -258,19 +258,14 @@ class _Equations:
         """Writes the solution into the layer; its other columns stay."""
         if self.stay is not None:
             self._choose(self.stay, damping)
-        layer, number = self.site.consumer, len(self.columns)
+        layer, biased = self.site.consumer, self.site.consumer.bias is not None
+        equations = self.own, self.cross
         before = weight_of(self.site)[self.columns] * self.values[:, None]
-        if layer.bias is not None:
-            before = torch.cat([before, layer.bias.detach().double()[None]])
-        ridge = torch.zeros_like(self.own.diagonal())
-        ridge[:number] = damping * self.own.diagonal()[:number].mean().clamp_min(1e-12)
-        found = torch.linalg.solve(
-            self.own + torch.diag(ridge), self.cross + ridge[:, None] * before
-        )
+        found = torch.linalg.solve(*of_weights(equations, before, damping, biased))
         flat = layer.weight.detach().view(len(layer.weight), -1)  # the model changes with it
-        flat[:, self.columns] = (found[:number] / self.values[:, None]).T.to(flat)
-        if layer.bias is not None:
-            layer.bias.copy_(found[-1])
+        flat[:, self.columns] = (found / self.values[:, None]).T.to(flat)
+        if biased:
+            layer.bias.copy_(bias_of(equations, found))
 
 
 def _outputs(layer: nn.Module, said: Tensor) -> Tensor:

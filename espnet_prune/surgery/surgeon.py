@@ -129,14 +129,13 @@ def prune_layer(layer: nn.Linear, equations: Equations, share: float, damping: f
     Returns:
         The mask (outputs, inputs), of zeros and ones.
     """
-    own, cross = equations
-    inputs, biased = layer.in_features, layer.bias is not None
+    biased = layer.bias is not None
     hessian, right = of_weights(equations, layer.weight.T.double(), damping, biased)
     mask, start = choose_mask(hessian, right, share)
     weight = solve_kept(hessian, right, mask, start)
     layer.weight.copy_(weight)
     if biased:
-        layer.bias.copy_((cross[inputs] - weight @ own[:inputs, inputs]) / own[inputs, inputs])
+        layer.bias.copy_(bias_of(equations, weight.T))
     return mask.to(layer.weight)
 
 
@@ -164,6 +163,13 @@ def of_weights(
         hessian = hessian - ends @ own[inputs:, :inputs]
         right = right - ends @ cross[inputs:]
     return hessian, right
+
+
+def bias_of(equations: Equations, weight: Tensor) -> Tensor:
+    """The bias (outputs,) that goes with weights (inputs, outputs)."""
+    own, cross = equations
+    inputs = len(weight)
+    return (cross[inputs] - own[inputs, :inputs] @ weight) / own[inputs, inputs]
 
 
 def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, Tensor]:
