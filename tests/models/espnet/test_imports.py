@@ -1,10 +1,9 @@
 """ESPnet's type checks, made where they are called: its functions refuse what they refused."""
 
 import inspect
-import subprocess
-import sys
 
 import pytest
+import typeguard
 from typeguard import TypeCheckError
 
 from espnet_prune.models.espnet import choices  # noqa: F401  (ESPnet, as the project imports it)
@@ -30,8 +29,4 @@ def test_signatures_are_those_of_espnet():
 
 
 def test_typeguard_itself_stays_as_it_is():
-    program = (
-        "import typeguard; before = typeguard.typechecked; "
-        "from espnet_prune.models.espnet import choices; assert typeguard.typechecked is before"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert typeguard.typechecked is typeguard._decorators.typechecked
