@@ -29,6 +29,8 @@ from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import rows_of
 from espnet_prune.surgery.surgeon import remove_weights
 
+COST_DAMPING = 0.01  # of what the layers hear, where the shares are found
+
 
 @dataclass(frozen=True)
 class SurgeonConfig:
@@ -36,16 +38,17 @@ class SurgeonConfig:
 
     Attributes:
         damping: pulls the weights to what they are, relative to the mean square of what a layer
-            hears.
+            hears; left out, every fifth utterance is held out, and chooses it for each layer.
         most: share of a matrix that may go at most; no more than the target means the same share
             of every matrix.
     """
 
-    damping: float = 0.01
+    damping: float | None = None
     most: float = 0.95
 
     def __post_init__(self) -> None:
-        check_range("surgeon: damping", self.damping, 1e-9, 1e9)
+        if self.damping is not None:
+            check_range("surgeon: damping", self.damping, 1e-9, 1e9)
         check_range("surgeon: most", self.most, 0, 1)
 
 
@@ -71,7 +74,7 @@ class ObsWeights(WeightMethod, DataMethod):
         """The masks (weights,) of all sites; the kept weights are solved anew in place."""
         self.check_passes(passes)
         options, sites = self.config.surgeon, gated.site_map.of_kinds((WEIGHT,))
-        hessians, squares = moments(gated, sites, passes, options.damping)
+        hessians, squares = moments(gated, sites, passes, options.damping or COST_DAMPING)
         costs = {s.name: weight_costs(s, hessians[s.name], squares[s.name]) for s in sites}
         shares = shares_of(costs, self.target, max(options.most, self.target))
         return remove_weights(gated, sites, shares, passes, options.damping)

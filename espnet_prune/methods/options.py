@@ -212,18 +212,19 @@ class RefitConfig:
         utterances: number of utterances of the training set, drawn by the system's seed; their
             labels aren't read.
         damping: pulls the weights to what they are, relative to the mean square of what a layer
-            reads.
+            reads; left out, every fifth utterance is held out, and chooses it for each layer.
         choose: whether each layer's units are chosen anew besides, as many as the method keeps of
             them, by the optimal brain surgeon.
     """
 
     utterances: int = 256
-    damping: float = 0.01
+    damping: float | None = None
     choose: bool = True
 
     def __post_init__(self) -> None:
         check_range("refit: utterances", self.utterances, 1, 1e6)
-        check_range("refit: damping", self.damping, 1e-9, 1e9)
+        if self.damping is not None:
+            check_range("refit: damping", self.damping, 1e-9, 1e9)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,14 @@ from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, unti
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
-from espnet_prune.surgery.surgeon import bias_of, choose_units, of_weights
+from espnet_prune.surgery.surgeon import (
+    Equations,
+    Sums,
+    bias_of,
+    choose_units,
+    of_weights,
+    with_bias,
+)
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
@@ -40,7 +47,7 @@ def refit(
     teacher: nn.Module,
     masks: Mapping[str, Tensor],
     runs: Sequence[Run],
-    damping: float = 0.01,
+    damping: float | None = None,
     choose: bool = False,
 ) -> dict[str, Tensor]:
     """Solves the encoder's layers that read units anew, in place.
@@ -51,7 +58,8 @@ def refit(
         masks: resolved masks (units,) of all sites.
         runs: each runs a model, the one given, on one utterance.
         damping: how much the weights' distance from where they are counts, relative to the mean
-            square of what the layer reads.
+            square of what the layer reads; None: for each layer what suits utterances best that
+            are held out (``surgery.surgeon.Sums``).
         choose: whether the units of each layer are chosen anew, as many as before, by what their
             loss does to the layer's output (``surgery.surgeon``).
 
@@ -165,7 +173,7 @@ def _refit_block(
     ours: Sequence[Call],
     theirs: Sequence[Call],
     masks: dict[str, Tensor],
-    damping: float,
+    damping: float | None,
     choose: bool,
 ) -> None:
     """Solves one block's sites in the order in which they are run."""
@@ -227,8 +235,8 @@ class _Equations:
         units = mask.nonzero()[:, 0]
         self.columns = columns_of(site, units)
         self.values = mask[units].double().repeat_interleave(len(self.columns) // len(units))
-        self.own: Tensor | float = 0.0
-        self.cross: Tensor | float = 0.0
+        self.biased = site.consumer.bias is not None
+        self.sums = Sums()
 
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
@@ -236,35 +244,55 @@ class _Equations:
         rows, targets = rows_of(layer, heard), _outputs(layer, wanted)
         step = -(-len(rows) // POSITIONS) if isinstance(layer, nn.Conv2d) else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
-        if layer.bias is not None:
+        if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        self.own = self.own + rows.T @ rows
-        self.cross = self.cross + rows.T @ targets
+        self.sums.add(rows.T @ rows, rows.T @ targets)
 
-    def _choose(self, stay: int, damping: float) -> None:
-        """Fixes the site's mask, and leaves the kept units' equations alone."""
-        number, biased = len(self.columns), self.site.consumer.bias is not None
-        mask, before = self.masks[self.site.name], weight_of(self.site)[self.columns]
-        about = of_weights((self.own, self.cross), before, damping, biased)
-        units = choose_units(*about, len(mask), stay)
-        self.masks[self.site.name] = chosen = torch.zeros_like(mask)
-        chosen[units.to(mask.device)] = 1.0
-        inside = chosen.bool().repeat_interleave(number // len(mask)).to(self.columns.device)
-        both = torch.cat([inside, inside.new_ones(len(self.own) - number)])
-        self.columns, self.values = self.columns[inside], self.values[inside]
-        self.own, self.cross = self.own[both][:, both], self.cross[both]
+    def _choose(self, equations: Equations, damping: float) -> Tensor:
+        """Which of the columns (columns,) stay, by the units that are chosen."""
+        mask = self.masks[self.site.name]
+        number = len(self.columns)
+        if self.stay is None:
+            return torch.ones(number, dtype=torch.bool, device=self.columns.device)
+        about = of_weights(equations, self._before(), damping, self.biased)
+        inside = torch.zeros(len(mask), dtype=torch.bool, device=self.columns.device)
+        inside[choose_units(*about, len(mask), self.stay)] = True
+        return inside.repeat_interleave(number // len(mask))
 
-    def solve(self, damping: float) -> None:
-        """Writes the solution into the layer; its other columns stay."""
+    def _before(self) -> Tensor:
+        """The weights (columns, outputs) that the solution is pulled to."""
+        return weight_of(self.site)[self.columns] * self.values[:, None]
+
+    def _solution(self, equations: Equations, damping: float) -> tuple[Tensor, Tensor]:
+        """The columns that stay, and weights (columns, outputs), 0 where they don't."""
+        inside = self._choose(equations, damping)
+        both = torch.cat([inside, inside.new_ones(len(equations[0]) - len(inside))])
+        equations = equations[0][both][:, both], equations[1][both]
+        before = self._before()
+        about = of_weights(equations, before[inside], damping, self.biased)
+        found = torch.zeros_like(before)
+        found[inside] = torch.linalg.solve(*about)
+        return inside, found
+
+    def solve(self, damping: float | None) -> None:
+        """Writes the solution into the layer; its other columns stay. Fixes the site's mask."""
+
+        def weights(equations: Equations, damping: float) -> Tensor:
+            return with_bias(equations, self._solution(equations, damping)[1], self.biased)
+
+        if damping is None:
+            damping = self.sums.damping(weights)
+        logger.debug("%s: damping %g", self.site.name, damping)
+        equations = self.sums.all()
+        inside, found = self._solution(equations, damping)
+        layer = self.site.consumer
         if self.stay is not None:
-            self._choose(self.stay, damping)
-        layer, biased = self.site.consumer, self.site.consumer.bias is not None
-        equations = self.own, self.cross
-        before = weight_of(self.site)[self.columns] * self.values[:, None]
-        found = torch.linalg.solve(*of_weights(equations, before, damping, biased))
+            mask = self.masks[self.site.name]
+            units = inside.view(len(mask), -1)[:, 0]
+            self.masks[self.site.name] = units.to(mask)
         flat = layer.weight.detach().view(len(layer.weight), -1)  # the model changes with it
-        flat[:, self.columns] = (found / self.values[:, None]).T.to(flat)
-        if biased:
+        flat[:, self.columns[inside]] = (found / self.values[:, None])[inside].T.to(flat)
+        if self.biased:
             layer.bias.copy_(bias_of(equations, found))
 
 

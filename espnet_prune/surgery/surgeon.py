@@ -27,7 +27,52 @@ logger = logging.getLogger(__name__)
 BLOCK = 128  # columns whose masks are chosen together, as in the public code
 ITERATIONS = 200  # of conjugate gradients, at most
 ACCURACY = 1e-4  # of the residual, relative to the right side
+HELD_OUT = 5  # every fifth utterance chooses the damping, and is then solved for with the others
+DAMPINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+USUAL_DAMPING = 0.1  # with too few utterances to choose by
 Equations = tuple[Tensor, Tensor]  # X^T X (inputs, inputs), X^T Y (inputs, outputs); bias last
+
+
+class Sums:
+    """A layer's normal equations, summed over utterances; of those held out apart.
+
+    Attributes:
+        parts: X^T X and X^T Y of the utterances that are solved for, and of those held out.
+        utterances: how many were added.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Equations | None] = [None, None]
+        self.utterances = 0
+
+    def add(self, own: Tensor, cross: Tensor) -> None:
+        """One utterance: X^T X (inputs, inputs) and X^T Y (inputs, outputs), the bias last."""
+        self.utterances += 1
+        place = int(self.utterances % HELD_OUT == 0)
+        before = self.parts[place]
+        self.parts[place] = (own, cross) if before is None else (before[0] + own, before[1] + cross)
+
+    def all(self) -> Equations:
+        """Of all utterances."""
+        there = [part for part in self.parts if part is not None]
+        return sum(part[0] for part in there), sum(part[1] for part in there)
+
+    def damping(self, solve: Callable[[Equations, float], Tensor]) -> float:
+        """The damping by which the solution suits the utterances best that were held out.
+
+        Args:
+            solve: what equations and a damping give: weights (inputs, outputs), the bias last.
+        """
+        fitted, held_out = self.parts
+        if held_out is None:
+            return USUAL_DAMPING
+        own, cross = held_out
+
+        def error(damping: float) -> float:  # up to the power of what should be said
+            found = solve(fitted, damping)
+            return float((found * (own @ found - 2 * cross)).sum())
+
+        return min(DAMPINGS, key=error)
 
 
 @torch.no_grad()
@@ -36,7 +81,7 @@ def remove_weights(
     sites: Sequence[WeightSite],
     shares: Mapping[str, float],
     passes: Sequence[Callable[[], object]],
-    damping: float,
+    damping: float | None,
 ) -> dict[str, Tensor]:
     """Takes single weights out of an encoder's blocks, one after the other, in place.
 
@@ -48,7 +93,7 @@ def remove_weights(
         shares: which share of its weights each site loses.
         passes: each runs the gated model on one utterance.
         damping: pulls the weights to what they are, relative to the mean square of what a layer
-            hears.
+            hears; None: of ``DAMPINGS``, for each layer by utterances that are held out.
 
     Returns:
         A mask (weights,) for each site.
@@ -75,9 +120,9 @@ def remove_weights(
             wanted = [watch_call(twin, list(members), call) for call in theirs]
             for group in _heard_together(wanted[0].inputs):
                 solved = _equations(layer, group, ours, [w.outputs for w in wanted])
-                for name, equations in solved.items():
+                for name, sums in solved.items():
                     site = members[name]
-                    about = (equations, shares[site.name], damping)
+                    about = (sums, shares[site.name], damping)
                     masks[site.name] = prune_layer(site.layer, *about).flatten()
             ours = [call.passed_on(layer) for call in ours]
             theirs = [call.passed_on(twin) for call in theirs]
@@ -102,35 +147,43 @@ def _equations(
     names: Sequence[str],
     calls: Sequence[Call],
     wanted: Sequence[Mapping[str, Tensor]],
-) -> dict[str, Equations]:
-    """The normal equations of layers that hear the same, over all utterances."""
-    own: Tensor | float = 0.0
-    cross: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
+) -> dict[str, Sums]:
+    """The normal equations of layers that hear the same."""
+    sums = {name: Sums() for name in names}
     first = block.get_submodule(names[0])
     for call, said in zip(calls, wanted, strict=True):
         heard = until(first, partial(call.on, block)).args[0]
         rows = rows_of(first, heard).double()
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        own = own + rows.T @ rows
+        own = rows.T @ rows
         for name in names:
-            cross[name] = cross[name] + rows.T @ said[name].flatten(0, -2).double()
-    return {name: (own, cross[name]) for name in names}
+            sums[name].add(own, rows.T @ said[name].flatten(0, -2).double())
+    return sums
 
 
-def prune_layer(layer: nn.Linear, equations: Equations, share: float, damping: float) -> Tensor:
+def prune_layer(layer: nn.Linear, sums: Sums, share: float, damping: float | None) -> Tensor:
     """Chooses a layer's mask and solves its kept weights and its bias, in place.
 
     Args:
         layer: its weight is (outputs, inputs).
-        equations: of what it hears, with a one behind, and of what it should say.
+        sums: of what it hears, with a one behind, and of what it should say.
         share: share of the weights that go.
-        damping: relative to the mean square of what it hears.
+        damping: relative to the mean square of what it hears; None: see ``Sums.damping``.
 
     Returns:
         The mask (outputs, inputs), of zeros and ones.
     """
-    biased = layer.bias is not None
-    hessian, right = of_weights(equations, layer.weight.T.double(), damping, biased)
+    biased, before = layer.bias is not None, layer.weight.T.double()
+
+    def first_solution(equations: Equations, damping: float) -> Tensor:
+        about = of_weights(equations, before, damping, biased)
+        return with_bias(equations, choose_mask(*about, share)[1].T, biased)
+
+    if damping is None:
+        damping = sums.damping(first_solution)
+    logger.debug("damping %g", damping)
+    equations = sums.all()
+    hessian, right = of_weights(equations, before, damping, biased)
     mask, start = choose_mask(hessian, right, share)
     weight = solve_kept(hessian, right, mask, start)
     layer.weight.copy_(weight)
@@ -170,6 +223,11 @@ def bias_of(equations: Equations, weight: Tensor) -> Tensor:
     own, cross = equations
     inputs = len(weight)
     return (cross[inputs] - own[inputs, :inputs] @ weight) / own[inputs, inputs]
+
+
+def with_bias(equations: Equations, weight: Tensor, biased: bool) -> Tensor:
+    """Weights (inputs, outputs) and below them the bias that goes with them, if there is one."""
+    return torch.cat([weight, bias_of(equations, weight)[None]]) if biased else weight
 
 
 def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, Tensor]:

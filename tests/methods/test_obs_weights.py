@@ -11,7 +11,16 @@ from espnet_prune.methods import make_method
 from espnet_prune.methods.obs_weights import moments, shares_of, weight_costs
 from espnet_prune.sites import WEIGHT
 from espnet_prune.surgery import cut, inject
-from espnet_prune.surgery.surgeon import choose_mask, prune_layer, solve_kept
+from espnet_prune.surgery.surgeon import (
+    DAMPINGS,
+    HELD_OUT,
+    USUAL_DAMPING,
+    Sums,
+    choose_mask,
+    of_weights,
+    prune_layer,
+    solve_kept,
+)
 
 
 def problem(inputs: int = 12, outputs: int = 5, rows: int = 60):
@@ -50,13 +59,47 @@ def test_a_layer_and_its_bias_come_nearest_to_what_is_wanted():
     heard, said = problem()
     layer = torch.nn.Linear(12, 5).double().requires_grad_(False)
     rows = torch.cat([heard, torch.ones(60, 1)], dim=1)
-    mask = prune_layer(layer, (rows.T @ rows, rows.T @ said), 0.5, 1e-9)
+    sums = Sums()
+    sums.add(rows.T @ rows, rows.T @ said)
+    mask = prune_layer(layer, sums, 0.5, 1e-9)
     assert (layer.weight == 0).sum() == 30 and torch.equal(layer.weight != 0, mask != 0)
     for row, kept in enumerate(mask.bool()):
         columns = torch.cat([kept, torch.tensor([True])])
         expected = torch.linalg.lstsq(rows[:, columns], said[:, row]).solution
         assert torch.allclose(layer.weight[row, kept], expected[:-1], rtol=1e-2, atol=1e-3)
         assert torch.allclose(layer.bias[row], expected[-1], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("frames", "noise"), [(3, 2.0), (400, 0.01)], ids=["little", "much"])
+def test_the_damping_is_what_suits_the_utterances_that_were_held_out(frames, noise):
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(12, 5, generator=generator).double()
+    sums, heard, said = Sums(), [], []
+    for _ in range(2 * HELD_OUT):
+        heard.append(torch.randn(frames, 12, generator=generator).double())
+        said.append(heard[-1] @ before + noise * torch.randn(frames, 5, generator=generator))
+        sums.add(heard[-1].T @ heard[-1], heard[-1].T @ said[-1])
+
+    def solve(equations, damping):
+        return torch.linalg.solve(*of_weights(equations, 0.9 * before, damping, biased=False))
+
+    apart = [HELD_OUT - 1, 2 * HELD_OUT - 1]
+    fitted = [u for u in range(2 * HELD_OUT) if u not in apart]
+    rows, targets = torch.cat([heard[u] for u in fitted]), torch.cat([said[u] for u in fitted])
+    errors = {}
+    for damping in DAMPINGS:
+        found = solve((rows.T @ rows, rows.T @ targets), damping)
+        errors[damping] = sum(float((heard[u] @ found - said[u]).square().sum()) for u in apart)
+    chosen = sums.damping(solve)
+    assert chosen == min(errors, key=errors.__getitem__)
+    assert chosen > 0.1 if noise > 1 else chosen < 0.1
+    torch.testing.assert_close(sums.all()[1], torch.cat(heard).T @ torch.cat(said))
+
+
+def test_with_too_few_utterances_the_damping_is_the_usual_one():
+    sums = Sums()
+    sums.add(torch.eye(2), torch.eye(2))
+    assert sums.damping(lambda *_: pytest.fail("nothing to choose by")) == USUAL_DAMPING
 
 
 def test_shares_rank_all_weights_together_up_to_the_most():
