@@ -53,8 +53,24 @@ train() { # VERB [ARGUMENT...]: a training; a process for each GPU, on several n
     fi
 }
 
+train_side_by_side() { # VERB SYSTEM...: --train_nj at a time, on this machine's processors
+    local verb=$1 task=JOB threads=$((OMP_NUM_THREADS / train_nj))
+    shift
+    while [[ "$exp $*" == *"$task"* ]]; do task+=_; done # it is replaced wherever it stands
+    echo "-- $*: $train_nj at a time; their logs are $PWD/${log%.log}.1.log and so on"
+    # shellcheck disable=SC2016  # the inner shell finds the system that is its task's
+    OMP_NUM_THREADS=$((threads > 0 ? threads : 1)) log=${log%.log}.$task.log \
+        run_command "$cuda_cmd --max-jobs-run $train_nj $task=1:$#" \
+        bash -c 'exec python -m espnet_prune "$1" --system "${@:$0 + 1:1}" --ngpu 0' "$task" "$verb" "${@/#/$exp/}"
+}
+
 independent() { # what follows needs only the stages before
     waits_for=(${stage_before[@]+"${stage_before[@]}"})
+}
+
+training_words() { # how trainings are run
+    local threads="$OMP_NUM_THREADS threads (OMP_NUM_THREADS)"
+    echo "Training: $threads$( ((train_nj == 1)) || echo ", shared by $train_nj systems at a time (--train_nj)")."
 }
 
 stage_log() { # NUMBER NAME
@@ -117,7 +133,7 @@ run_stages() {
         trap 'exit 143' TERM HUP
     fi
     [[ $cmd_backend != local ]] ||
-        echo "Data and decoding: $nj at a time ($nj_reason). Training: $OMP_NUM_THREADS threads (OMP_NUM_THREADS)."
+        echo "Data and decoding: $nj at a time ($nj_reason). $(training_words)"
     for n in $(seq "$first" "$last"); do
         runs "$n" || continue
         log=$(stage_log "$n" "${stage_names[n - 1]}")

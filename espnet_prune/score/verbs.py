@@ -4,6 +4,10 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from espnet_prune.score.timing import ProfileConfig
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +46,37 @@ def score(args: argparse.Namespace) -> None:
 
 
 def profile_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--system", type=Path, required=True, help="the system's folder")
+    parser.add_argument(
+        "--system", type=Path, nargs="+", required=True, help="folders of one or more systems"
+    )
     parser.add_argument("--teacher", type=Path, required=True, help="the teacher's folder")
     parser.add_argument("--config", type=Path, required=True, help="profile.yaml")
     parser.add_argument("--data", type=Path, required=True, help="dump folder, for real speech")
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Profiles, unless it is done already with this configuration, these models and this data."""
+    """Profiles each, unless that is done already with this configuration, these models and data."""
     from espnet_prune.config import load_yaml, to_dataclass
-    from espnet_prune.io_atomic import read_json, write_json
-    from espnet_prune.score import profile as measured
     from espnet_prune.score.timing import ProfileConfig
 
     config = to_dataclass(ProfileConfig, load_yaml(args.config), str(args.config))
-    wanted = measured.made_from(args.system, args.teacher, args.data, asdict(config))
-    target = args.system / "profile.json"
+    for system in args.system:
+        _profile(system, args.teacher, args.data, config)
+
+
+def _profile(system: Path, teacher: Path, data: Path, config: "ProfileConfig") -> None:
+    from espnet_prune.io_atomic import read_json, write_json
+    from espnet_prune.score import profile as measured
+
+    wanted = measured.made_from(system, teacher, data, asdict(config))
+    target = system / "profile.json"
     there = read_json(target) if target.exists() else {}
     if there.get("made_from") == wanted and not measured.noisy(there):
         logger.info("%s: already done, nothing to do", target)
         return
-    result = measured.profile(args.system, args.teacher, args.data, config)
+    result = measured.profile(system, teacher, data, config)
     write_json(target, {**result, "made_from": wanted})
-    name, rtf, speedup = args.system.resolve().name, result["rtf"], result["speedup"]
+    name, rtf, speedup = system.resolve().name, result["rtf"], result["speedup"]
     faster = speedup["encoder"]
     real = "not told from noise" if faster is None else f"{faster:.2f} times as fast as dense"
     factors = [

@@ -45,7 +45,7 @@ def driver(tmp_path: Path, warm):
         commands = {name: str(recorder) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
         path = f"{warm.folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         process = subprocess.run(
-            [recipe, *arguments],
+            [recipe, "--train_nj", "1", *arguments],
             cwd=cwd,
             env=os.environ
             | {"RECORD": str(record), "ESPNET_PRUNE_CURRENT_ENV": "1", "PATH": path}

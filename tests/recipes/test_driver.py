@@ -353,6 +353,43 @@ def test_what_runs_at_a_time_is_said_with_its_reason(driver, places):
     assert "3 at a time (--nj)" in process.stdout
 
 
+def test_systems_are_trained_at_a_time(driver, places, tmp_path):
+    """By the real submit.py, with a Python that notes what it is to do."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python"
+    python.write_text(
+        f"""#!/usr/bin/env bash
+if [[ "$*" != *" --system "* ]]; then exec {sys.executable} "$@"; fi
+echo "$OMP_NUM_THREADS $*" >> "$RECORD"
+[[ "$*" != *l0_50* ]] || exit "${{STATUS:-0}}"
+"""
+    )
+    python.chmod(0o755)
+    here = {
+        "PATH": f"{python.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "3",
+        "cuda_cmd": "submit.py --backend local",
+    }
+    words = [*places, "--train_nj", "2", "--tag", "JOB", "--stage", "prune", "--stop_stage"]
+    process, commands = driver(*words, "prune", **here)
+    assert process.returncode == 0, process.stderr
+    assert sorted(commands) == [
+        f"1 -m espnet_prune prune --system exp/JOB/{name} --ngpu 0"
+        for name in ("l0_50", "magnitude_50")
+    ]
+    assert "3 threads (OMP_NUM_THREADS), shared by 2 systems at a time" in process.stdout
+    assert (tmp_path / "work/exp/JOB/log/08_prune.2.log").is_file()
+    process, commands = driver(*words, "prune", STATUS="1", **here)
+    assert process.returncode == 1 and "08_prune.1.log" in process.stderr
+    assert sum("magnitude_50" in command for command in commands) == 1  # it isn't given up
+
+
+def test_systems_are_trained_one_after_the_other_on_gpus_and_clusters(submitting):
+    process, commands = submitting("--stage", "prune", "--stop_stage", "prune", "--train_nj", "2")
+    assert process.returncode == 0, process.stderr
+    assert ["--system exp/base/l0_50 " in commands[0], "JOB=" in commands[0]] == [True, False]
+
+
 def test_paths_with_spaces(driver, tmp_path):
     corpus = tmp_path / "my an4"
     corpus.mkdir()

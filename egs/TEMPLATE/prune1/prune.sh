@@ -11,6 +11,7 @@ list_stages=false                # true: print the stages and end
 ngpu=0                           # GPUs for training; 0 trains on the CPU
 nodes=1                          # machines for each training, with --ngpu GPUs each; more than 1 needs slurm
 nj=                              # parallel jobs for data and decoding; default: one for each processor of this machine
+train_nj=1                       # systems trained at a time on the processors of this machine, without GPUs
 cmd_backend=local                # local, or submit every command to slurm or sge and return (cmd.sh, conf/)
 wait=false                       # true: having submitted, wait for the end; Ctrl-C then cancels the jobs
 # Where
@@ -122,12 +123,15 @@ if [[ -z $nj ]]; then
     nj_reason="this machine's processors"
 fi
 check_number nj 1
+check_number train_nj 1
 check_number vocab_size 2
 check_seconds min_seconds
 check_seconds max_seconds
 check_choice cmd_backend local slurm sge
 ((nodes == 1)) || [[ $cmd_backend == slurm ]] ||
     option_error "--nodes $nodes: trainings on several machines need --cmd_backend slurm, not $cmd_backend"
+# on GPUs systems follow each other, and a cluster runs them at a time by itself
+[[ $cmd_backend == local && $ngpu == 0 ]] || train_nj=1
 check_choice audio_format flac ark keep
 check_choice pipes run forbid
 [[ $channel =~ ^(|mean|[1-9][0-9]*)$ ]] || option_error "--channel: '$channel' is not mean, or a number from 1"
@@ -287,8 +291,14 @@ stage_teacher() {
 stage_score_teacher() { decode_and_score teacher; }
 
 train_systems() { # VERB [NAME]...: the named ones wait for the one before them
-    local name
-    for name in $systems; do
+    local name rest=() names
+    read -ra names <<<"$systems"
+    if ((train_nj > 1)); then
+        for name in "${names[@]}"; do [[ " ${*:2} " == *" $name "* ]] || rest+=("$name"); done
+        ((${#rest[@]} == 0)) || train_side_by_side "$1" "${rest[@]}"
+        names=("${@:2}")
+    fi
+    for name in ${names[@]+"${names[@]}"}; do
         echo "-- $name"
         [[ " ${*:2} " == *" $name "* ]] || independent
         train "$1" --system "$exp/$name"
@@ -314,11 +324,10 @@ stage_score() {
 }
 
 stage_profile() {
-    local name
-    for name in teacher $systems; do
-        run "$train_cmd" profile --system "$exp/$name" --teacher "$teacher_dir" --config "$exp/conf/profile.yaml" \
-            --data "dump/${test_sets%% *}"
-    done
+    local name folders=("$teacher_dir")
+    for name in $systems; do folders+=("$exp/$name"); done
+    run "$train_cmd" profile --system "${folders[@]}" --teacher "$teacher_dir" --config "$exp/conf/profile.yaml" \
+        --data "dump/${test_sets%% *}"
 }
 
 stage_report() {

@@ -21,4 +21,5 @@ exec ../../TEMPLATE/prune1/prune.sh \
     --train_set train --valid_set dev --test_sets test \
     --speed_factors "1.0" \
     --token_type bpe --vocab_size 75 \
+    --train_nj 2 \
     "$@"
