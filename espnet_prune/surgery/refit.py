@@ -28,6 +28,7 @@ from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
 from espnet_prune.surgery.surgeon import (
+    USUAL_DAMPING,
     Equations,
     Sums,
     bias_of,
@@ -263,28 +264,33 @@ class _Equations:
         """The weights (columns, outputs) that the solution is pulled to."""
         return weight_of(self.site)[self.columns] * self.values[:, None]
 
-    def _solution(self, equations: Equations, damping: float) -> tuple[Tensor, Tensor]:
-        """The columns that stay, and weights (columns, outputs), 0 where they don't."""
-        inside = self._choose(equations, damping)
+    def _solution(self, equations: Equations, inside: Tensor, damping: float) -> Tensor:
+        """Weights (columns, outputs), 0 where columns don't stay."""
         both = torch.cat([inside, inside.new_ones(len(equations[0]) - len(inside))])
         equations = equations[0][both][:, both], equations[1][both]
         before = self._before()
         about = of_weights(equations, before[inside], damping, self.biased)
         found = torch.zeros_like(before)
         found[inside] = torch.linalg.solve(*about)
-        return inside, found
+        return found
+
+    def _damping(self) -> float:
+        """By the utterances that are held out, with units that the others choose."""
+        inside = self._choose(self.sums.parts[0], USUAL_DAMPING)
+
+        def weights(equations: Equations, damping: float) -> Tensor:
+            return with_bias(equations, self._solution(equations, inside, damping), self.biased)
+
+        return self.sums.damping(weights)
 
     def solve(self, damping: float | None) -> None:
         """Writes the solution into the layer; its other columns stay. Fixes the site's mask."""
-
-        def weights(equations: Equations, damping: float) -> Tensor:
-            return with_bias(equations, self._solution(equations, damping)[1], self.biased)
-
         if damping is None:
-            damping = self.sums.damping(weights)
+            damping = self._damping()
         logger.debug("%s: damping %g", self.site.name, damping)
         equations = self.sums.all()
-        inside, found = self._solution(equations, damping)
+        inside = self._choose(equations, damping)
+        found = self._solution(equations, inside, damping)
         layer = self.site.consumer
         if self.stay is not None:
             mask = self.masks[self.site.name]

@@ -226,8 +226,11 @@ def bias_of(equations: Equations, weight: Tensor) -> Tensor:
 
 
 def with_bias(equations: Equations, weight: Tensor, biased: bool) -> Tensor:
-    """Weights (inputs, outputs) and below them the bias that goes with them, if there is one."""
-    return torch.cat([weight, bias_of(equations, weight)[None]]) if biased else weight
+    """Weights (inputs, outputs), and below them the row of their bias where equations have one."""
+    if len(equations[0]) == len(weight):
+        return weight
+    bias = bias_of(equations, weight) if biased else torch.zeros_like(weight[0])
+    return torch.cat([weight, bias[None]])
 
 
 def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,23 @@ def test_the_first_weight_to_go_is_the_surgeons():
     assert mask.sum() == 11 and int((mask[0] == 0).nonzero()) == costs.index(min(costs))
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_layer_is_solved_with_one_of_the_dampings(biased):
+    heard, said = problem()
+    rows, sums = torch.cat([heard, torch.ones(60, 1)], dim=1), Sums()
+    for part, target in zip(rows.split(6), said.split(6), strict=True):
+        sums.add(part.T @ part, part.T @ target)
+    start = torch.nn.Linear(12, 5, bias=biased).double().requires_grad_(False)
+
+    def solved(damping):
+        layer = copy.deepcopy(start)
+        prune_layer(layer, sums, 0.5, damping)
+        return layer.weight
+
+    found = solved(None)
+    assert sum(torch.equal(found, solved(damping)) for damping in DAMPINGS) == 1
+
+
 def test_a_layer_and_its_bias_come_nearest_to_what_is_wanted():
     heard, said = problem()
     layer = torch.nn.Linear(12, 5).double().requires_grad_(False)
