@@ -39,7 +39,7 @@ from espnet_prune.surgery.surgeon import (
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 1024  # of an utterance, at most, that a convolution over time and frequency is seen at
+POSITIONS = 2**17  # of all utterances, that a convolution over time and frequency is seen at
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def refit(
         return teacher.get_submodule(names[id(module)])
 
     for site in (s for s in sites if s.block is None):
-        layer, equations = site.consumer, _Equations(site, masks, choose)
+        layer, equations = site.consumer, _Equations(site, masks, choose, len(runs))
         for run in runs:
             with holding(gated, masks):
                 heard = until(layer, partial(run, gated)).args[0]
@@ -184,7 +184,7 @@ def _refit_block(
     said = [watch_call(twin, watched, call) for call in theirs]
     order = list(said[0].inputs)
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
-        name, equations = consumers[site.name], _Equations(site, masks, choose)
+        name, equations = consumers[site.name], _Equations(site, masks, choose, len(ours))
         site.apply(masks[site.name])
         share = getattr(site, "share", 1.0)
         scale = getattr(layer, "ff_scale", share) if site.kind == FEED_FORWARD_UNIT else 1.0
@@ -225,9 +225,12 @@ class _Equations:
         site: whose units the layer reads.
         masks: of all sites.
         choose: the site's units are all kept until the layer is solved, then as many as before.
+        utterances: how many will be added.
     """
 
-    def __init__(self, site: ConsumedSite, masks: dict[str, Tensor], choose: bool) -> None:
+    def __init__(
+        self, site: ConsumedSite, masks: dict[str, Tensor], choose: bool, utterances: int
+    ) -> None:
         self.site, self.masks, self.stay = site, masks, None
         if choose:
             self.stay = int(masks[site.name].count_nonzero())
@@ -238,12 +241,13 @@ class _Equations:
         self.values = mask[units].double().repeat_interleave(len(self.columns) // len(units))
         self.biased = site.consumer.bias is not None
         self.sums = Sums()
+        self.positions = max(1, POSITIONS // utterances)
 
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
         layer = self.site.consumer
         rows, targets = rows_of(layer, heard), _outputs(layer, wanted)
-        step = -(-len(rows) // POSITIONS) if isinstance(layer, nn.Conv2d) else 1
+        step = -(-len(rows) // self.positions) if isinstance(layer, nn.Conv2d) else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
