@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from espnet_prune.config import check_choice, check_range
@@ -119,6 +118,7 @@ class Exact(Controller):
 
     def _amount(self, gates: Movable) -> float:
         """What all gates have to be moved by; as far as they go where that isn't enough."""
+        from scipy.optimize import brentq  # a third of a second, for this controller alone
 
         def missing(amount: float) -> float:
             return gates.sparsity_moved(amount) - self.target

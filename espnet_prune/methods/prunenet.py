@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
 from espnet_prune.budget import keep_same_share, resolve
@@ -175,6 +174,8 @@ def learned_policy(
 
 def reward_of(spectrum: Tensor, rows: Tensor) -> float:
     """1 / Kolmogorov-Smirnov distance of the singular values of ``rows`` from ``spectrum``."""
+    from scipy.stats import ks_2samp  # slow to import, and only this method wants it
+
     distance = ks_2samp(spectrum.numpy(), torch.linalg.svdvals(rows).numpy()).statistic
     return LARGEST_REWARD if distance == 0 else 1 / float(distance)
 
