@@ -42,10 +42,11 @@ def driver(tmp_path: Path, warm):
 
     def call(*arguments: str, recipe: Path = SYNTH, cwd: Path = tmp_path, **environment: str):
         record.write_text("")
+        first = 2 if "--real" in arguments else 0  # which comes before all others
         commands = {name: str(recorder) for name in ("train_cmd", "decode_cmd", "cuda_cmd")}
         path = f"{warm.folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         process = subprocess.run(
-            [recipe, "--train_nj", "1", *arguments],
+            [recipe, *arguments[:first], "--train_nj", "1", *arguments[first:]],
             cwd=cwd,
             env=os.environ
             | {"RECORD": str(record), "ESPNET_PRUNE_CURRENT_ENV": "1", "PATH": path}
