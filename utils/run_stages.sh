@@ -30,13 +30,19 @@ submit_command() { # CMD [JOB=1:N] LOG WORD...
     echo "   job $(<"$folder/id"), log ${!log_word}"
 }
 
-run_split() { # CMD VERB [ARGUMENT...]: one that shares its work among --nj processes; submitted, among jobs
+task_word() { # WORD...: what stands for a task's number, and is replaced wherever it stands: in none of the words
     local task=JOB
+    while [[ $* == *"$task"* ]]; do task+=_; done
+    echo "$task"
+}
+
+run_split() { # CMD VERB [ARGUMENT...]: one that shares its work among --nj processes; submitted, among jobs
+    local task
     if [[ $cmd_backend == local ]] || ((nj == 1)); then
         run "$@" --nj "$nj"
         return
     fi
-    while [[ "$exp $*" == *"$task"* ]]; do task+=_; done # it is replaced wherever it stands
+    task=$(task_word "$exp" "$@")
     submissions=$((submissions + 1))
     submit_command "$1" "$task=1:$nj" "${log%.log}.$submissions.$task.log" \
         python -m espnet_prune "${@:2}" --part "$task/$nj"
@@ -54,9 +60,9 @@ train() { # VERB [ARGUMENT...]: a training; a process for each GPU, on several n
 }
 
 train_side_by_side() { # VERB SYSTEM...: --train_nj at a time, on this machine's processors
-    local verb=$1 task=JOB threads=$((OMP_NUM_THREADS / train_nj))
+    local verb=$1 threads=$((OMP_NUM_THREADS / train_nj)) task
     shift
-    while [[ "$exp $*" == *"$task"* ]]; do task+=_; done # it is replaced wherever it stands
+    task=$(task_word "$exp" "$@")
     echo "-- $*: $train_nj at a time; their logs are $PWD/${log%.log}.1.log and so on"
     # shellcheck disable=SC2016  # the inner shell finds the system that is its task's
     OMP_NUM_THREADS=$((threads > 0 ? threads : 1)) log=${log%.log}.$task.log \

@@ -384,7 +384,7 @@ echo "$OMP_NUM_THREADS $*" >> "$RECORD"
     assert sum("magnitude_50" in command for command in commands) == 1  # it isn't given up
 
 
-def test_systems_are_trained_one_after_the_other_on_gpus_and_clusters(submitting):
+def test_systems_are_trained_beside_each_other_by_a_cluster_itself(submitting):
     process, commands = submitting("--stage", "prune", "--stop_stage", "prune", "--train_nj", "2")
     assert process.returncode == 0, process.stderr
     assert ["--system exp/base/l0_50 " in commands[0], "JOB=" in commands[0]] == [True, False]

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 import inspect
 import io
@@ -46,18 +45,13 @@ def importing_espnet() -> Iterator[None]:
 def _spared() -> Iterator[None]:
     """Within it, what takes half of ESPnet's import for functions that nothing here calls.
 
-    That are classes of transformers, for adapters of models of s3prl and for BEATs, one of speech
+    These are classes of transformers, for adapters of models of s3prl and for BEATs, one of speech
     synthesis, whose attention would be drawn, and a tokenizer. Afterwards all can be imported.
     """
-    stand_ins = {
-        JETS: {},
-        f"{JETS}.alignments": {"AlignmentModule": type("AlignmentModule", (), {})},
-        QWEN: {"Qwen2AudioTokenizer": _qwen_tokenizer},
-    }
-    spared: dict[str, types.ModuleType | None] = {BART: None}
-    for name, attributes in stand_ins.items():
-        spared[name] = types.ModuleType(name)
-        vars(spared[name]).update(attributes)
+    alignments, qwen = types.ModuleType(f"{JETS}.alignments"), types.ModuleType(QWEN)
+    alignments.AlignmentModule = type("AlignmentModule", (), {})
+    qwen.Qwen2AudioTokenizer = _qwen_tokenizer
+    spared = {JETS: types.ModuleType(JETS), alignments.__name__: alignments, QWEN: qwen, BART: None}
     if importlib.util.find_spec("s3prl") is None:
         spared[WAV2VEC2] = None
     spared = {name: module for name, module in spared.items() if name not in sys.modules}
@@ -70,7 +64,9 @@ def _spared() -> Iterator[None]:
 
 
 def _qwen_tokenizer() -> object:
-    return importlib.import_module(QWEN).Qwen2AudioTokenizer()
+    from espnet2.text.qwen2audio_tokenizer import Qwen2AudioTokenizer
+
+    return Qwen2AudioTokenizer()
 
 
 def _disabled_where_compiled(disable: Callable, function: object = None, **options: object):
