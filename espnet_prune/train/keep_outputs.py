@@ -21,6 +21,7 @@ from espnet_prune.train.distributed import processes
 from espnet_prune.train.model_outputs import features, outputs
 from espnet_prune.train.system_config import StageConfig, SystemConfig
 from espnet_prune.train.teacher_outputs import by_name, is_kept, keep
+from espnet_prune.train.training import shape_options
 
 logger = logging.getLogger(__name__)
 FOLDER = "outputs"  # beside the teacher's model
@@ -42,6 +43,7 @@ def keep_outputs(
 
     Raises:
         ConfigError: several processes train together.
+        DataError: no statistics of stage 5, without which no training could follow.
     """
     if not distillation.keep_teacher_outputs or not distillation.needs_teacher:
         return ()
@@ -49,6 +51,7 @@ def keep_outputs(
         raise ConfigError(
             "distillation: keep_teacher_outputs: it is for trainings of one process; leave it out"
         )
+    shape_options(config.folders.stats)
     model, tokens = config.teacher / "model", config.folders.tokens
     made = []
     for folder in (config.folders.train, config.folders.valid):

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from espnet_prune.distill import DistillConfig
 from espnet_prune.errors import DataError
+from espnet_prune.methods import MethodConfig
+from espnet_prune.train.keep_outputs import keep_outputs
 from espnet_prune.train.model_outputs import Outputs
+from espnet_prune.train.system_config import Folders, StageConfig, SystemConfig
 from espnet_prune.train.teacher_outputs import INDEX, KeptOutputs, by_name, is_kept, keep
 
 LENGTHS = {"a": (4, 2), "b": (3, 5), "c/d": (6, 1)}  # frames and tokens
@@ -67,3 +71,12 @@ def test_an_utterance_that_is_not_there_or_twice_is_named(tmp_path):
     (tmp_path / "dev" / INDEX).unlink()
     with pytest.raises(DataError, match=INDEX):
         KeptOutputs([tmp_path / "dev"])
+
+
+def test_without_statistics_nothing_is_computed_for_hours_first(tmp_path):
+    folders = Folders(*(tmp_path / name for name in ("train", "valid", "tokens", "stats")))
+    config = SystemConfig("unpruned", 0.0, 0, tmp_path / "teacher", folders)
+    wanted = DistillConfig(keep_teacher_outputs=True)
+    with pytest.raises(DataError, match=r"stats/train/speech_shape: .*stage 5"):
+        keep_outputs(config, StageConfig({}, MethodConfig()), wanted, ngpu=0)
+    assert not (tmp_path / "teacher").exists()
