@@ -8,6 +8,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 PIECES = 1024  # of the output layer
@@ -32,6 +33,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--size", type=int, default=176)
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="products in bfloat16, as trainings have them where the processor multiplies it",
+    )
     return parser
 
 
@@ -42,8 +48,10 @@ def measure(args: argparse.Namespace) -> dict:
     from espnet_prune.score.timing import interleaved
 
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        steps = [_step(args, Path(folder) / str(n), **how) for n, how in enumerate(STEPS.values())]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        steps = [
+            _step(args, stack, Path(folder) / str(n), **how) for n, how in enumerate(STEPS.values())
+        ]
         seconds = interleaved(steps, args.repeats)
     return {"settings": vars(args), "seconds": dict(zip(STEPS, seconds, strict=True))}
 
@@ -78,9 +86,15 @@ def _model(args: argparse.Namespace, folder: Path) -> "torch.nn.Module":  # noqa
 
 
 def _step(
-    args: argparse.Namespace, folder: Path, stock: bool, dropout: bool, teacher: bool, gated: bool
+    args: argparse.Namespace,
+    stack: ExitStack,
+    folder: Path,
+    stock: bool,
+    dropout: bool,
+    teacher: bool,
+    gated: bool,
 ) -> Callable[[], None]:
-    """One update of a student of its own, optimisers included."""
+    """One update of a student of its own, optimisers included; ``stack`` keeps its precision."""
     import torch
 
     import espnet_prune
@@ -88,6 +102,7 @@ def _step(
     from espnet_prune.methods.options import StudentConfig
     from espnet_prune.models.conformer.fast_training import slow_down_training
     from espnet_prune.train.distilled_model import DistilledModel
+    from espnet_prune.train.precision import bfloat16_passes
 
     method = espnet_prune.L0Distill(target=0.5, updates=1000)
     model, tutor = _model(args, folder), _model(args, folder)
@@ -99,6 +114,8 @@ def _step(
     if stock:
         for one in (whole.student, tutor):
             slow_down_training(one.encoder)
+    if args.bfloat16:
+        stack.enter_context(bfloat16_passes(whole))
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5)]
     if gated:
         optimizers.append(torch.optim.Adam(method.parameter_groups(student)))
@@ -159,7 +176,8 @@ def lines(record: dict) -> list[str]:
             if name != PLAIN
         ),
         f"masked step / plain step = {seconds[FAST] / seconds[PLAIN]:.3f}",
-        f"({args.blocks} x {args.size}, {args.threads} thread, batch {args.utterances} x "
+        f"({args.blocks} x {args.size}, {'bfloat16' if args.bfloat16 else 'float32'}, "
+        f"{args.threads} thread, batch {args.utterances} x "
         f"{SECONDS_AN_UTTERANCE} s, least of {args.repeats} interleaved repeats; stock: ESPnet's "
         "own modules, the teacher's dropout, and its pass at every update)",
     ]

@@ -8,9 +8,10 @@ does in another order and another layout of memory:
   factor on the depthwise weights;
 - attention makes queries, keys and values by one product, looks at relative positions by a
   product a head for the whole batch, and hides padding by one more number of each query and key;
-- the front-end's second convolution computes each of its three products in the layout that oneDNN
-  is fastest with: forward and the input's gradient with channels last, the weights' gradient
-  with channels first.
+- the front-end keeps channels last: its first convolution is a product of matrices, its second
+  one computes each of its three products in the layout that oneDNN is fastest with (the weights'
+  gradient alone with channels first), and a rectifier's gradient is brought into the layout of
+  what it said before the two are compared.
 
 Masks of gates act as before, since every weight is taken as its layer would use it.
 """
@@ -65,15 +66,16 @@ def _forward_of(module: nn.Module) -> Callable | None:
     if type(module) is RelPositionMultiHeadedAttention and not module.zero_triu:
         return _attention
     if isinstance(module, nn.Conv2d) and _is_plain(module):
-        return _second_convolution
+        return _first_convolution if module.in_channels == 1 else _second_convolution
+    if type(module) is nn.ReLU:
+        return _rectified
     return None
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
-    """Whether a convolution is one of a front-end's, but for its first."""
+    """Whether a convolution is one of a front-end's."""
     return (
-        layer.in_channels > 1
-        and layer.bias is not None
+        layer.bias is not None
         and layer.groups == 1
         and layer.dilation == (1, 1)
         and not isinstance(layer.padding, str)
@@ -193,6 +195,39 @@ def _by_key(scores: Tensor) -> Tensor:
     batch, head, row, _ = scores.stride()
     offset = scores.storage_offset() + frames - 1
     return scores.as_strided((*scores.shape[:3], frames), (batch, head, row - 1, 1), offset)
+
+
+def _first_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The front-end's first convolution, (B, 1, T, F) -> (B, C, T', F')."""
+    weight, bias = _weights(layer)
+    if not _on_cpu(layer, x):
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding)
+    (high, wide), (down, right) = layer.padding, layer.stride
+    image = F.pad(x[:, 0], (wide, wide, high, high))
+    windows = image.unfold(1, weight.shape[2], down).unfold(2, weight.shape[3], right)
+    return F.linear(windows.flatten(3), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _rectified(layer: nn.ReLU, x: Tensor) -> Tensor:
+    """A rectifier, which a front-end has between its convolutions."""
+    return _Rectified.apply(x) if x.dim() == 4 and _on_cpu(layer, x) else F.relu(x)
+
+
+class _Rectified(torch.autograd.Function):
+    """A rectifier whose gradient is in the layout of its output."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        said = F.relu(x)
+        ctx.save_for_backward(said)
+        return said
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (said,) = ctx.saved_tensors
+        if said.is_contiguous(memory_format=torch.channels_last):
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
+        return torch.ops.aten.threshold_backward(gradient, said, 0)
 
 
 def _second_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:

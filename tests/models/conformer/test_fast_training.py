@@ -28,12 +28,13 @@ def gradients(model: torch.nn.Module, frozen: bool) -> tuple[torch.Tensor, dict]
 
 
 def check_same(stock: torch.nn.Module, fast: torch.nn.Module, frozen: bool) -> None:
-    assert speed_up_training(fast) == 2 * len(fast.encoders) + 1
+    assert speed_up_training(fast) == 2 * len(fast.encoders) + 4  # two convolutions, two rectifiers
     expected, wanted = gradients(stock, frozen)
     found, got = gradients(fast, frozen)
     assert float((expected - found).abs().max().detach()) < 1e-5
-    for name, gradient in wanted.items():
-        limit = 1e-4 * float(gradient.abs().max()) + 1e-4
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, gradient in wanted.items():  # some are 0 but for rounding of sums of larger ones
+        limit = 1e-4 * float(gradient.abs().max()) + 1e-6 * largest
         assert float((gradient - got[name]).abs().max()) < limit, name
 
 
