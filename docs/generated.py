@@ -17,11 +17,23 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = "generated"  # below docs/, known to git as ignored
 HELP_COLUMNS = "100"
-# The headline of the README: what the report of the real Conformer says.
-HEADLINE_REPORT = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1/report.json"
+# The headline of the README: what the reports of the real Conformer say, and of which systems.
+REAL_CONFORMER = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1"
+HEADLINE = {
+    "report.json": (
+        "teacher",
+        "unpruned",
+        "fisher_30_cut",
+        "l0_30_refit",
+        "obs_weights_50",
+        "obs_weights_50_int8",
+        "pinch_weights_50",
+        "uniform_weights_50",
+    ),
+    "long/report.json": ("fisher_20_cut", "obs_weights_65"),
+}
 HEADLINE_KEY = "test_clean/greedy"
-HEADLINE_PLOT = HEADLINE_REPORT.with_name("pareto_test_clean_greedy.png")  # of espnet-prune pareto
-NO_HEADLINE = "The runs that this table is made from are under way."
+HEADLINE_PLOT = REAL_CONFORMER / "pareto_test_clean_greedy.png"  # of espnet-prune pareto
 PICTURE = re.compile(r"(!\[[^]]*\]\()(?=[^)/]+\))")  # one beside the text
 BEGIN, END = "<!-- begin {}: docs/generated.py writes this -->", "<!-- end {} -->"
 
@@ -168,14 +180,23 @@ def results_index(names: list[str]) -> str:
 
 
 def headline() -> str:
-    """The README's table and plot of the real Conformer; a sentence where there is no report."""
-    if not HEADLINE_REPORT.exists():
-        return NO_HEADLINE
+    """The README's table and plot of the real Conformer.
+
+    Raises:
+        ValueError: the reports are of different test sets.
+    """
     from espnet_prune.report.headline import headline_table
 
-    report = json.loads(HEADLINE_REPORT.read_text(encoding="utf-8"))
-    scored = [s["name"] for s in report["systems"] if HEADLINE_KEY in s["wer"]]
-    table = headline_table(report, HEADLINE_KEY, scored)
+    systems, words = [], set()
+    for name, wanted in HEADLINE.items():
+        report = json.loads((REAL_CONFORMER / name).read_text(encoding="utf-8"))
+        found = {system["name"]: system for system in report["systems"]}
+        words.add(found["teacher"]["wer"][HEADLINE_KEY]["words"])
+        systems += [found[system] for system in wanted]
+    if len(words) > 1:
+        raise ValueError(f"{', '.join(HEADLINE)}: different numbers of words, {sorted(words)}")
+    names = [system["name"] for system in systems]
+    table = headline_table({"systems": systems}, HEADLINE_KEY, names)
     if not HEADLINE_PLOT.exists():
         return table
     return f"{table}\n\n![WER against size]({HEADLINE_PLOT.relative_to(REPOSITORY)})"

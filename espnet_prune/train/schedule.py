@@ -24,7 +24,7 @@ class PiecewiseLinearLR(PiecewiseLinearWarmupLR):
         held = [
             base if last == own else last for base, own in zip(rates, self.base_lrs, strict=True)
         ]
-        if held != rates and self.last_epoch == end:
+        if held != rates and self.last_epoch == end + 1:  # an update was really made with it
             logger.warning(
                 "scheduler_conf: warmup_steps_list ends at update %d, the training goes on: the "
                 "rate stays at %g; let the list end with the training",

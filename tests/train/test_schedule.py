@@ -36,6 +36,12 @@ def test_a_list_that_ends_at_nothing_stays_there_and_says_so(caplog):
     assert len(said) == 1 and "ends at update 20" in said[0] and "stays at 0" in said[0]
 
 
+def test_a_training_that_ends_with_its_list_is_not_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        rates(PiecewiseLinearLR, 20, [0, 5, 20], [0.0, 0.01, 0.0])
+    assert not caplog.records
+
+
 def test_a_list_that_ends_at_the_optimisers_rate_falls_as_espnets_does():
     about = (30, [0, 5], [0.0, 0.01])
     assert rates(PiecewiseLinearLR, *about) == rates(PiecewiseLinearWarmupLR, *about)
