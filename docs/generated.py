@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -187,16 +188,14 @@ def headline() -> str:
     """
     from espnet_prune.report.headline import headline_table
 
-    systems, words = [], set()
+    systems = []
     for name, wanted in HEADLINE.items():
         report = json.loads((REAL_CONFORMER / name).read_text(encoding="utf-8"))
-        found = {system["name"]: system for system in report["systems"]}
-        words.add(found["teacher"]["wer"][HEADLINE_KEY]["words"])
-        systems += [found[system] for system in wanted]
+        systems += [system for system in report["systems"] if system["name"] in wanted]
+    table = headline_table({"systems": systems}, HEADLINE_KEY, [*chain(*HEADLINE.values())])
+    words = {system["wer"][HEADLINE_KEY]["words"] for system in systems}
     if len(words) > 1:
         raise ValueError(f"{', '.join(HEADLINE)}: different numbers of words, {sorted(words)}")
-    names = [system["name"] for system in systems]
-    table = headline_table({"systems": systems}, HEADLINE_KEY, names)
     if not HEADLINE_PLOT.exists():
         return table
     return f"{table}\n\n![WER against size]({HEADLINE_PLOT.relative_to(REPOSITORY)})"

@@ -79,13 +79,18 @@ def rows_of(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer's input as a matrix; of a convolution every window that the kernel sees is a row."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
+    return windows_of(layer, x).flatten(0, -2)
+
+
+def windows_of(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a convolution's kernel sees at each of its places: (B, places..., columns)."""
     dimensions = len(layer.kernel_size)
     x = F.pad(x, [amount for amount in reversed(layer.padding) for _ in range(2)])
     for place, (size, stride) in enumerate(zip(layer.kernel_size, layer.stride, strict=True)):
         x = x.unfold(2 + place, size, stride)  # (B, channels, places..., kernel...)
     places = range(2, 2 + dimensions)
     x = x.permute(0, *places, 1, *range(2 + dimensions, 2 + 2 * dimensions))
-    return x.reshape(x.shape[: 1 + dimensions].numel(), -1)
+    return x.flatten(1 + dimensions)
 
 
 def first_tensor(value: object) -> Tensor:

@@ -51,7 +51,7 @@ def keep_outputs(
         raise ConfigError(
             "distillation: keep_teacher_outputs: it is for trainings of one process; leave it out"
         )
-    shape_options(config.folders.stats)
+    shape_options(config.folders.stats)  # fails now, not after the teacher's outputs
     model, tokens = config.teacher / "model", config.folders.tokens
     made = []
     for folder in (config.folders.train, config.folders.valid):

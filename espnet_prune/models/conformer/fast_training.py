@@ -27,6 +27,8 @@ from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_prune.surgery.inputs import windows_of
+
 FORWARD = "forward"
 HIDDEN = -1e9  # added to the scores of padded keys
 
@@ -66,7 +68,7 @@ def _forward_of(module: nn.Module) -> Callable | None:
     if type(module) is RelPositionMultiHeadedAttention and not module.zero_triu:
         return _attention
     if isinstance(module, nn.Conv2d) and _is_plain(module):
-        return _first_convolution if module.in_channels == 1 else _second_convolution
+        return _front_end_convolution
     if type(module) is nn.ReLU:
         return _rectified
     return None
@@ -197,20 +199,11 @@ def _by_key(scores: Tensor) -> Tensor:
     return scores.as_strided((*scores.shape[:3], frames), (batch, head, row - 1, 1), offset)
 
 
-def _first_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The front-end's first convolution, (B, 1, T, F) -> (B, C, T', F')."""
-    weight, bias = _weights(layer)
-    if not _on_cpu(layer, x):
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding)
-    (high, wide), (down, right) = layer.padding, layer.stride
-    image = F.pad(x[:, 0], (wide, wide, high, high))
-    windows = image.unfold(1, weight.shape[2], down).unfold(2, weight.shape[3], right)
-    return F.linear(windows.flatten(3), weight.flatten(1), bias).permute(0, 3, 1, 2)
-
-
 def _rectified(layer: nn.ReLU, x: Tensor) -> Tensor:
     """A rectifier, which a front-end has between its convolutions."""
-    return _Rectified.apply(x) if x.dim() == 4 and _on_cpu(layer, x) else F.relu(x)
+    if x.dim() != 4 or not _on_cpu(layer, x):
+        return nn.ReLU.forward(layer, x)
+    return _Rectified.apply(x)
 
 
 class _Rectified(torch.autograd.Function):
@@ -230,11 +223,13 @@ class _Rectified(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(gradient, said, 0)
 
 
-def _second_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The front-end's second convolution, (B, C, T, F) -> (B, C', T', F')."""
+def _front_end_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A front-end's convolution, (B, C, T, F) -> (B, C', T', F'); its first one has C = 1."""
     weight, bias = _weights(layer)
     if not _on_cpu(layer, x):
         return F.conv2d(x, weight, bias, layer.stride, layer.padding)
+    if layer.in_channels == 1:
+        return F.linear(windows_of(layer, x), weight.flatten(1), bias).permute(0, 3, 1, 2)
     return _MixedLayouts.apply(x, weight, bias, layer.stride, layer.padding)
 
 

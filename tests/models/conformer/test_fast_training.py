@@ -33,8 +33,10 @@ def check_same(stock: torch.nn.Module, fast: torch.nn.Module, frozen: bool) -> N
     found, got = gradients(fast, frozen)
     assert float((expected - found).abs().max().detach()) < 1e-5
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
-    for name, gradient in wanted.items():  # some are 0 but for rounding of sums of larger ones
-        limit = 1e-4 * float(gradient.abs().max()) + 1e-6 * largest
+    for name, gradient in wanted.items():
+        limit = 1e-4 * float(gradient.abs().max()) + 1e-4
+        if not frozen and name.endswith("depthwise_conv.bias"):
+            limit += 1e-6 * largest  # 0 before the norm that follows, but for rounding
         assert float((gradient - got[name]).abs().max()) < limit, name
 
 
