@@ -84,14 +84,16 @@ stage_log() { # NUMBER NAME
 }
 
 run_one_stage() { # NUMBER NAME, here
-    local status started=$SECONDS
+    local status where started=$SECONDS
     # In a subshell and no condition, so that the first failing command ends it.
     set +e
     (set -e; "stage_$2")
     status=$?
     set -e
     if ((status)); then
-        echo "error: stage $1 ($2) failed after $((SECONDS - started)) s; its log is $PWD/$log" >&2
+        where="its log is $PWD/$log"
+        [[ -f $log ]] || where="its logs are named above" # trained side by side
+        echo "error: stage $1 ($2) failed after $((SECONDS - started)) s; $where" >&2
         ((status == 2)) || # the user's error, whose text names the remedy
             echo "       To resume, give the same command again: what is done already is skipped." >&2
         exit "$status"

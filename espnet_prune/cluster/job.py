@@ -12,6 +12,7 @@ from espnet_prune.io_atomic import read_json, write_json, write_text
 RECORD = "job.json"
 ENGINE_ID = "id"
 RECORDS = ".jobs"
+USERS_ERROR = 2  # how espnet-prune ends where its input is wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Job:
     def tasks(self) -> range:
         """The tasks' numbers."""
         return range(self.first, self.last + 1)
+
+    def has_second_try(self, status: int) -> bool:
+        """Whether a task of several that failed so is run once more; here not for its input."""
+        return self.last > 0 and not (self.backend == "local" and status == USERS_ERROR)
 
     def log_of(self, task: int | str) -> str:
         """Path of a task's log; a scheduler's placeholder gives its pattern."""

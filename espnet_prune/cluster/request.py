@@ -30,6 +30,8 @@ Whatever else begins with -- is an option of the site's file. Those of conf/:
                               which is 60 by default
 
 A failed one of N is run once more by itself; what fails again is named, and the exit status is 1.
+On this machine status 2, which means wrong input, isn't tried again, and is the exit status where
+all that failed had it.
 A single command gives its own exit status. Ctrl-C and SIGTERM cancel what was submitted.
 """
 BACKENDS = ("local", "slurm", "sge")

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from espnet_prune.cluster import local
-from espnet_prune.cluster.job import new_folder, read_id, read_job, record, statuses, write_id
+from espnet_prune.cluster.job import (
+    USERS_ERROR,
+    new_folder,
+    read_id,
+    read_job,
+    record,
+    statuses,
+    write_id,
+)
 from espnet_prune.cluster.request import USAGE, Request, parse
 from espnet_prune.cluster.sge import GridEngine
 from espnet_prune.cluster.site import read_site
@@ -266,11 +274,11 @@ def report(failures: Sequence[Failure], tasks: int, quiet: bool = False) -> int:
         quiet: the user has seen all that there is to say.
 
     Returns:
-        The exit status.
+        The exit status: 1 where one of several failed, unless all did by wrong input.
     """
     if not failures:
         return 0
-    single = failures[0].status if tasks == 1 else None
+    one_end = tasks == 1 or {failure.status for failure in failures} == {USERS_ERROR}
     if not quiet:
         print(f"error: {len(failures)} of {tasks} failed", file=sys.stderr)
         for failure in failures[:SHOWN_FAILURES]:
@@ -279,7 +287,7 @@ def report(failures: Sequence[Failure], tasks: int, quiet: bool = False) -> int:
             print(f"       and {len(failures) - SHOWN_FAILURES} more", file=sys.stderr)
         for line in last_lines(failures[0].log, SHOWN_LOG_LINES):
             print(f"       | {line}", file=sys.stderr)
-    return single or 1
+    return (failures[0].status if one_end else None) or 1
 
 
 def last_lines(log: Path, number: int) -> list[str]:

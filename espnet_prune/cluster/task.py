@@ -175,7 +175,8 @@ class Task:
         """Whether to queue it again: stopped by its time limit, or its first failure of several."""
         if not self.ended["status"] or self.cancelled_at:
             return False
-        return self.asked_at is not None or (self.job.last > 0 and not self.files.failed.exists())
+        second_try = self.job.has_second_try(self.ended["status"])
+        return self.asked_at is not None or (second_try and not self.files.failed.exists())
 
     def note_failure(self) -> None:
         """Uses up the second try, unless the time limit was to blame."""

@@ -74,8 +74,9 @@ class Failure:
 
 def failure_of(job: Job, task: int, ended: Mapping) -> Failure:
     """That of a task that left its exit status."""
-    again = ", also when it was run once more" if job.variable else ""
-    return Failure(job, task, ended["status"], f"exit status {ended['status']}{again}")
+    status = ended["status"]
+    again = ", also when it was run once more" if job.has_second_try(status) else ""
+    return Failure(job, task, status, f"exit status {status}{again}")
 
 
 def wait_for(

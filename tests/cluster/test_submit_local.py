@@ -36,6 +36,15 @@ def test_tasks_write_logs_and_a_failed_one_runs_again(submit, tmp_path):
     assert (tmp_path / "x.2.log").read_text().count("# ended") == 2
 
 
+def test_wrong_input_is_not_tried_again(submit, tmp_path):
+    done = submit("X=1:2", "x.X.log", "bash", "-c", "echo error: no such key; [ X = 1 ] || exit 2")
+    assert done.returncode == 2
+    assert "task 2: exit status 2; log" in done.stderr and "| error: no such key" in done.stderr
+    assert (tmp_path / "x.2.log").read_text().count("# ended") == 1
+    done = submit("X=1:2", "x.X.log", "bash", "-c", "exit X")
+    assert done.returncode == 1 and "task 1: exit status 1, also when" in done.stderr
+
+
 def test_no_more_tasks_at_once_than_allowed(submit, tmp_path):
     command = "mkdir one && sleep 0.05 && rmdir one"
     done = submit("--max-jobs-run", "1", "JOB=1:4", "x.JOB.log", "bash", "-c", command)

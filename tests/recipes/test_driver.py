@@ -381,6 +381,7 @@ echo "$OMP_NUM_THREADS $*" >> "$RECORD"
     assert (tmp_path / "work/exp/JOB/log/08_prune.2.log").is_file()
     process, commands = driver(*words, "prune", STATUS="1", **here)
     assert process.returncode == 1 and "08_prune.1.log" in process.stderr
+    assert "its logs are named above" in process.stderr
     assert sum("magnitude_50" in command for command in commands) == 1  # it isn't given up
 
 
