@@ -147,8 +147,8 @@ def read_source(source: str, where: str, pipes: bool = False) -> Decoded:
                     found = decode(file)
     except ValueError as error:
         raise DataError(
-            f"{named(source, where)} can't be read as audio ({error}); it is damaged or of a "
-            "format that libsndfile doesn't know: fetch or convert it again, or leave it out"
+            f"{named(source, where)} can't be read as audio ({error}); fetch it again, "
+            "convert it to what libsndfile reads, such as FLAC, or leave it out"
         ) from error
     if not len(found.samples):
         raise DataError(f"{named(source, where)} holds no samples; leave it out")

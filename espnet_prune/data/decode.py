@@ -23,7 +23,14 @@ UNKNOWN = 1 << 62  # libsndfile tells a number beyond where it doesn't know one
 LOUD, FAR_TOO_LOUD = 1.5, 4.0
 CLIPPED_SHARE = 0.001
 UNCHECKED = "its format, {}, has no size that is checked: whether it is whole isn't known"
-SILENT = "it is no louder than one step of 16 bits: silence, or scaled far too quiet"
+SILENT = "its samples vary by no more than two steps of 16 bits: silence, or scaled far too quiet"
+# What downloads leave in place of a recording, by how it begins.
+INSTEAD_OF_AUDIO = {
+    b"version https://git-lfs": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
+    b"/annex/objects/": "a pointer of git-annex, which `git annex get` replaces by the file",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+}
 CHECKED = {"WAV", "WAVEX", "RF64", "AIFF", "W64", "CAF", "FLAC", "OGG", "MP3", "NIST", "AU", "HTK"}
 
 
@@ -67,10 +74,15 @@ def decode(file: BinaryIO) -> Decoded:
         file: readable and seekable.
 
     Raises:
-        ValueError: the header and the data disagree; a sample is no number, or far beyond full
-            scale.
+        ValueError: it isn't audio; the header and the data disagree; a sample is no number, or far
+            beyond full scale.
         soundfile.SoundFileError: libsndfile can't read it.
     """
+    file.seek(0)
+    start = file.read(max(map(len, INSTEAD_OF_AUDIO))).lower()
+    for mark, meaning in INSTEAD_OF_AUDIO.items():
+        if start.startswith(mark):
+            raise ValueError(f"it is {meaning}")
     size = file.seek(0, io.SEEK_END)
     view, told = readable(file, size)
     view.seek(0)
@@ -88,7 +100,7 @@ def decode(file: BinaryIO) -> Decoded:
         raise ValueError(f"it holds {len(samples)} samples, {told} by its header")
     if kind not in CHECKED:
         notes.append(UNCHECKED.format(kind))
-    if samples.size and -1 <= samples.min() and samples.max() <= 1:
+    if samples.size and int(samples.max()) - int(samples.min()) <= 2:
         notes.append(SILENT)
     return Decoded(samples, rate, tuple(notes))
 

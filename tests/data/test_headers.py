@@ -271,3 +271,16 @@ def test_a_format_whose_size_cannot_be_checked_is_named():
     assert (
         "VOC, has no size that is checked" in decode(io.BytesIO(encode("VOC", "PCM_16"))).notes[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--0.flac\n", "git annex get"),
+        (b"<!DOCTYPE html>\n<title>Not found</title>", "a web page"),
+    ],
+)
+def test_what_a_download_left_instead_of_audio_is_named(content, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(io.BytesIO(content))

@@ -45,7 +45,12 @@ def test_samples_that_are_clipped_are_told_by_their_share(written, speech):
 @pytest.mark.parametrize(("level", "subtype"), [(1e-6, "FLOAT"), (1e-6, "PCM_24"), (0, "PCM_16")])
 def test_what_is_silent_in_16_bits_is_told(written, speech, level, subtype):
     (note,) = examine(written(speech * level, subtype), "here").notes
-    assert "no louder than one step of 16 bits" in note
+    assert "vary by no more than two steps of 16 bits" in note
+
+
+def test_a_constant_is_silence(written, speech):
+    (note,) = examine(written(0 * speech + 0.9, "PCM_16"), "here").notes
+    assert "silence" in note
 
 
 def test_notes_are_told_of_all_utterances_at_once_and_again(data, capsys, caplog):
@@ -54,7 +59,7 @@ def test_notes_are_told_of_all_utterances_at_once_and_again(data, capsys, caplog
     for _ in range(2):
         caplog.clear()
         assert main(["validate_data", str(data)]) == 0
-        assert "'a-1', 'a-2', 'b-1' and 1 more: it is no louder" in caplog.text
+        assert "'a-1', 'a-2', 'b-1' and 1 more: its samples vary" in caplog.text
         assert "4 utterances" in capsys.readouterr().out
 
 
