@@ -12,20 +12,20 @@ librispeech_usage() {
 --mirror URL       download from there instead of openslr.org
 --skip_bad true    leave out damaged or missing files, listed in data/SET/skipped.txt, instead of stopping
 --debug true       every stage on four chapters and a tiny model, in minutes, below debug/; without --librispeech, on
-                   generated speech
+                   generated speech; with --overrides conf/transducer, a tiny transducer
 EOF
 }
 
 parse_librispeech_options() {
-    local librispeech='' mirror='' skip_bad=false debug=false name value
+    local librispeech='' mirror='' skip_bad=false debug=false overrides='' name value
     arguments=()
     while (($#)); do
         case $1 in
-            --librispeech=* | --mirror=* | --skip_bad=* | --debug=*)
+            --librispeech=* | --mirror=* | --skip_bad=* | --debug=* | --overrides=*)
                 name=${1%%=*}
                 name=${name#--}
                 value=${1#*=} ;;
-            --debug | --skip_bad | --librispeech | --mirror)
+            --debug | --skip_bad | --librispeech | --mirror | --overrides)
                 name=${1#--}
                 if [[ ($name == debug || $name == skip_bad) && ${2-} != true && ${2-} != false ]]; then
                     value=true # may come without a value
@@ -52,6 +52,11 @@ parse_librispeech_options() {
         librispeech=$(realpath "$librispeech")
     fi
     _set_data_command
+    overrides=${overrides%/}
+    if [[ $debug == true && -n $overrides && -d $root/conf/debug/${overrides##*/} ]]; then
+        overrides=$root/conf/debug/${overrides##*/}
+    fi
+    if [[ -n $overrides ]]; then arguments+=(--overrides "$overrides"); fi
     if [[ $debug == true ]]; then
         arguments=(
             --work_dir debug --overrides "$root/${debug_overrides:-conf/debug/overrides}"

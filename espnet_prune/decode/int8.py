@@ -69,10 +69,16 @@ def exported(model: Path, int8: bool) -> Iterator[Path]:
     """A folder, for the time being, with a saved model's export for ONNX Runtime, in int8 or not.
 
     Raises:
-        ModelError: it can't be exported.
+        ModelError: it can't be exported, or its greedy search isn't that of the export.
     """
+    loaded = load(model)
+    if getattr(loaded, "use_transducer_decoder", False):
+        raise ModelError(
+            f"{model}: greedy_onnx_int8: ONNX has no search of a transducer, and the greedy text "
+            "of its CTC is another; leave this mode out of modes"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        export_onnx(load(model), Path(folder) / "onnx", int8)
+        export_onnx(loaded, Path(folder) / "onnx", int8)
         yield Path(folder) / "onnx"
 
 

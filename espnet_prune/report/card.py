@@ -157,14 +157,12 @@ def _speed(entry: Mapping) -> list[str]:
     rtf, speedup, machine = entry["rtf"], entry["speedup"], entry["machine"]
     if not (rtf and speedup):
         return []
-    names = ("encoder", "ctc_greedy", "joint")
-    rows = [
-        [n, f"{rtf[n]:.4f}", f"{speedup[n]:.2f}"] for n in names if rtf.get(n) and speedup.get(n)
-    ]
+    names = [n for n in ("encoder", "ctc_greedy", "joint") if rtf.get(n) and speedup.get(n)]
+    rows = [[n.removeprefix("ctc_"), f"{rtf[n]:.4f}", f"{speedup[n]:.2f}"] for n in names]
     for kind, part in (entry.get("int8") or {}).items():
         steady = {n: v for n, v in (part["rtf"] if part else {}).items() if v is not None}
         for name, value in steady.items():
-            label = f"{name}, {kind.replace('_', ' ')}"
+            label = f"{name.removeprefix('ctc_')}, {kind.replace('_', ' ')}"
             rows.append([label, f"{value:.4f}", f"{part['speedup'][name]:.2f}"])
     text = f"{rtf['threads']} thread, batch {rtf['batch']}"
     text += f", on {machine['cpu']}" if machine else ""

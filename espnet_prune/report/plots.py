@@ -95,18 +95,27 @@ def width_grids(sites: Sequence[SiteWidth]) -> list[dict[str, dict[str, SiteWidt
     """
     grids: dict[str, dict[str, dict[str, SiteWidth]]] = {}
     for site in sorted(sites, key=lambda site: site.block is not None):
-        stack, _, rest = site.name.rpartition("block.")
-        index, *units = rest.split(".")
+        stack, row, units = place_of(site.name)
+        column = " ".join(units).replace("_", " ")
         if site.block is None:
             stack = row = FRONT_END
             column = f"channels of convolution {site.name.rpartition('.')[2]}"
-        elif len(units) == 2:  # [<stack>.]block.<i>.<branch>.<units>
-            row = f"{stack}block {index}".replace(".", " ")
-            column = " ".join(units).replace("_", " ")
-        else:
+        elif len(units) < 2:
             continue
         grids.setdefault(stack, {}).setdefault(row, {})[column] = site
     return list(grids.values()) or [{"": {}}]
+
+
+def place_of(name: str) -> tuple[str, str, list[str]]:
+    """Stack and row of a site in a block, and which of the row's units it has.
+
+    ``[STACK.]block.INDEX[.BRANCH[.UNITS]]``; of a transducer's networks, which are one row,
+    ``decoder.NETWORK[.INDEX].units``.
+    """
+    stack, block, rest = name.rpartition("block.")
+    first, *units = rest.split(".")
+    row = f"{stack}{block}{first}".replace(".", " ")
+    return stack if block else row, row, units
 
 
 def _heat_map(axes, grid: Mapping[str, Mapping[str, SiteWidth]]):

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from espnet_prune.report.plots import save, subplots
+from espnet_prune.report.plots import FRONT_END, place_of, save, subplots
 
 CHANGES = {"loss": "change of the loss", "wer": "change of WER, points"}
-FRONT_END = "front-end"
 # Below it colours are linear, above it logarithmic: a lost block costs a thousand times a unit.
 LINEAR_SHARE = 0.01
 
@@ -50,14 +49,11 @@ def _grids(result: Mapping, key: str) -> list[dict]:
     for name, site in sorted(
         result["sites"].items(), key=lambda item: item[1]["block"] is not None
     ):
-        stack, _, rest = name.rpartition("block.")
+        stack, row, units = place_of(name)
+        what = " ".join(units) or "block"
         if site["block"] is None:
             stack = row = FRONT_END
             what = name.replace(".", " ")
-        else:
-            index, *units = rest.split(".")
-            row = f"{stack}block {index}".replace(".", " ")
-            what = " ".join(units) or "block"
         for removal in site["removals"]:
             share = f"{removal['removed'] / site['units']:.0%}"
             column = f"{what} {share}".replace("_", " ")

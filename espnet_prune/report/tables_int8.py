@@ -45,7 +45,7 @@ def _cells(system: dict) -> list[str]:
     pairs += [(made[ONNX], "ctc_greedy"), (made[ONNX_INT8], "ctc_greedy")]
     pairs += [(system, "joint"), (torch_int8, "joint")]
     for part, measurement in pairs:
-        if part is None:  # ONNX without CTC
+        if part is None:  # ONNX, where the greedy search isn't by CTC
             cells.append(NOT_APPLICABLE)
             continue
         text = rtf_cell(part["rtf"], {}, measurement)

@@ -4,6 +4,7 @@ As in ``profile``: least of steady rounds, one utterance at a time, or None. ONN
 from samples to text by greedy CTC only, as its graph is one of samples to log-probabilities.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from espnet_prune.score.timing import (
     time_encoder,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileConfig) -> dict:
     """Profiles a system's int8 versions.
@@ -38,7 +41,7 @@ def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileCo
     Returns:
         For ``torch_int8``, ``onnx`` (fp32) and ``onnx_int8``: ``bytes`` of the file, ``rtf`` and
         ``speedup`` by measurement, as in a profile. ONNX's files hold encoder and CTC alone; of a
-        model without CTC there are none, and both are None.
+        model whose greedy search isn't by CTC, such as a transducer, both are None.
 
     Raises:
         ModelError: the model can't be quantised or exported.
@@ -49,7 +52,8 @@ def profile_int8(system: Path, dense: Transcriber, data: Path, config: ProfileCo
     speech = read_speech(data, number, rate_of(dense))
     small = open_recogniser(folder, search, int8=True)
     made = {TORCH: {"bytes": stored_bytes(small.model), **_torch(small, dense, speech, config)}}
-    if "greedy" not in small.modes:
+    if small.model.use_transducer_decoder or small.model.ctc is None:
+        logger.info("%s: no ONNX is timed: its greedy search by CTC isn't this model's", folder)
         return {**made, ONNX: None, ONNX_INT8: None}
     for name, int8 in ((ONNX, False), (ONNX_INT8, True)):
         with exported(folder, int8) as export:

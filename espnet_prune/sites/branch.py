@@ -20,6 +20,12 @@ class GoneBranch(nn.Module):
         return torch.zeros_like(x[0] if isinstance(x, tuple) else x)
 
 
+def norm_of(instead: Mapping[str, object]) -> str | None:
+    """The norm among the attributes of a block that go with a branch."""
+    gone = (a for a, value in instead.items() if isinstance(value, nn.Identity))
+    return next((attribute for attribute in gone if "norm" in attribute), None)
+
+
 class BranchSite(OutputSite):
     """One residual branch of a block, a site of one unit.
 
@@ -30,7 +36,12 @@ class BranchSite(OutputSite):
         layer: the block.
         instead: attributes of the block, and what they are once the branch is gone.
         parent: the block's site, where that can go too.
+
+    Attributes:
+        adds_to_stream: whether what the last layer says is added to the residual stream as it is.
     """
+
+    adds_to_stream = True
 
     def __init__(
         self,
@@ -47,9 +58,8 @@ class BranchSite(OutputSite):
 
     @property
     def norm(self) -> str | None:
-        """Attribute of the block's norm that reads the residual stream for this branch alone."""
-        gone = (a for a, value in self.instead.items() if isinstance(value, nn.Identity))
-        return next((attribute for attribute in gone if "norm" in attribute), None)
+        """The block's norm that reads the residual stream which the last layer adds to, if any."""
+        return norm_of(self.instead) if self.adds_to_stream else None
 
     def remove(self) -> None:
         for attribute, value in self.instead.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from espnet_prune.budget.structure import BRANCH
 from espnet_prune.sites import masked
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, ConsumedSite, Site
+from espnet_prune.sites.branch import norm_of
 
 
 class NoChannels(nn.Module):
@@ -152,6 +153,16 @@ class MergedBranchSite(_Half, Site):
     def inputs(self) -> int:
         """How many channels are left of the branch."""
         return len(self.producer.weight)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that adds to the residual stream."""
+        return self.consumer
+
+    @property
+    def norm(self) -> str | None:
+        """The block's norm that reads that stream."""
+        return norm_of(self.instead)
 
     def attach(self) -> None:
         masked.attach(self.consumer)

@@ -4,7 +4,9 @@ After the reconstruction of "Channel Pruning for Accelerating Very Deep Neural N
 2017 (arXiv 1707.06168): a layer's weights are solved for what the uncompressed model says there,
 from what the small model really hears, one layer after the other; and the last layer of a residual
 branch also makes up for what the residual stream has lost so far. Ours: every kind of site, the
-bias solved along, a ridge towards the weights as they are, all blocks of a stack in one chain.
+bias solved along, a ridge towards the weights as they are, all blocks of a stack in one chain. A
+layer that reads the units of several sites, such as the one that merges two branches, is solved for
+all of them at once.
 With ``choose``, the same equations say which units go: those whose loss the others make good best,
 one after the other (the optimal brain surgeon on units, as in ZipLM, Kurtic et al. 2023, arXiv
 2302.04089), while how many of them stay is as the method says.
@@ -13,15 +15,15 @@ Few utterances without labels are enough, and no gradient is needed.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.errors import ModelError
-from espnet_prune.sites.base import BRANCH, FEED_FORWARD_UNIT, ConsumedSite
+from espnet_prune.sites.base import BRANCH, FEED_FORWARD_UNIT, ConsumedSite, Site
 from espnet_prune.sites.decoder import DECODER
 from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, until, watch_call
 from espnet_prune.surgery.gated import GatedModel
@@ -68,36 +70,33 @@ def refit(
         The masks (units,) of all sites.
 
     Raises:
-        ModelError: a stack whose blocks don't simply follow each other; a layer that reads units
-            of several sites, or several frames at a time.
+        ModelError: a stack whose blocks don't simply follow each other.
     """
     masks = dict(masks)
+    task = _Task(gated, masks, damping, choose)
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
-    _check_readers(gated.site_map.sites.values())
     names = {id(module): name for name, module in gated.model.named_modules()}
 
     def twin(module: nn.Module) -> nn.Module:
         return teacher.get_submodule(names[id(module)])
 
     for site in (s for s in sites if s.block is None):
-        layer, equations = site.consumer, _Equations(site, masks, choose, len(runs))
+        layer, equations = site.consumer, _Equations(task, [site], len(runs))
         for run in runs:
             with holding(gated, masks):
                 heard = until(layer, partial(run, gated)).args[0]
             equations.add(heard, twin(layer)(until(twin(layer), partial(run, teacher)).args[0]))
-        equations.solve(damping)
+        equations.solve()
     layers = _stack(gated)
     if layers is None:
         return masks
     with holding(gated, masks):
         ours = [until(layers[0], partial(run, gated)) for run in runs]
     theirs = [until(twin(layers[0]), partial(run, teacher)) for run in runs]
-    with _acting(gated, masks):
+    with task.acting():
         for index, layer in enumerate(layers):
             members = [s for s in sites if s.block == index]
-            _refit_block(
-                layer, twin(layer), _branches(gated, members), ours, theirs, masks, damping, choose
-            )
+            _refit_block(task, members, layer, twin(layer), ours, theirs)
             ours = [call.passed_on(layer) for call in ours]
             theirs = [call.passed_on(twin(layer)) for call in theirs]
             logger.info(
@@ -111,20 +110,37 @@ def refit(
     return masks
 
 
-def _check_readers(sites: Iterable[object]) -> None:
-    """ModelError for layers whose equations aren't known."""
-    read: dict[int, str] = {}
-    for site in sites:
-        if not isinstance(site, ConsumedSite):
-            continue
-        layer, other = site.consumer, read.setdefault(id(site.consumer), site.name)
-        wide = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
-        if wide or other != site.name:
-            what = "several frames at a time" if wide else f"together with those of {other}"
-            raise ModelError(
-                f"refit: {site.name}: its units are read {what}, for which refitting isn't known "
-                "yet; leave the method's key `refit` out"
-            )
+@dataclass(frozen=True)
+class _Task:
+    """What ``refit`` was given; the masks of layers whose units are chosen anew are replaced."""
+
+    gated: GatedModel
+    masks: dict[str, Tensor]
+    damping: float | None
+    choose: bool
+
+    def act(self) -> None:
+        """Lets the masks, as they are now, act while blocks are run by themselves."""
+        self.clear()
+        for name, mask in self.masks.items():
+            self.gated.site_map.sites[name].apply(mask)
+
+    def clear(self) -> None:
+        for site in self.gated.site_map.sites.values():
+            site.clear()
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        try:
+            self.act()
+            yield
+        finally:
+            self.clear()
+
+    def branch(self, site: ConsumedSite) -> Site | None:
+        """The branch whose last layer reads the site's units."""
+        branch = self.gated.site_map.sites.get(site.parent)
+        return branch if getattr(branch, "last", None) is site.consumer else None
 
 
 def _is_read(gated: GatedModel, site: object, masks: Mapping[str, Tensor]) -> bool:
@@ -146,46 +162,26 @@ def _stack(gated: GatedModel) -> Sequence[nn.Module] | None:
     return next((found for found in blocks if found is not None), None)
 
 
-@contextmanager
-def _acting(gated: GatedModel, masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Lets the masks act while blocks are run by themselves."""
-    sites = gated.site_map.sites
-    try:
-        for name, mask in masks.items():
-            sites[name].apply(mask)
-        yield
-    finally:
-        for site in sites.values():
-            site.clear()
-
-
-def _branches(
-    gated: GatedModel, sites: Sequence[ConsumedSite]
-) -> list[tuple[ConsumedSite, str | None]]:
-    """Each site with the attribute of its block's norm that reads the stream for its branch."""
-    branches = gated.site_map.sites
-    return [(site, getattr(branches.get(site.parent), "norm", None)) for site in sites]
-
-
 def _refit_block(
+    task: _Task,
+    sites: Sequence[ConsumedSite],
     layer: nn.Module,
     twin: nn.Module,
-    branches: Sequence[tuple[ConsumedSite, str | None]],
     ours: Sequence[Call],
     theirs: Sequence[Call],
-    masks: dict[str, Tensor],
-    damping: float | None,
-    choose: bool,
 ) -> None:
-    """Solves one block's sites in the order in which they are run."""
+    """Solves one block's layers in the order in which they are run."""
     names = {id(module): name for name, module in layer.named_modules()}
-    consumers = {site.name: names[id(site.consumer)] for site, _ in branches}
-    watched = [*consumers.values(), *(norm for _, norm in branches if norm)]
+    read: dict[str, list[ConsumedSite]] = {}
+    for site in sites:
+        read.setdefault(names[id(site.consumer)], []).append(site)
+    norms = {name: getattr(task.branch(group[0]), "norm", None) for name, group in read.items()}
+    watched = [*read, *filter(None, norms.values())]
     said = [watch_call(twin, watched, call) for call in theirs]
-    order = list(said[0].inputs)
-    for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
-        name, equations = consumers[site.name], _Equations(site, masks, choose, len(ours))
-        site.apply(masks[site.name])
+    for name in filter(read.__contains__, list(said[0].inputs)):
+        norm, site = norms[name], read[name][0]
+        equations = _Equations(task, read[name], len(ours))
+        task.act()
         share = getattr(site, "share", 1.0)
         scale = getattr(layer, "ff_scale", share) if site.kind == FEED_FORWARD_UNIT else 1.0
         for call, wanted in zip(ours, said, strict=True):
@@ -194,8 +190,8 @@ def _refit_block(
             if norm:
                 target = target + _like(target, wanted.inputs[norm] - heard[norm]) / scale
             equations.add(heard[name], target)
-        equations.solve(damping)
-        site.apply(masks[site.name])
+        equations.solve()
+        task.act()
 
 
 def _heard(layer: nn.Module, name: str, norm: str | None, call: Call) -> dict[str, Tensor]:
@@ -219,35 +215,43 @@ def _like(target: Tensor, stream: Tensor) -> Tensor:
 
 
 class _Equations:
-    """The normal equations of the layer that reads a site's kept units, bias included.
+    """The normal equations of the layer that reads the kept units of some sites, bias included.
 
     Args:
-        site: whose units the layer reads.
-        masks: of all sites.
-        choose: the site's units are all kept until the layer is solved, then as many as before.
+        task: with ``choose``, the sites' units are all kept until the layer is solved, then as many
+            of each site as before.
+        sites: whose units the layer reads, all of as many columns.
         utterances: how many will be added.
     """
 
-    def __init__(
-        self, site: ConsumedSite, masks: dict[str, Tensor], choose: bool, utterances: int
-    ) -> None:
-        self.site, self.masks, self.stay = site, masks, None
-        if choose:
-            self.stay = int(masks[site.name].count_nonzero())
-            masks[site.name] = torch.ones_like(masks[site.name])
-        mask = masks[site.name].to(site.consumer.weight.device)
-        units = mask.nonzero()[:, 0]
-        self.columns = columns_of(site, units)
-        self.values = mask[units].double().repeat_interleave(len(self.columns) // len(units))
-        self.biased = site.consumer.bias is not None
+    def __init__(self, task: _Task, sites: Sequence[ConsumedSite], utterances: int) -> None:
+        self.task, self.sites, self.layer = task, sites, sites[0].consumer
+        self.stay = [int(task.masks[site.name].count_nonzero()) for site in sites]
+        if task.choose:
+            ones = {site.name: torch.ones_like(task.masks[site.name]) for site in sites}
+            task.masks.update(ones)
+        pairs = [self._columns_and_values(site) for site in sites]
+        self.columns, self.values = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        self.biased = self.layer.bias is not None
+        scale = getattr(self.layer, "output_scale", None)  # of a whole branch, its bias too
+        self.bias_value = 1.0 if scale is None else float(scale)
         self.sums = Sums()
         self.positions = max(1, POSITIONS // utterances)
 
+    def _columns_and_values(self, site: ConsumedSite) -> tuple[Tensor, Tensor]:
+        """The columns (columns,) of a site's kept units, and by what they are multiplied."""
+        mask, branch = self.task.masks[site.name], self.task.branch(site)
+        if branch is not None:
+            mask = mask * self.task.masks[branch.name]
+        mask = mask.to(self.layer.weight.device)
+        units = mask.nonzero()[:, 0]
+        columns = columns_of(site, units)
+        return columns, mask[units].double().repeat_interleave(len(columns) // len(units))
+
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
-        layer = self.site.consumer
-        rows, targets = rows_of(layer, heard), _outputs(layer, wanted)
-        step = -(-len(rows) // self.positions) if isinstance(layer, nn.Conv2d) else 1
+        rows, targets = rows_of(self.layer, heard), _outputs(self.layer, wanted)
+        step = -(-len(rows) // self.positions) if isinstance(self.layer, nn.Conv2d) else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
@@ -255,18 +259,18 @@ class _Equations:
 
     def _choose(self, equations: Equations, damping: float) -> Tensor:
         """Which of the columns (columns,) stay, by the units that are chosen."""
-        mask = self.masks[self.site.name]
-        number = len(self.columns)
-        if self.stay is None:
-            return torch.ones(number, dtype=torch.bool, device=self.columns.device)
-        about = of_weights(equations, self._before(), damping, self.biased)
-        inside = torch.zeros(len(mask), dtype=torch.bool, device=self.columns.device)
-        inside[choose_units(*about, len(mask), self.stay)] = True
-        return inside.repeat_interleave(number // len(mask))
+        inside = torch.ones(len(self.columns), dtype=torch.bool, device=self.columns.device)
+        if self.task.choose:
+            about = of_weights(equations, self._before(), damping, self.biased)
+            units = [site.units for site in self.sites]
+            by_unit = inside.view(sum(units), -1)  # the same memory
+            by_unit[:] = False
+            by_unit[choose_units(*about, units, self.stay)] = True
+        return inside
 
     def _before(self) -> Tensor:
         """The weights (columns, outputs) that the solution is pulled to."""
-        return weight_of(self.site)[self.columns] * self.values[:, None]
+        return weight_of(self.sites[0])[self.columns] * self.values[:, None]
 
     def _solution(self, equations: Equations, inside: Tensor, damping: float) -> Tensor:
         """Weights (columns, outputs), 0 where columns don't stay."""
@@ -287,23 +291,22 @@ class _Equations:
 
         return self.sums.damping(weights)
 
-    def solve(self, damping: float | None) -> None:
-        """Writes the solution into the layer; its other columns stay. Fixes the site's mask."""
-        if damping is None:
-            damping = self._damping()
-        logger.debug("%s: damping %g", self.site.name, damping)
+    def solve(self) -> None:
+        """Writes the solution into the layer; its other columns stay. Fixes the sites' masks."""
+        damping = self._damping() if self.task.damping is None else self.task.damping
+        logger.debug("%s: damping %g", self.sites[0].name, damping)
         equations = self.sums.all()
         inside = self._choose(equations, damping)
         found = self._solution(equations, inside, damping)
-        layer = self.site.consumer
-        if self.stay is not None:
-            mask = self.masks[self.site.name]
-            units = inside.view(len(mask), -1)[:, 0]
-            self.masks[self.site.name] = units.to(mask)
-        flat = layer.weight.detach().view(len(layer.weight), -1)  # the model changes with it
+        if self.task.choose:
+            numbers = [site.units for site in self.sites]
+            units = inside.view(sum(numbers), -1)[:, 0].split(numbers)
+            for site, chosen in zip(self.sites, units, strict=True):
+                self.task.masks[site.name] = chosen.to(self.task.masks[site.name])
+        flat = self.layer.weight.detach().view(len(self.layer.weight), -1)  # the model changes too
         flat[:, self.columns[inside]] = (found / self.values[:, None])[inside].T.to(flat)
         if self.biased:
-            layer.bias.copy_(bias_of(equations, found))
+            self.layer.bias.copy_(bias_of(equations, found) / self.bias_value)
 
 
 def _outputs(layer: nn.Module, said: Tensor) -> Tensor:

@@ -296,25 +296,32 @@ def solve_kept(hessian: Tensor, right: Tensor, mask: Tensor, start: Tensor) -> T
 
 
 @torch.no_grad()
-def choose_units(hessian: Tensor, right: Tensor, units: int, number: int) -> Tensor:
+def choose_units(
+    hessian: Tensor, right: Tensor, units: Sequence[int], stay: Sequence[int]
+) -> Tensor:
     """Which units a layer can least do without, once its other weights are solved anew.
 
     The cheapest goes, by tr(W_u^T ([H^-1]_uu)^-1 W_u) for its columns u; weights and H^-1 become
     those without it, and so on (structured, as in ZipLM, Kurtic et al. 2023, arXiv 2302.04089).
 
     Args:
-        hessian: (columns, columns), positive definite; each unit's columns stand together.
+        hessian: (columns, columns), positive definite; each unit's columns stand together, as many
+            for each.
         right: (columns, outputs), the right side of the normal equations.
-        units: how many there are.
-        number: how many stay.
+        units: how many there are of each site that the layer reads, one after the other.
+        stay: how many of them stay.
 
     Returns:
-        Their indices (number,), in order.
+        Their indices among all units, in order.
     """
-    inverse = torch.linalg.inv(hessian)
-    weight, left = inverse @ right, torch.ones(units, dtype=torch.bool, device=right.device)
-    places = torch.arange(len(hessian), device=right.device).view(units, -1)
-    for _ in range(units - number):
+    device = right.device
+    inverse, total = torch.linalg.inv(hessian), sum(units)
+    weight, left = inverse @ right, torch.ones(total, dtype=torch.bool, device=device)
+    places = torch.arange(len(hessian), device=device).view(total, -1)
+    numbers = torch.tensor(units, device=device)
+    site = torch.arange(len(units), device=device).repeat_interleave(numbers)
+    spare = numbers - torch.tensor(stay, device=device)
+    while bool(spare.any()):
         blocks = inverse[places[:, :, None], places[:, None, :]]
         blocks[~left] = torch.eye(places.shape[1]).to(blocks)
         parts = weight[places]
@@ -323,8 +330,10 @@ def choose_units(hessian: Tensor, right: Tensor, units: int, number: int) -> Ten
         else:
             solved = torch.linalg.solve(blocks, parts)
         costs = (parts * solved).sum(dim=(1, 2))
-        unit = int(costs.masked_fill(~left, torch.inf).argmin())
+        may_go = left & (spare[site] > 0)
+        unit = int(costs.masked_fill(~may_go, torch.inf).argmin())
         left[unit] = False
+        spare[site[unit]] -= 1
         columns = places[unit]
         step = torch.linalg.solve(blocks[unit], inverse[columns])
         weight -= step.T @ weight[columns]

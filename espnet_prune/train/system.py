@@ -22,8 +22,13 @@ PLAN = "plan.json"
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:
-    """What parameters are counted of: encoder, decoder where there is one, and the total."""
+    """What parameters are counted of: encoder, decoder where there is one, and the total.
+
+    A transducer's decoder is its prediction and its joint network.
+    """
     parts = {name: getattr(model, name) for name in ("encoder", "decoder")}
+    if getattr(model, "joint_network", None) is not None:
+        parts["decoder"] = nn.ModuleList([model.decoder, model.joint_network])
     return {name: part for name, part in {**parts, "total": model}.items() if part is not None}
 
 

@@ -3,10 +3,14 @@
 import json
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import mini_recipe
 import pytest
+import yaml
+
+from espnet_prune.surgery import load, plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
 L0_RECIPES = ("librispeech", "librispeech_100", "librispeech_10")
@@ -97,6 +101,18 @@ def test_debug_is_below_its_own_folder_and_users_options_win(tmp_path, first_sta
     assert (tmp_path / "work/exp/base/conf/teacher.yaml").is_file()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "size"),
+    [("conf/transducer/", 24), ("../../../conf/debug/transducer", 24), (None, None)],
+)
+def test_debug_takes_the_tiny_one_of_what_overrides_name(tmp_path, first_stage, overrides, size):
+    named = ["--overrides", overrides] if overrides else []
+    first_stage("librispeech_100", "--debug", *named)
+    config = yaml.safe_load((tmp_path / "work/exp/base/conf/teacher.yaml").read_text())
+    assert config["decoder_conf"].get("hidden_size") == size
+    assert config["max_epoch"] == 2
+
+
 def test_debug_on_a_given_corpus_takes_its_chapters(tmp_path, first_stage):
     commands = first_stage("librispeech", "--debug", "true", "--librispeech", str(tmp_path))
     assert "conf/debug/librispeech.yaml" in commands[0]
@@ -138,6 +154,34 @@ def test_debug_runs_every_stage(tmp_path, warm):
             assert (base / f"pack/{system['name']}.zip").stat().st_size > 0
     entry = (tmp_path / "dump/test/wav.scp").read_text().split()[1]
     assert entry.endswith(".flac") and "dump" not in entry  # kept where the corpus has it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_debug_of_a_transducer_runs_every_stage(tmp_path, warm):
+    options = ["--debug", "--overrides", "conf/transducer", "--work_dir", str(tmp_path)]
+    done = run("librispeech_100", *options, **warm.environment(mini_recipe.environment()))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    base = tmp_path / "exp/base"
+    report = json.loads((base / "report/report.json").read_text())
+    systems = {system["name"]: system for system in report["systems"]}
+    assert [*systems] == ["teacher", "l0_50", "magnitude_50"]
+    for name, system in systems.items():
+        assert set(system["wer"]) == {"test/greedy", "test/joint"}
+        assert {"encoder", "ctc_greedy", "joint"} <= set(system["rtf"])
+        if name != "teacher":
+            size = system["params"]
+            gone = {part: size[part]["dense"] - size[part]["kept"] for part in size}
+            assert gone["encoder"] + gone["decoder"] == gone["total"] == gone["prunable"]
+            model = load(unzipped(base / f"pack/{name}.zip", tmp_path / name))
+            assert model.use_transducer_decoder and plan_of(model) is not None
+            assert (base / f"pack/{name}_espnet.zip").stat().st_size > 0
+
+
+def unzipped(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path) as packed:
+        packed.extractall(folder)
+    return folder
 
 
 @pytest.mark.timeout(1500)

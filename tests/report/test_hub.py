@@ -60,6 +60,7 @@ def test_the_card_has_what_was_recorded(measured, tmp_path):
         "50.00% of 1,000 prunable parameters, of which 500 are left",
         "| encoder | 510 | 1,010 |",
         "| encoder | 0.0100 | 1.90 |",
+        "| greedy | 0.0200 | 1.70 |",
         "1 thread, batch 1; the multiply-accumulates alone predict 2.00",
         "![units kept by block and kind](structure.png)",
         "python -m x --out exp/base/half",

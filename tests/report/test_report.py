@@ -314,6 +314,14 @@ def test_widths_of_encoder_and_decoder_are_apart(tmp_path):
     assert plot_widths("made_up", sites, tmp_path / "widths.png").stat().st_size > 0
 
 
+def test_widths_of_a_transducers_networks_are_a_row_below_the_encoders():
+    names = ("block.0.attention.heads", "decoder.prediction.0.units", "decoder.joint.units")
+    assert shape(width_grids([width(name, block) for block, name in enumerate(names)])) == [
+        {"block 0": ["attention heads"]},
+        {"decoder": ["prediction 0 units", "joint units"]},
+    ]
+
+
 def test_widths_of_the_front_end_stand_above_the_blocks(tmp_path):
     names = {
         "block.0": 0,

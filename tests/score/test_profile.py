@@ -17,7 +17,8 @@ from espnet_prune.budget import Budget
 from espnet_prune.cli import main, run
 from espnet_prune.config import dump_yaml, load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
-from espnet_prune.errors import ConfigError, DataError
+from espnet_prune.decode.int8 import exported
+from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.io_atomic import write_json, write_text
 from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_asr_model
@@ -66,9 +67,8 @@ def asr_model(use_sdpa: bool = False, rate: int = RATE, **settings) -> torch.nn.
         encoder_conf={**encoder, "use_sdpa": use_sdpa},
         decoder="transformer",
         decoder_conf=dict(attention_heads=2, linear_units=16, num_blocks=1),
-        **settings,
     )
-    return build_asr_model(config).eval()
+    return build_asr_model({**config, **settings}).eval()
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +277,23 @@ def test_main_measures_once_and_again_if_the_model_changed(
     assert run(["profile", *command, "--system", "."]) == 0
     assert (experiment / "small" / "profile.json").read_text() != first
     assert capsys.readouterr().out.startswith("small: encoder ")
+
+
+@pytest.mark.parametrize("ctc_weight", [0.3, 0.0])
+def test_a_transducer_is_timed_by_its_own_search_and_not_in_onnx(ctc_weight, data, tmp_path):
+    """ONNX has its CTC alone, whose greedy search is another."""
+    settings = dict(decoder="transducer", joint_net_conf={"joint_space_size": 8})
+    settings |= dict(decoder_conf={"hidden_size": 6}, model_conf={"ctc_weight": ctc_weight})
+    write_model(asr_model(**settings), tmp_path / "model")
+    made = profile(tmp_path, tmp_path, data, replace(QUICK, int8=True))
+    assert made["int8"]["onnx"] is made["int8"]["onnx_int8"] is None
+    assert {"encoder", "ctc_greedy", "joint"} <= set(made["rtf"])
+    assert set(made["int8"]["torch_int8"]["rtf"]) == {"encoder", "ctc_greedy", "joint"}
+    with (
+        pytest.raises(ModelError, match="no search of a transducer"),
+        exported(tmp_path / "model", int8=True),
+    ):
+        pass
 
 
 def test_a_model_without_ctc_is_measured_in_joint_decoding_alone(data, tmp_path, capsys):

@@ -49,6 +49,8 @@ def side_by_side(
         if merges_channels:
             part = merged_part(part, place, producer, is_second=branch == "gating")
             others += merging_terms(part, positions)
+        else:
+            part.branch.adds_to_stream = False  # a projection stands between
         parts.append(part)
     return parts, others
 
