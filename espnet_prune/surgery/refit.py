@@ -39,7 +39,7 @@ from espnet_prune.surgery.surgeon import (
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 2**17  # of all utterances, that a convolution over time and frequency is seen at
+POSITIONS = 2**17  # of all utterances, that a convolution of a front-end is seen at
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def refit(
 
     Raises:
         ModelError: a stack whose blocks don't simply follow each other; a layer that reads units
-            of several sites, or several frames at a time.
+            of several sites or, in a block, several frames at a time.
     """
     masks = dict(masks)
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
@@ -118,13 +118,19 @@ def _check_readers(sites: Iterable[object]) -> None:
         if not isinstance(site, ConsumedSite):
             continue
         layer, other = site.consumer, read.setdefault(id(site.consumer), site.name)
-        wide = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
+        wide = site.block is not None and _reads_windows(layer)
         if wide or other != site.name:
             what = "several frames at a time" if wide else f"together with those of {other}"
             raise ModelError(
                 f"refit: {site.name}: its units are read {what}, for which refitting isn't known "
                 "yet; leave the method's key `refit` out"
             )
+
+
+def _reads_windows(layer: nn.Module) -> bool:
+    """Whether it reads several frames at a time, as a front-end's convolutions do."""
+    over_time = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
+    return over_time or isinstance(layer, nn.Conv2d)
 
 
 def _is_read(gated: GatedModel, site: object, masks: Mapping[str, Tensor]) -> bool:
@@ -247,7 +253,7 @@ class _Equations:
         """One utterance: what the layer hears, and what it should say."""
         layer = self.site.consumer
         rows, targets = rows_of(layer, heard), _outputs(layer, wanted)
-        step = -(-len(rows) // self.positions) if isinstance(layer, nn.Conv2d) else 1
+        step = -(-len(rows) // self.positions) if _reads_windows(layer) else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)

@@ -36,8 +36,8 @@ def runs(utterances: int = 4) -> list:
     return [run_of(feats[None, : 120 - 8 * i]) for i, feats in enumerate(noise)]
 
 
-def gated_and_teacher(kinds=UNIT_KINDS, **options):
-    teacher = encoder(**options)
+def gated_and_teacher(kinds=UNIT_KINDS, family: str = "conformer", **options):
+    teacher = encoder(**options) if family == "conformer" else tiny_encoder(family, **options)
     gated = inject(copy.deepcopy(teacher), AllSites(kinds, learned=False)).eval()
     return gated, teacher
 
@@ -109,7 +109,11 @@ def test_one_layer_is_numpys_least_squares():
     torch.testing.assert_close(found.bias.data, expected[-1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"macaron_style": False}], ids=["macaron", "plain"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"macaron_style": False}, {"family": "transformer", "input_layer": "conv1d2"}],
+    ids=["macaron", "plain", "convolutions over time"],
+)
 def test_less_is_lost_on_what_it_has_seen_and_on_what_not(options):
     gated, teacher = gated_and_teacher(**options)
     masks = masks_of(gated)
