@@ -8,11 +8,8 @@ from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graphs import Graph
 from espnet_prune.models.ssl.front import dense_channels
 from espnet_prune.models.ssl.sites import call_layers, ssl_encoder_of, ssl_matrices, ssl_sites
-from espnet_prune.sites import RANK, DecoderConfig, SiteMap
-from espnet_prune.sites.base import BLOCK, FRONT_END_CHANNEL
-from espnet_prune.surgery.cut import REFERENCE_SECONDS
+from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Layers
-from espnet_prune.surgery.plan import Plan, SitePlan
 
 
 class Ssl(TransformersFamily):
@@ -62,14 +59,6 @@ class Ssl(TransformersFamily):
         """transformers' configuration of the model before its cut, which a plan starts from."""
         config, dense = model.config.to_dict(), dense_channels(ssl_encoder_of(model))
         return config if dense is None else {**config, "conv_dim": dense}
-
-    def whole_plan(self, model: nn.Module, plan: Plan) -> Plan:
-        """A plan; one from before feature extractors, or blocks, were cut keeps all of these."""
-        if plan.of_kinds((RANK,), others=True) is None:
-            return plan
-        later = self.sites(model, REFERENCE_SECONDS).of_kinds((FRONT_END_CHANNEL, BLOCK))
-        whole = {s.name: SitePlan(s.kind, s.block, s.units, tuple(range(s.units))) for s in later}
-        return Plan({**whole, **plan.sites})
 
     def untrained(self, config: Mapping) -> dict:
         """Also the convolutional front is trained: pretrained weights alone can stay."""

@@ -33,9 +33,9 @@ class Whisper(TransformersFamily):
             "yes, self- and cross-attention",
             "yes",
             "none there",
-            "not yet",
+            "yes: the first convolution's channels",
             "attention, cross-attention, feed-forward",
-            "not yet",
+            "yes, of both stacks",
         ),
     )
     usage = "whisper = model.whisper  # transformers' own class, for `generate`"
