@@ -69,7 +69,7 @@ def refit(
 
     Raises:
         ModelError: a stack whose blocks don't simply follow each other; a layer that reads units
-            of several sites or, in a block, several frames at a time.
+            of several sites or, in a block, several frames at a time, or that isn't called.
     """
     masks = dict(masks)
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
@@ -189,6 +189,12 @@ def _refit_block(
     watched = [*consumers.values(), *(norm for _, norm in branches if norm)]
     said = [watch_call(twin, watched, call) for call in theirs]
     order = list(said[0].inputs)
+    uncalled = [name for name, path in consumers.items() if path not in order]
+    if uncalled:
+        raise ModelError(
+            f"refit: {uncalled[0]}: the layer that reads its units isn't called, only its weight "
+            "is read, for which refitting isn't known yet; leave the method's key `refit` out"
+        )
     for site, norm in sorted(branches, key=lambda b: order.index(consumers[b[0].name])):
         name, equations = consumers[site.name], _Equations(site, masks, choose, len(ours))
         site.apply(masks[site.name])
