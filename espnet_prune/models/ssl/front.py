@@ -51,6 +51,11 @@ class SilentConvolution(nn.Module):
         return silence if self.bias is None else silence + self.bias[:, None].to(x.dtype)
 
 
+def is_silent(model: nn.Module) -> bool:
+    """Whether a convolution of its front-end has no channel left."""
+    return any(isinstance(module, SilentConvolution) for module in model.modules())
+
+
 class FeatureChannelSite(norm.NormedSite):
     """Output channels of one layer of the feature extractor.
 

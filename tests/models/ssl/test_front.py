@@ -22,6 +22,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method
 from espnet_prune.models.huggingface.build import load_pretrained
 from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.refit import refit
 
@@ -71,6 +72,7 @@ def test_masked_equals_cut_with_whole_layers_gone(name, options, gone, tmp_path)
         return torch.zeros(site.units) if index in gone else random_mask(site, False)
 
     small = check(of_front(name, setter, **options))
+    assert family_of(small).hears_nothing(small)
     assert torch.equal(logits(load(save(small, tmp_path / "small"))), logits(small))
 
 

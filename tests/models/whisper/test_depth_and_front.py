@@ -16,6 +16,7 @@ from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.transformers_folder import CODE, export_transformers
 from espnet_prune.methods import make_method
 from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.refit import refit
 
@@ -126,7 +127,9 @@ def test_channels_of_the_front_end(soft, tmp_path):
 
 
 def test_without_any_channel_the_encoder_still_runs_and_is_saved(tmp_path):
+    assert not family_of(whisper()).hears_nothing(cut(gated_with(some_channels())))
     small = check(gated_with({FRONT: torch.zeros(SIZES["d_model"])}))
+    assert family_of(small).hears_nothing(small)
     loaded = load(save(small, tmp_path / "small"))
     assert torch.equal(logits(loaded), logits(small))
     with pytest.raises(ModelError, match="conv1: a SilentConvolution, for which transformers"):
