@@ -1,12 +1,17 @@
 """A tiny Whisper with random weights, for several tests."""
 
 import torch
-from tiny_models import randomise
+from tiny_models import AllSites, randomise
 from torch.utils.flop_counter import FlopCounterMode
 
+from espnet_prune.budget import Budget
 from espnet_prune.models.huggingface.build import from_config
+from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
+from espnet_prune.surgery import cut
 
 POSITIONS = 100  # of the encoder: windows of 2 s
+SECONDS = 2.0  # a window
+NUMBER = round(TOKENS_PER_SECOND * SECONDS)
 SIZES = {
     "vocab_size": 40,
     "num_mel_bins": 8,
@@ -73,3 +78,29 @@ def decoding_macs(model, heard: torch.Tensor, number: int) -> int:
             )
             cache = step.past_key_values
     return counter.get_total_flops() // 2
+
+
+def tokens(model, **options) -> list[list[int]]:
+    """What transformers' own generate decodes, by default greedily and with a cache."""
+    features = batch()["input_features"]
+    length = {"max_length": 12, "min_length": 12}
+    return model.generate(features, **length, **options).tolist()
+
+
+class Whisper(AllSites):
+    reference_seconds = SECONDS
+
+
+def check(gated) -> torch.nn.Module:
+    """Masked equals cut; parameters and MACs are exactly what the budget says."""
+    small = cut(gated)
+    assert float((logits(gated) - logits(small)).abs().max()) < 2e-5
+    masks = gated.hard_masks()
+    kept = sum(p.numel() for p in small.parameters())
+    assert kept == gated.budget.total - gated.budget.prunable + gated.budget.hard(masks)
+    macs = Budget(gated.site_map, gated.gate_names(), "macs")
+    assert decoding_macs(
+        small, batch()["input_features"][:1], NUMBER
+    ) == macs.total - macs.prunable + macs.hard(masks)
+    assert tokens(gated.model) == tokens(small)
+    return small

@@ -32,7 +32,7 @@ class GoneAttention(nn.Module):
 class GoneCachedAttention(nn.Module):
     """The same where a cache counts the tokens by the keys of its first layer."""
 
-    layer_index: int | None = None
+    layer_idx: int | None = None
 
     def forward(
         self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
@@ -41,7 +41,7 @@ class GoneCachedAttention(nn.Module):
         if past_key_values is not None and key_value_states is None:
             cache = getattr(past_key_values, "self_attention_cache", past_key_values)
             marks = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
-            cache.update(marks, marks, self.layer_index)
+            cache.update(marks, marks, self.layer_idx)
         return torch.zeros_like(hidden_states), None
 
 

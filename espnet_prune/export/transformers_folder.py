@@ -60,8 +60,8 @@ def export_transformers(
             hub; by default those of ``encoder: ssl`` with letters, and none of other models.
 
     Returns:
-        Its ``class`` and ``auto_class``, whether it ``needs_code``, and whether a ``processor`` is
-        beside it.
+        Its ``class`` and ``auto_class``, whether it ``needs_code``, the names of the parts that are
+        ``unlike_stock`` then, and whether a ``processor`` is beside it.
 
     Raises:
         ConfigError: the folder holds anything but an earlier export.
@@ -76,20 +76,21 @@ def export_transformers(
     with torch.device("meta"):
         stock = getattr(transformers, name)(deepcopy(whole.config))
     changes = _changes(whole, stock)
-    needs_code = any(changes.values())
+    shaped = (name.rpartition(".")[0] for name in changes["shapes"])
+    unlike = sorted({*changes["stand_ins"], *changes["attributes"], *shaped})
     ends = [auto for end, auto in AUTO_CLASSES.items() if name.endswith(end)]
     auto_class = (ends or ["AutoModel"])[0]
     with new_folder(Path(folder), _others, "an export") as new:
         whole.save_pretrained(new)
-        if needs_code:
+        if unlike:
             auto = {"auto_map": {auto_class: f"{CODE.stem}.{name}"}}
             write_json(new / CONFIG, {**read_json(new / CONFIG), "pruned": changes, **auto})
             write_text(new / CODE.name, CODE.read_text(encoding="utf-8") + _class(name))
         has_processor = _write_processor(new, model, whole, processor)
-        about = {"class": name, "auto_class": auto_class, "needs_code": needs_code}
-        about["processor"] = has_processor
+        about = {"class": name, "auto_class": auto_class, "needs_code": bool(unlike)}
+        about |= {"unlike_stock": unlike, "processor": has_processor}
         write_json(new / MARK, about)
-        bases = (pruned_modeling.Pruned,) if needs_code else ()
+        bases = (pruned_modeling.Pruned,) if unlike else ()
         kind = type(name, (*bases, getattr(transformers, name)), {})
         _compare(whole, kind.from_pretrained(new, dtype=torch.float32).eval(), folder)
     return about

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+SHOWN = 3  # of the names of many parts
+
 
 def export_onnx_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="a folder of espnet_prune.save")
@@ -47,6 +49,14 @@ def export_transformers(args: argparse.Namespace) -> None:
     about = export(load(args.model), args.out, args.processor)
     needs = ", trust_remote_code=True" if about["needs_code"] else ""
     print(f"{args.out}: {about['auto_class']}.from_pretrained({str(args.out)!r}{needs})")
+    if about["needs_code"]:
+        parts = about["unlike_stock"]
+        print(
+            f"{len(parts)} parts are unlike the stock class's, such as {', '.join(parts[:SHOWN])}; "
+            "CTranslate2's converter knows that class alone, and fails or puts random weights in "
+            "their place: for faster-whisper prune whole blocks, single weights, or feed-forward "
+            "units to the same number in all blocks"
+        )
     if not about["processor"]:
         print("no feature extractor and tokenizer are there; give --processor, or load your own")
 

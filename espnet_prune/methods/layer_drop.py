@@ -28,6 +28,7 @@ from espnet_prune.errors import ConfigError, ModelError, TrainingError
 from espnet_prune.methods.base import DataMethod, Pass
 from espnet_prune.methods.dropping import closed, sparsity_without, thinned
 from espnet_prune.methods.options import DataConfig, MethodConfig
+from espnet_prune.sites import DECODER
 from espnet_prune.surgery import GatedModel
 from espnet_prune.surgery.holding import holding
 
@@ -95,12 +96,18 @@ class LayerDrop(DataMethod):
         """The resolved masks of all sites: whole blocks, and units of one more.
 
         Raises:
+            ConfigError: even spaces, but the model's decoder is pruned with its encoder.
             ModelError: a model whose blocks can't be dropped.
         """
         self.check_passes(passes)
         left = [site.name for site in gated.site_map.of_kinds((BLOCK,))]
         if not left:
             raise ModelError("layer_drop: this model has no blocks that can be dropped")
+        if self.config.layer_drop.order == "spaced" and any(n.startswith(DECODER) for n in left):
+            raise ConfigError(
+                "layer_drop: order: spaced is for one stack of blocks, but this model's decoder is "
+                "pruned with its encoder; choose loss"
+            )
         number, gone, last = len(left), [], None
         while left and last is None:
             chosen = self._next(gated, left, gone, number, passes)

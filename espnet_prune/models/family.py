@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.models.graphs import Graph
 from espnet_prune.models.origins import Origin
-from espnet_prune.sites import DecoderConfig, SiteMap
+from espnet_prune.sites import RANK, DecoderConfig, SiteMap
+from espnet_prune.sites.base import BLOCK, FRONT_END_CHANNEL
+from espnet_prune.surgery.cut import REFERENCE_SECONDS
 from espnet_prune.surgery.families import Family
-from espnet_prune.surgery.plan import Plan
+from espnet_prune.surgery.plan import Plan, SitePlan
 
 COLUMNS = (
     "heads",
@@ -201,8 +203,12 @@ class TransformersFamily(ModelFamily):
         return model.config.to_dict()
 
     def whole_plan(self, model: nn.Module, plan: Plan) -> Plan:
-        """A plan as it is for a dense model; by default what was saved."""
-        return plan
+        """A plan of units; one from before front-ends, or blocks, were cut keeps all of these."""
+        if plan.of_kinds((RANK,), others=True) is None:
+            return plan
+        later = self.sites(model, REFERENCE_SECONDS).of_kinds((FRONT_END_CHANNEL, BLOCK))
+        whole = {s.name: SitePlan(s.kind, s.block, s.units, tuple(range(s.units))) for s in later}
+        return Plan({**whole, **plan.sites})
 
     @staticmethod
     def refuse_decoder(model: nn.Module, decoder: DecoderConfig | None) -> None:

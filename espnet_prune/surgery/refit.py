@@ -23,6 +23,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from espnet_prune.errors import ModelError
 from espnet_prune.sites.base import BRANCH, FEED_FORWARD_UNIT, ConsumedSite, Site
 from espnet_prune.sites.decoder import DECODER
 from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, until, watch_call
@@ -41,7 +42,7 @@ from espnet_prune.surgery.surgeon import (
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 2**17  # of all utterances, that a convolution over time and frequency is seen at
+POSITIONS = 2**17  # of all utterances, that a convolution of a front-end is seen at
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def refit(
     masks: Mapping[str, Tensor],
     runs: Sequence[Run],
     damping: float | None = None,
-    choose: bool = False,
+    choose: bool = True,
 ) -> dict[str, Tensor]:
     """Solves the encoder's layers that read units anew, in place.
 
@@ -70,7 +71,8 @@ def refit(
         The masks (units,) of all sites.
 
     Raises:
-        ModelError: a stack whose blocks don't simply follow each other.
+        ModelError: a stack whose blocks don't simply follow each other; a layer that reads units,
+            but isn't called.
     """
     masks = dict(masks)
     task = _Task(gated, masks, damping, choose)
@@ -143,6 +145,12 @@ class _Task:
         return branch if getattr(branch, "last", None) is site.consumer else None
 
 
+def _reads_windows(layer: nn.Module) -> bool:
+    """Whether it reads several frames at a time, as a front-end's convolutions do."""
+    over_time = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
+    return over_time or isinstance(layer, nn.Conv2d)
+
+
 def _is_read(gated: GatedModel, site: object, masks: Mapping[str, Tensor]) -> bool:
     """Whether a layer of the encoder reads units of a site, and is there at all."""
     if not isinstance(site, ConsumedSite) or site.name.startswith(DECODER):
@@ -178,7 +186,14 @@ def _refit_block(
     norms = {name: getattr(task.branch(group[0]), "norm", None) for name, group in read.items()}
     watched = [*read, *filter(None, norms.values())]
     said = [watch_call(twin, watched, call) for call in theirs]
-    for name in filter(read.__contains__, list(said[0].inputs)):
+    order = list(said[0].inputs)
+    uncalled = [group[0].name for name, group in read.items() if name not in order]
+    if uncalled:
+        raise ModelError(
+            f"refit: {uncalled[0]}: the layer that reads its units isn't called, only its weight "
+            "is read, for which refitting isn't known yet; leave the method's key `refit` out"
+        )
+    for name in filter(read.__contains__, order):
         norm, site = norms[name], read[name][0]
         equations = _Equations(task, read[name], len(ours))
         task.act()
@@ -251,7 +266,7 @@ class _Equations:
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
         rows, targets = rows_of(self.layer, heard), _outputs(self.layer, wanted)
-        step = -(-len(rows) // self.positions) if isinstance(self.layer, nn.Conv2d) else 1
+        step = -(-len(rows) // self.positions) if _reads_windows(self.layer) else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)

@@ -6,7 +6,7 @@ import torch
 from random_structures import random_structure
 from tiny_whisper import decoding_macs
 
-from espnet_prune.budget import Budget
+from espnet_prune.budget import Budget, resolve
 from espnet_prune.errors import ModelError
 from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.transformers_folder import export_transformers
@@ -34,6 +34,7 @@ GROUPS = [
     "encoder.block.1.feed_forward",
     "decoder.block.0.attention",
     "decoder.block.1.cross_attention",
+    "decoder.block.0",
 ]
 PADDED = {"pad_head_dim_to_multiple_of": 8, "attention_bias": True}
 
@@ -111,13 +112,9 @@ def test_open_gates_change_nothing_and_random_structures_are_what_they_say(optio
     "options", [{"use_cache": False}, {"num_beams": 3}], ids=["plain", "beams"]
 )
 @pytest.mark.parametrize("group", GROUPS)
-def test_generate_without_a_branch(group, options):
+def test_generate_without_a_branch_or_block(group, options):
     gated = gate()
-    masks = {name: torch.ones(site.units) for name, site in gated.site_map.sites.items()}
-    masks[group] = torch.zeros(1)
-    units = next(name for name in masks if name.startswith(f"{group}."))
-    masks[units] = torch.zeros_like(masks[units])
-    small = check(gated, masks)
+    small = check(gated, resolve(gated.site_map, {group: torch.zeros(1)}))
     first, second = tokens(moonshine())
     assert first != second and len(set(first)) > 3
     assert tokens(gated.model, **options) == tokens(small, **options)

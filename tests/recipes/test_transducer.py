@@ -50,9 +50,8 @@ def test_stages_six_to_eleven(ctc_weight, recipe, capsys):
     assert abs(record["sparsity"]["value"] - 0.4) <= 0.02
     assert record["masked_equals_cut"]["max_difference"] <= 1e-4
     gone = {part: size["dense"] - size["kept"] for part, size in record["params"].items()}
-    assert (
-        gone["encoder"] + gone["decoder"] == gone["total"]
-    )  # the joint network's with the decoder
+    # with the decoder's are the joint network's
+    assert gone["encoder"] + gone["decoder"] == gone["total"]
     model = load(recipe / "exp/l0/model")
     assert type(model.encoder).__name__.startswith("Pruned") and model.use_transducer_decoder
     units = plan_of(model).sites["decoder.joint.units"]

@@ -44,12 +44,12 @@ class GoneCachedAttention(GoneAttention):
     self-attention. Where that one is gone, a single 0 a token stands for its keys and values.
 
     Args:
-        layer_index: index of the layer's entries in the cache.
+        layer_idx: index of the layer's entries in the cache, by transformers' own name.
     """
 
-    def __init__(self, layer_index: int | None) -> None:
+    def __init__(self, layer_idx: int | None) -> None:
         super().__init__()
-        self.layer_index = layer_index
+        self.layer_idx = layer_idx
 
     def forward(
         self, hidden_states: Tensor, key_value_states=None, past_key_values=None, **unused
@@ -59,8 +59,24 @@ class GoneCachedAttention(GoneAttention):
             cache = getattr(past_key_values, "self_attention_cache", past_key_values)
             batch, tokens = hidden_states.shape[:2]
             marks = hidden_states.new_zeros(batch, 1, tokens, 1)
-            cache.update(marks, marks, self.layer_index)
+            cache.update(marks, marks, self.layer_idx)
         return torch.zeros_like(hidden_states), None
+
+
+class StackedBlockSite(BlockSite):
+    """A block of an encoder with a decoder; those behind it get its place in the cache.
+
+    All of its branches are gone when it goes. Where it is the last one left of its stack, it stays
+    without them: it adds nothing, and a decoder's still counts the tokens.
+    """
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        if len(self.stack) > 1:
+            super().cut(kept, values)
+        for index, layer in enumerate(self.stack):
+            for part in layer.children():
+                if getattr(part, "layer_idx", None) is not None:
+                    part.layer_idx = index
 
 
 class ConfiguredHeadSite(HeadSite):
@@ -181,9 +197,14 @@ def check_blocks(layers: nn.ModuleList, kinds: Mapping[str, BlockKind], number: 
         for attribute, *_ in kinds[found].branches.values():
             if isinstance(getattr(layer, attribute), (GoneAttention, GoneBranch)):
                 raise ModelError(f"block {index}: {ALREADY_CUT}")
+    refuse_fewer(layers, number)
+    return kinds[type(layers[0]).__name__]
+
+
+def refuse_fewer(layers: nn.ModuleList, number: int) -> None:
+    """ModelError where blocks are gone of the ``number`` that there were."""
     if len(layers) != number:
         raise ModelError(f"{len(layers)} blocks of {number}: {ALREADY_CUT}")
-    return kinds[type(layers[0]).__name__]
 
 
 def encoder_sites(
@@ -286,6 +307,7 @@ def head_macs(site: LinearSite, size: int, positions: int, tokens: int, padding:
 
 def seq2seq_sites(
     model: nn.Module,
+    front: Sequence[LinearSite],
     branches: Iterable[tuple[LinearSite, BranchSite, int]],
     macs_of: Callable[[LinearSite], int],
     macs_beside: int,
@@ -294,7 +316,8 @@ def seq2seq_sites(
     """All sites of an encoder with a decoder and what they cost; both are masked together.
 
     Args:
-        model: it.
+        model: it; all that a block has belongs to one of its branches.
+        front: sites of the front-end, of which no channel is read by two.
         branches: the site of each branch's units, that of the branch, and parameters that the
             latter has beside its units, such as those of its norm.
         macs_of: MACs of one unit.
@@ -305,20 +328,20 @@ def seq2seq_sites(
         ModelError: a matrix that is tied to another.
     """
     found = list(branches)
-    terms = [
-        term
-        for units, branch, beside in found
-        for term in (
-            CostTerm(units.unit_parameters(), macs_of(units), (units.name,)),
-            CostTerm(beside, 0, (branch.name,)),
+    units = [*front, *(units for units, *_ in found)]
+    terms = [CostTerm(site.unit_parameters(), macs_of(site), (site.name,)) for site in units]
+    terms += [CostTerm(beside, 0, (branch.name,)) for _, branch, beside in found]
+    blocks = [
+        StackedBlockSite(
+            name, block, getattr(model.model, name.partition(".")[0]).layers, layer, mixed
         )
+        for name, block, layer in stacked_layers(model)
     ]
-    sites: list[Site] = [*(units for units, *_ in found), *(branch for _, branch, _ in found)]
-    refuse_tied(model, [units for units, *_ in found])
-    by_name = {site.name: site for site in sites}
-    rest = count_parameters(model) - counted(terms, {site.name: site.units for site in sites})
+    refuse_tied(model, units)
+    sites = {site.name: site for site in (*units, *(branch for _, branch, _ in found), *blocks)}
+    rest = count_parameters(model) - counted(terms, {site.name: site.units for site in units})
     terms.append(CostTerm(rest, macs_beside, ()))
-    return SiteMap(by_name, terms, model, reference_seconds, stacks(model))
+    return SiteMap(sites, terms, model, reference_seconds, stacks(model))
 
 
 def block_matrices(layers: nn.ModuleList, kind: BlockKind) -> list[Matrix]:

@@ -32,7 +32,7 @@ class Moonshine(TransformersFamily):
             "none there",
             "not yet",
             "attention, cross-attention, feed-forward",
-            "not yet",
+            "yes, of both stacks",
         ),
     )
 

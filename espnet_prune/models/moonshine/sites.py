@@ -1,8 +1,9 @@
 """Sites of Moonshine's encoder and decoder, as transformers builds them.
 
 Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
-feed-forward units (the decoder's are gated) and branches are cut as ``espnet_prune.sites`` says; a
-branch takes its norm along when it goes. Positions are rotary, turned on what attention reads.
+feed-forward units (the decoder's are gated), branches and blocks are cut as
+``espnet_prune.sites`` says; a branch takes its norm along when it goes. Positions are rotary,
+turned on what attention reads.
 
 MACs are those of greedy decoding with a cache, of a recording as long as it is: the decoder makes
 ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values of cross-attention are made
@@ -20,6 +21,7 @@ from espnet_prune.models.huggingface.blocks import (
     GoneAttention,
     GoneCachedAttention,
     head_macs,
+    refuse_fewer,
     refuse_shared_keys,
     seq2seq_sites,
     stacked_layers,
@@ -67,7 +69,10 @@ def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
 
 def check_moonshine(model: nn.Module) -> None:
     """ModelError unless this is a dense Moonshine in a precision that can be trained."""
-    heads, units = model.config.num_attention_heads, model.config.intermediate_size
+    config = model.config
+    heads, units = config.num_attention_heads, config.intermediate_size
+    refuse_fewer(model.model.encoder.layers, config.encoder_num_hidden_layers)
+    refuse_fewer(model.model.decoder.layers, config.decoder_num_hidden_layers)
     for name, _, layer in stacked_layers(model):
         known = BRANCHES.get(type(layer).__name__)
         if known is None:
@@ -101,7 +106,8 @@ def moonshine_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     """
     check_moonshine(model)
     cost = _Cost(model, reference_seconds)
-    return seq2seq_sites(model, _branches(model), cost.macs_of, cost.rest(model), reference_seconds)
+    about = (_branches(model), cost.macs_of, cost.rest(model), reference_seconds)
+    return seq2seq_sites(model, (), *about)
 
 
 def _branches(model: nn.Module) -> Iterator[tuple[LinearSite, BranchSite, int]]:
@@ -112,7 +118,7 @@ def _branches(model: nn.Module) -> Iterator[tuple[LinearSite, BranchSite, int]]:
             instead = {attribute: _gone(part), norm: nn.Identity()}
             bias = units.consumer.bias
             beside = count_parameters(getattr(layer, norm)) + (0 if bias is None else len(bias))
-            yield units, BranchSite(place, block, units.consumer, layer, instead), beside
+            yield units, BranchSite(place, block, units.consumer, layer, instead, name), beside
 
 
 def _units(branch: str, block: int, part: nn.Module) -> LinearSite:

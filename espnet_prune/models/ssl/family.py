@@ -6,13 +6,10 @@ from torch import nn
 
 from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graphs import Graph
-from espnet_prune.models.ssl.front import dense_channels
+from espnet_prune.models.ssl.front import dense_channels, is_silent
 from espnet_prune.models.ssl.sites import call_layers, ssl_encoder_of, ssl_matrices, ssl_sites
-from espnet_prune.sites import RANK, DecoderConfig, SiteMap
-from espnet_prune.sites.base import BLOCK, FRONT_END_CHANNEL
-from espnet_prune.surgery.cut import REFERENCE_SECONDS
+from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Layers
-from espnet_prune.surgery.plan import Plan, SitePlan
 
 
 class Ssl(TransformersFamily):
@@ -63,17 +60,12 @@ class Ssl(TransformersFamily):
         config, dense = model.config.to_dict(), dense_channels(ssl_encoder_of(model))
         return config if dense is None else {**config, "conv_dim": dense}
 
-    def whole_plan(self, model: nn.Module, plan: Plan) -> Plan:
-        """A plan; one from before feature extractors, or blocks, were cut keeps all of these."""
-        if plan.of_kinds((RANK,), others=True) is None:
-            return plan
-        later = self.sites(model, REFERENCE_SECONDS).of_kinds((FRONT_END_CHANNEL, BLOCK))
-        whole = {s.name: SitePlan(s.kind, s.block, s.units, tuple(range(s.units))) for s in later}
-        return Plan({**whole, **plan.sites})
-
     def untrained(self, config: Mapping) -> dict:
         """Also the convolutional front is trained: pretrained weights alone can stay."""
         return {**config, "encoder_conf": {**config["encoder_conf"], "freeze_front": False}}
+
+    def hears_nothing(self, model: nn.Module) -> bool:
+        return is_silent(model)
 
     def graphs(self, model: nn.Module) -> list[Graph]:
         from espnet_prune.models.ssl import graphs

@@ -16,6 +16,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface import build
 from espnet_prune.surgery.cut import cut_to_plan
+from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
 
 with importing_espnet():
@@ -198,7 +199,8 @@ def join(model: nn.Module, plan: Mapping[str, Any] | None = None) -> nn.Module:
     object.__setattr__(model, JOINED, whole)  # its weights are the model's already
     model.vocab_size = decoder.model.embed_tokens.num_embeddings
     if plan is not None:
-        cut = cut_to_plan(whole, Plan.from_json(plan, "pruned_arch"))
+        found = Plan.from_json(plan, "pruned_arch")
+        cut = cut_to_plan(whole, family_of(whole).whole_plan(whole, found))
         setattr(model, PLAN_ATTRIBUTE, plan_of(cut))
     return model
 

@@ -9,6 +9,7 @@ from torch import nn
 from espnet_prune.models.family import Support, Transcriber, TransformersFamily
 from espnet_prune.models.graphs import Graph
 from espnet_prune.models.huggingface.blocks import stacks
+from espnet_prune.models.ssl.front import is_silent
 from espnet_prune.models.whisper import WHISPER
 from espnet_prune.models.whisper.sites import whisper_matrices, whisper_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
@@ -33,9 +34,9 @@ class Whisper(TransformersFamily):
             "yes, self- and cross-attention",
             "yes",
             "none there",
-            "not yet",
+            "yes: the first convolution's channels",
             "attention, cross-attention, feed-forward",
-            "not yet",
+            "yes, of both stacks",
         ),
     )
     usage = "whisper = model.whisper  # transformers' own class, for `generate`"
@@ -60,6 +61,9 @@ class Whisper(TransformersFamily):
         from espnet_prune.models.whisper.espnet_parts import join
 
         return join(model, plan)
+
+    def hears_nothing(self, model: nn.Module) -> bool:
+        return is_silent(model)
 
     def open_recogniser(self, folder: Path, segment_seconds: float) -> Transcriber:
         from espnet_prune.models.whisper.decoding import WhisperRecogniser

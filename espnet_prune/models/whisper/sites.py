@@ -1,9 +1,10 @@
 """Sites of Whisper's encoder and decoder, as transformers builds WhisperForConditionalGeneration.
 
 Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
-feed-forward units and branches are cut as ``espnet_prune.sites`` says; a branch takes its norm
-along when it goes: Whisper normalises before each branch. Embeddings, tied to the output layer, are
-never gated.
+feed-forward units, branches and blocks are cut as ``espnet_prune.sites`` says; a branch takes its
+norm along when it goes: Whisper normalises before each branch. Of the front-end, the first
+convolution's channels are cut, which the second alone reads; the second's are the residual stream.
+Embeddings, tied to the output layer, are never gated.
 
 MACs are those of greedy decoding with a cache: the encoder always sees a whole window (30 s, 1500
 positions), the decoder makes ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values
@@ -17,14 +18,17 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
+    ALREADY_CUT,
     GoneCachedAttention,
     head_macs,
+    refuse_fewer,
     seq2seq_sites,
     stacked_layers,
 )
+from espnet_prune.models.ssl.front import FRONT_END, SilentConvolution
 from espnet_prune.sites import SiteMap
 from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
-from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
+from espnet_prune.sites.base import FEED_FORWARD_UNIT, FRONT_END_CHANNEL, LinearSite
 from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.feed_forward import FeedForwardSite
 from espnet_prune.sites.unfit import refuse_float16
@@ -57,6 +61,28 @@ class CrossHeadSite(HeadSite):
             self.generation.alignment_heads = None
 
 
+class FirstConvolutionSite(LinearSite):
+    """Channels of the first convolution.
+
+    Args:
+        encoder: transformers' ``WhisperEncoder``.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.encoder = encoder
+        first, second = encoder.conv1, encoder.conv2
+        name, channels = f"{FRONT_END}.0", first.out_channels
+        super().__init__(name, FRONT_END_CHANNEL, channels, consumer=second, projections=[first])
+
+    def cut(self, kept: Tensor, values: Tensor) -> None:
+        """Cuts the channels; without any, the second convolution's bias is left."""
+        if len(kept):
+            super().cut(kept, values)
+        else:
+            self.encoder.conv1 = SilentConvolution(self.encoder.conv1, 0)
+            self.encoder.conv2 = SilentConvolution(self.consumer, self.consumer.out_channels)
+
+
 def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
     """Name, block and module of each matrix of attention and feed-forward.
 
@@ -76,6 +102,11 @@ def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
 
 def check_whisper(model: nn.Module) -> None:
     """ModelError unless this is a dense Whisper in a precision that can be trained."""
+    front, config = model.model.encoder.conv1, model.config
+    if getattr(front, "out_channels", 0) != config.d_model:
+        raise ModelError(f"{FRONT_END}.0: {ALREADY_CUT}")
+    for stack in LAYERS:
+        refuse_fewer(getattr(model.model, stack).layers, getattr(config, f"{stack}_layers"))
     for name, _, layer in stacked_layers(model):
         stack = name.partition(".")[0]
         found = type(layer).__name__
@@ -83,12 +114,12 @@ def check_whisper(model: nn.Module) -> None:
             raise ModelError(
                 f"{name} is a {found}, whose cutting rules aren't known; expected {LAYERS[stack]}"
             )
-        heads = getattr(model.config, f"{stack}_attention_heads")
-        units = getattr(model.config, f"{stack}_ffn_dim")
+        heads = getattr(config, f"{stack}_attention_heads")
+        units = getattr(config, f"{stack}_ffn_dim")
         attentions = [getattr(layer, a) for a, _ in ATTENTIONS.values() if hasattr(layer, a)]
         whole = all(getattr(a, "num_heads", 0) == heads for a in attentions)
         if not whole or getattr(layer.fc1, "out_features", 0) != units:
-            raise ModelError(f"{name}: a model that is already cut can't be gated")
+            raise ModelError(f"{name}: {ALREADY_CUT}")
     refuse_float16(model)
 
 
@@ -112,7 +143,9 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         for name, block, layer in stacked_layers(model)
         for units, branch in _layer_sites(name, block, layer, generation)
     )
-    return seq2seq_sites(model, branches, cost.macs_of, cost.rest(), reference_seconds)
+    front = [FirstConvolutionSite(model.model.encoder)]
+    about = (branches, cost.macs_of, cost.rest(), reference_seconds)
+    return seq2seq_sites(model, front, *about)
 
 
 def _layer_sites(
@@ -129,11 +162,11 @@ def _layer_sites(
             heads = CrossHeadSite(attention, block, place, generation)
         gone = GoneCachedAttention(attention.layer_idx)
         instead = {attribute: gone, norm: nn.Identity()}
-        yield heads, BranchSite(place, block, heads.consumer, layer, instead)
+        yield heads, BranchSite(place, block, heads.consumer, layer, instead, name)
     place = f"{name}.feed_forward"
     units = FeedForwardSite(layer.fc1, layer.fc2, block, place)
     instead = {"fc1": nn.Identity(), "fc2": GoneBranch(), FEED_FORWARD_NORM: nn.Identity()}
-    yield units, BranchSite(place, block, layer.fc2, layer, instead)
+    yield units, BranchSite(place, block, layer.fc2, layer, instead, name)
 
 
 class _Cost:
@@ -149,15 +182,15 @@ class _Cost:
         self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
 
     def macs_of(self, site: LinearSite) -> int:
-        """MACs of one head or feed-forward unit."""
+        """MACs of one head, feed-forward unit or channel of the front-end."""
+        if site.kind == FRONT_END_CHANNEL:
+            made = 2 * self.config.num_mel_bins  # at twice as many frames as positions
+            return self.windows * self.positions * self.kernel * (made + self.size)
         if site.kind == FEED_FORWARD_UNIT:
             decodes = site.name.startswith("decoder")
             return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
         return self.windows * head_macs(site, self.size, self.positions, self.tokens)
 
     def rest(self) -> int:
-        """MACs of the convolutions and of the output layer."""
-        first = 2 * self.positions * self.kernel * self.config.num_mel_bins * self.size
-        second = self.positions * self.kernel * self.size**2
-        output = self.tokens * self.size * self.config.vocab_size
-        return self.windows * (first + second + output)
+        """MACs of the output layer."""
+        return self.windows * self.tokens * self.size * self.config.vocab_size

@@ -1,6 +1,7 @@
 """Channels of wav2vec 2.0's and HuBERT's feature extractor: masked equals cut, exact sizes."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -16,10 +17,14 @@ from tiny_ssl import (
     ssl_model,
 )
 
+from espnet_prune.budget import resolve
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method
 from espnet_prune.models.huggingface.build import load_pretrained
 from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.families import family_of
+from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.refit import refit
 
 FRONT = ("front_end_channel",)
 VARIANTS = [
@@ -67,6 +72,7 @@ def test_masked_equals_cut_with_whole_layers_gone(name, options, gone, tmp_path)
         return torch.zeros(site.units) if index in gone else random_mask(site, False)
 
     small = check(of_front(name, setter, **options))
+    assert family_of(small).hears_nothing(small)
     assert torch.equal(logits(load(save(small, tmp_path / "small"))), logits(small))
 
 
@@ -107,6 +113,40 @@ def test_methods_reach_their_target_on_the_front(name, model):
         assert any(grad is not None and grad.abs().sum() > 0 for grad in gates)
     masks = method.masks(gated.eval())
     assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "hubert_stable"])
+def test_the_front_is_solved_anew_at_the_cut(name):
+    teacher = ssl_model(name)
+    gated = of_front(name, lambda site: torch.ones(site.units))
+    some = {n: (torch.arange(s.units) % 4 > 0).float() for n, s in gated.site_map.sites.items()}
+    masks = resolve(gated.site_map, {site: some[site] for site in gated.gate_names()})
+    noise = torch.randn(6, 1, 3200, generator=torch.Generator().manual_seed(2))
+
+    def run(samples, model):
+        return model(samples).logits
+
+    @torch.no_grad()
+    def lost(of) -> float:
+        with holding(gated, masks):
+            return float(sum((run(x, gated) - run(x, teacher)).square().sum() for x in of))
+
+    before = lost(noise[:4]), lost(noise[4:])
+    masks = refit(gated, teacher, masks, [partial(run, x) for x in noise[:4]], choose=False)
+    assert lost(noise[:4]) < 0.9 * before[0] and lost(noise[4:]) < 0.9 * before[1]
+
+
+def test_attention_that_passes_its_weights_on_is_not_solved():
+    gated = of_front("wavlm", lambda site: torch.ones(site.units))
+    masks = resolve(gated.site_map, {})
+    with pytest.raises(ModelError, match="block.0.attention.heads: the layer.*isn't called"):
+        refit(
+            gated,
+            ssl_model("wavlm"),
+            masks,
+            [lambda model: model(torch.ones(1, 3200))],
+            choose=False,
+        )
 
 
 def test_a_frozen_front_stays_frozen_after_the_cut():

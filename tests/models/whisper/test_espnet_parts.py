@@ -6,7 +6,7 @@ import numpy
 import pytest
 import soundfile
 import torch
-from tiny_models import ENCODER
+from tiny_models import ENCODER, AllSites
 
 from espnet_prune.cli import run
 from espnet_prune.data.kaldi_dir import DataSet, write_data
@@ -30,6 +30,7 @@ from espnet_prune.score.sensitivity import (
 )
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.plan import encoder_blocks
 from espnet_prune.surgery.sparse import count_zeroed
 from espnet_prune.train.distilled_model import DistilledModel
 from espnet_prune.train.system import write_model
@@ -148,6 +149,40 @@ def test_cut_equals_masked_saves_loads_and_decodes(model, name, tmp_path):
     assert " ".join(recogniser.words.text(ids[0].tolist()).split()) == text
     with pytest.raises(ModelError, match="joint"):
         recogniser.transcribe(samples, "joint")
+
+
+def test_blocks_and_channels_of_the_front_end_go_too(model, tokens, tmp_path):
+    teacher = load_again(model, tmp_path)
+    gated = inject(model, AllSites(learned=False)).eval()
+    for name in ("encoder.block.0", "decoder.block.0"):
+        gated.gate(name).set(torch.zeros(1))
+    channels = gated.gate("front_end.0")
+    channels.set((torch.arange(channels.units) % 3 > 0).float() * 0.9)
+    masked = random_outputs(gated.model, SECONDS, decoder=True)
+    small = cut(gated)
+    torch.testing.assert_close(
+        random_outputs(small, SECONDS, decoder=True), masked, atol=1e-5, rtol=1e-4
+    )
+    write_model(small, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert torch.equal(
+        random_outputs(loaded, SECONDS, decoder=True), random_outputs(small, SECONDS, decoder=True)
+    )
+    assert encoder_blocks(loaded) == [1] and plan_of(loaded) == plan_of(small)
+    features = loaded.encoder.features(torch.randn(1, 8000), LENGTH)
+    search = {"do_sample": False, "num_beams": 1, "max_new_tokens": 21}
+    found = [m.generate(features, **search).tolist() for m in (loaded.whisper, small.whisper)]
+    assert (
+        found[0]
+        == found[1]
+        == loaded.whisper.generate(features, use_cache=False, **search).tolist()
+    )
+    chosen = method("l0_distill")
+    finetuned = DistilledModel(loaded, teacher, chosen.distillation, chosen.student).train()
+    loss, stats, _ = finetuned(*batch(tokens))
+    loss.backward()
+    assert stats["loss_layer"] > 0
+    assert loaded.encoder.model.conv1.weight.grad.abs().sum() > 0
 
 
 def test_sensitivity_of_both_stacks(model, tmp_path):

@@ -6,18 +6,14 @@ import json
 import pytest
 import tiny_models
 import torch
-from tiny_whisper import batch, decoding_macs, logits, whisper
+from tiny_whisper import SECONDS, Whisper, batch, check, logits, tokens, whisper
 
-from espnet_prune.budget import Budget
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method, options_of
 from espnet_prune.models.huggingface.build import load_pretrained
-from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
 from espnet_prune.surgery import cut, inject, load, plan_of, save, sites_of
 from espnet_prune.surgery.sparse import count_zeroed
 
-SECONDS = 2.0  # a window
-NUMBER = round(TOKENS_PER_SECOND * SECONDS)
 KINDS = ("head", "feed_forward_unit", "branch")
 METHODS = ["l0_distill", "self_pinching", "self_pinching_weights", "magnitude"]
 GROUPS = [
@@ -28,17 +24,6 @@ GROUPS = [
     "decoder.block.1.attention",
     "decoder.block.1.feed_forward",
 ]
-
-
-def tokens(model, **options) -> list[list[int]]:
-    """What transformers' own generate decodes, by default greedily and with a cache."""
-    features = batch()["input_features"]
-    length = {"max_length": 12, "min_length": 12}
-    return model.generate(features, **length, **options).tolist()
-
-
-class Whisper(tiny_models.AllSites):
-    reference_seconds = SECONDS
 
 
 def gated_with(setter, **options):
@@ -55,21 +40,6 @@ def random_mask(site, soft: bool):
 def without(*groups: str):
     """All gates open but those of whole branches, or of all units of a branch."""
     return lambda site: torch.full((site.units,), 0.0 if site.name in groups else 1.0)
-
-
-def check(gated) -> torch.nn.Module:
-    """Masked equals cut; parameters and MACs are exactly what the budget says."""
-    small = cut(gated)
-    assert float((logits(gated) - logits(small)).abs().max()) < 2e-5
-    masks = gated.hard_masks()
-    kept = sum(p.numel() for p in small.parameters())
-    assert kept == gated.budget.total - gated.budget.prunable + gated.budget.hard(masks)
-    macs = Budget(gated.site_map, gated.gate_names(), "macs")
-    assert decoding_macs(
-        small, batch()["input_features"][:1], NUMBER
-    ) == macs.total - macs.prunable + macs.hard(masks)
-    assert tokens(gated.model) == tokens(small)
-    return small
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
