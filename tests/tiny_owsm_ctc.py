@@ -24,8 +24,9 @@ ENCODER = {
     "use_cross_attention": [0, 0, 1, 0, 0, 1],
     "use_flash_attn": True,
 }
-TOKENS = ["<blank>", "<unk>", "<na>", "<nolang>", "<eng>", "<asr>", "<space>", "A", "B", "C"]
-TOKENS += ["<sop>", "<sos>", "<eos>"]
+LETTERS = ["<space>", "A", "B", "C"]
+SPECIAL = ["<blank>", "<unk>", "<na>", "<nolang>", "<eng>", "<asr>"]
+TOKENS = [*SPECIAL, *LETTERS, "<sop>", "<sos>", "<eos>"]
 MODEL = {
     "token_list": TOKENS,
     "token_type": "char",

@@ -105,10 +105,17 @@ class EBranchformerCtc(EBranchformer):
         }
 
     def graphs(self, model: nn.Module) -> list[Graph]:
-        raise ModelError(
-            f"{type(model).__name__}: {self.title}: a graph has no place for its tokens of "
-            "language and task; use the model in torch (espnet_prune.load)"
-        )
+        if self.encoder_of(model) is model:
+            raise ModelError(
+                f"{type(model).__name__}: an encoder alone has nothing that tells it language and "
+                "task; export the whole model"
+            )
+        return super().graphs(model)
+
+    def stream_graph(self, model: nn.Module) -> nn.Module:
+        from espnet_prune.models.espnet.encoder_graphs import PromptedEncoderGraph
+
+        return PromptedEncoderGraph(model, self.norms_between)
 
 
 FAMILY = EBranchformerCtc()

@@ -5,19 +5,27 @@ import torch
 from random_structures import check_random_structures, gate, random_structure
 from tiny_models import AllSites, features, randomise, saturate
 from tiny_owsm_ctc import ENCODER, SIZE, TOKENS
+from torch.utils.flop_counter import FlopCounterMode
 
+from espnet_prune.budget import Budget
 from espnet_prune.budget.structure import BRANCH
 from espnet_prune.errors import ModelError
 from espnet_prune.export.onnx import export_onnx
 from espnet_prune.models.e_branchformer_ctc import FAMILY
 from espnet_prune.models.espnet.known import check_encoder
 from espnet_prune.models.espnet.prompt import PREFIX, TEXT_TOKENS
+from espnet_prune.score.profile import eager_attention
 from espnet_prune.sites.base import HEAD
 from espnet_prune.surgery import cut, inject, load, save
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::UserWarning")]
 ALONE = {"interctc_use_conditioning": False}  # as an encoder by itself can be saved
 SHORT = {**ALONE, "num_blocks": 2, "interctc_layer_idx": [1], "use_cross_attention": True}
+PUBLISHED = {
+    "num_blocks": 27,
+    "interctc_layer_idx": [6, 12, 15, 21],
+    "use_cross_attention": [0, 0, 1] * 9,
+}
 KINDS = [
     {**SHORT, "attention_layer_type": "rel_selfattn", "pos_enc_layer_type": "rel_pos"},
     {**SHORT, "input_layer": "conv2d", "use_linear_after_conv": True, "use_sdpa": True},
@@ -57,6 +65,11 @@ def run(encoder: torch.nn.Module, feats: torch.Tensor, lengths: torch.Tensor) ->
 
 def test_masked_equals_cut_on_twenty_structures():
     check_random_structures(owsm_encoder(), run=run)
+
+
+def test_masked_equals_cut_in_the_published_depth():
+    small = check_random_structures(owsm_encoder(**PUBLISHED), 2, run)
+    assert len(small.interctc_layer_idx) == len(PUBLISHED["interctc_layer_idx"])
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -119,6 +132,17 @@ def test_all_masks_get_gradients():
 
 
 @torch.no_grad()
+def test_products_are_counted_once_where_flash_attention_is_asked_for_and_not_there():
+    gated = gate(owsm_encoder())
+    frames = round(gated.site_map.reference_seconds * 100)
+    with eager_attention(gated.model), FlopCounterMode(display=False) as counter:
+        run(gated.model, torch.zeros(1, frames, 80), torch.tensor([frames]))
+    total = Budget(gated.site_map, gated.gate_names(), "macs").total
+    assert counter.get_total_flops() // 2 == total
+    assert gated.model.encoders[0].attn.use_flash_attn
+
+
+@torch.no_grad()
 def test_a_cut_one_is_cut_again():
     once = gate(owsm_encoder())
     small = cut(once, random_structure(once, seed=2)).eval()
@@ -152,6 +176,6 @@ def test_a_front_end_without_a_place_for_the_tokens_is_named_before_all(value):
         check_encoder(config, "my.yaml")
 
 
-def test_an_export_is_refused_by_name(tmp_path):
-    with pytest.raises(ModelError, match="no place for its tokens of language.*espnet_prune.load"):
+def test_an_export_alone_is_refused_by_name(tmp_path):
+    with pytest.raises(ModelError, match="has nothing that tells it.*export the whole model"):
         export_onnx(owsm_encoder(), tmp_path / "onnx")

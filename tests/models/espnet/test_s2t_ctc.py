@@ -2,19 +2,22 @@
 
 import copy
 
+import numpy
 import pytest
 import torch
 import yaml
 from tiny_models import AllSites, randomise
-from tiny_owsm_ctc import ENCODER, MODEL, TOKENS
+from tiny_owsm_ctc import ENCODER, LETTERS, MODEL, TOKENS
 
 import espnet_prune
 from espnet_prune.budget import resolve
 from espnet_prune.errors import ModelError
+from espnet_prune.export.onnx import export_onnx
+from espnet_prune.export.recogniser import OnnxRecogniser
 from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.build import build_model
 from espnet_prune.models.espnet.choices import register
-from espnet_prune.models.espnet.features import random_outputs
+from espnet_prune.models.espnet.features import encoded_speech, random_outputs
 from espnet_prune.models.espnet.folder import write_espnet_folder
 from espnet_prune.models.espnet.prompt import prompt_tokens
 from espnet_prune.models.origins import open_origin
@@ -95,11 +98,7 @@ def test_the_cut_model_is_trained_on(model):
 
 
 def test_stock_espnet_decodes_the_cut_model_to_the_same_text(model, tmp_path):
-    _, small = pruned(model)
-    output = small.ctc.ctc_lo
-    with torch.no_grad():  # so that not one token is the best everywhere
-        output.bias.copy_(-output.weight @ streams(small)[0].mean(dim=(0, 1)))
-    small = espnet_prune.load(espnet_prune.save(small, tmp_path / "small"))
+    small = espnet_prune.load(espnet_prune.save(talkative(pruned(model)[1]), tmp_path / "small"))
     folder = write_espnet_folder(small, tmp_path / "espnet")
     written = yaml.safe_load((folder / "config.yaml").read_text())
     assert {key: written[key] for key in PROCESSING} == {key: MODEL[key] for key in PROCESSING}
@@ -118,6 +117,40 @@ def test_stock_espnet_decodes_the_cut_model_to_the_same_text(model, tmp_path):
     assert ids == [i for i in best if i != small.blank_id]
     assert len(set(ids)) > 2
     assert text == "".join(TOKENS[i] for i in ids)
+
+
+@torch.no_grad()
+def talkative(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, whose CTC finds several tokens the best, letters and special ones."""
+    output = model.ctc.ctc_lo
+    output.weight.copy_(output.weight.roll(2, dims=0))  # else these are special ones alone
+    output.bias.copy_(-output.weight @ streams(model)[0].mean(dim=(0, 1)))
+    return model
+
+
+@torch.no_grad()
+def test_the_graph_gives_what_torch_gives_and_text_without_special_tokens(model, tmp_path):
+    small = talkative(pruned(model)[1])
+    assert max(export_onnx(small, tmp_path / "onnx").values()) < 1e-4
+    recogniser = OnnxRecogniser(tmp_path / "onnx")
+    samples = (numpy.random.default_rng(2).normal(size=SAMPLES) * 3000).astype(numpy.int16)
+    speech = (samples / 32768).astype(numpy.float32)
+    encoded = encoded_speech(small, torch.from_numpy(speech)[None])
+    found = recogniser.log_probs(speech)
+    numpy.testing.assert_allclose(found, small.ctc.log_softmax(encoded)[0], atol=1e-4)
+    best = torch.unique_consecutive(small.ctc.argmax(encoded)[0]).tolist()
+    said = [TOKENS[i] for i in best if TOKENS[i] in LETTERS]
+    assert len(said) < len(best) and said
+    assert recogniser.transcribe(samples) == "".join(said).replace("<space>", " ").strip()
+
+
+@torch.no_grad()
+def test_a_model_that_hears_nothing_is_exported_with_what_it_is_told(model, tmp_path):
+    gated = inject(model, AllSites(learned=False)).eval()
+    masks = {name: torch.ones(site.units) for name, site in gated.site_map.sites.items()}
+    masks["front_end.2"].zero_()
+    small = cut(gated, resolve(gated.site_map, masks)).eval()
+    assert max(export_onnx(small, tmp_path / "onnx").values()) < 1e-4
 
 
 def espnet_folder(trained: torch.nn.Module, folder, **changed):
