@@ -21,7 +21,7 @@ from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import SiteMap
 
 DEFAULT = "conv2d8"  # ESPnet's front-end where none is named
-WITHOUT_PLACE = ("linear", None)  # front-ends that the tokens aren't put behind
+WITHOUT_PLACE = ("linear", None)  # front-ends that don't put the tokens before the sound
 
 
 class EBranchformerCtc(EBranchformer):

@@ -104,6 +104,12 @@ def test_cross_attention_is_cut_by_heads_and_whole():
     assert not any(name.startswith("encoders.5.cross") for name in small.state_dict())
 
 
+@torch.no_grad()
+def test_its_length_is_known():
+    encoder, (feats, lengths) = owsm_encoder(), features()
+    assert FAMILY.positions(encoder, feats.shape[1]) == run(encoder, feats, lengths).shape[1]
+
+
 def test_blocks_that_ctc_hears_stay_and_keep_their_places():
     gated = gate(owsm_encoder())
     blocks = {name for name in gated.site_map.sites if name.count(".") == 1}

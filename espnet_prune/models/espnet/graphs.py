@@ -81,7 +81,7 @@ def describe_speech(model: nn.Module, frames: Mapping[str, int]) -> dict:
 
 def _not_said(tokens: Sequence[str]) -> list[int]:
     """Ids of OWSM's tokens of languages, tasks and times, which ESPnet leaves out of its texts."""
-    return [i for i, t in enumerate(tokens) if t[0] + t[-1] == "<>" and t != SPACE]
+    return [i for i, t in enumerate(tokens) if t[:1] + t[-1:] == "<>" and t != SPACE]
 
 
 class SpeechGraph(nn.Module):

@@ -84,12 +84,43 @@ def test_it_is_cut_saved_and_loaded_as_a_whole(model, tmp_path):
     assert plan_of(loaded) == plan_of(small)
 
 
-def test_the_cut_model_is_trained_on(model):
-    _, small = pruned(model)
+def labelled() -> dict[str, torch.Tensor]:
+    """The same with the labels of its losses."""
     texts = {"text": [[4, 5, 7, 8], [4, 5, 9, -1]], "text_ctc": [[7, 8, 9, 6], [8, -1, -1, -1]]}
     lengths = {"text_lengths": [4, 3], "text_ctc_lengths": [4, 1]}
-    told = {name: torch.tensor(value) for name, value in {**texts, **lengths}.items()}
-    loss, stats, _ = small.train()(**batch(), **told)
+    return batch() | {name: torch.tensor(value) for name, value in {**texts, **lengths}.items()}
+
+
+def test_units_are_chosen_by_gradients_of_its_own_loss(model):
+    method = make_method("fisher", target=0.3)
+    gated = inject(model, method).eval()
+    small = cut(gated, method.masks(gated, [lambda: gated(**labelled())[0]]))
+    assert count_parameters(small.encoder) < 0.8 * count_parameters(model.encoder)
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        ("flexigpt", "flexigpt: block 0 has no cross_attn.linear_k, which another has.*choose an"),
+        ("obs_weights", "blocks EBranchformerEncoderLayer don't simply follow each other"),
+    ],
+)
+def test_methods_that_need_plain_stacks_of_blocks_are_refused(method, named, model):
+    chosen = make_method(method, target=0.3)
+    gated = inject(model, chosen).eval()
+    passes = [lambda: gated(**labelled())[0]]
+    with pytest.raises(ModelError, match=named):
+        chosen.compensate(gated, chosen.masks(gated, passes), passes)
+
+
+def test_a_decoder_that_is_not_there_is_named(model):
+    with pytest.raises(ModelError, match="decoder: the model has no decoder"):
+        inject(model, make_method("magnitude", {"decoder": {}}, target=0.5, updates=4))
+
+
+def test_the_cut_model_is_trained_on(model):
+    _, small = pruned(model)
+    loss, stats, _ = small.train()(**labelled())
     loss.backward()
     assert torch.isfinite(loss)
     assert {"loss_interctc_layer2", "loss_interctc_layer3"} <= set(stats)
