@@ -20,7 +20,7 @@ from espnet_prune.decode.decode_checks import fitting_beam, special_ids
 from espnet_prune.decode.decode_config import MODES, DecodeConfig
 from espnet_prune.decode.language_model import LanguageModel
 from espnet_prune.errors import ModelError
-from espnet_prune.models.espnet.features import least_samples, sample_rate_of
+from espnet_prune.models.espnet.features import encoded_speech, least_samples, sample_rate_of
 from espnet_prune.models.espnet.folder import model_files, own_family, read_espnet_config
 from espnet_prune.models.family import Transcriber
 
@@ -237,10 +237,7 @@ def encoded_by(model: Any, speech: numpy.ndarray):
     import torch
 
     with torch.no_grad():
-        lengths = torch.tensor([len(speech)])
-        encoded, _ = model.encode(torch.from_numpy(speech)[None], lengths)
-    # of a model with intermediate CTC: the last layer's, and those that it was trained on
-    return encoded[0] if isinstance(encoded, tuple) else encoded
+        return encoded_speech(model, torch.from_numpy(speech)[None])
 
 
 def open_recogniser(folder: Path, config: DecodeConfig, int8: bool = False) -> Transcriber:

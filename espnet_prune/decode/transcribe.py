@@ -181,8 +181,8 @@ def _check_whole(folder: Path) -> None:
     kind = description.get("kind") if isinstance(description, dict) else None
     if kind != WHOLE:
         raise ConfigError(
-            f"{path}: kind {kind!r}, expected {WHOLE!r}: an encoder alone, or a model of "
-            f"transformers without a recipe, has no words here; give {GIVE['--model']}"
+            f"{path}: kind {kind!r}, expected {WHOLE!r}: an encoder alone, or a model that no "
+            f"recipe trains, has no words here; give {GIVE['--model']}, or --onnx {GIVE['--onnx']}"
         )
 
 

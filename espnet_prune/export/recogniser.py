@@ -12,7 +12,7 @@ from espnet_prune.data.segments import segment_seconds_for, split_at_pauses
 from espnet_prune.errors import ModelError
 from espnet_prune.export.folder import BPE, GRAPH, SPEECH, TOKENS, read_description, read_tokens
 from espnet_prune.export.session import open_session
-from espnet_prune.models.graph_names import TRAINED_SECONDS
+from espnet_prune.models.graph_names import SPECIAL, TRAINED_SECONDS
 
 logger = logging.getLogger(__name__)
 FULL_SCALE = 32768.0  # of int16
@@ -63,7 +63,8 @@ class GreedyRecogniser(ABC):
         longest = segment_seconds_for(self.trained_seconds, segment_seconds)
         self.segment_seconds = min(longest, about["longest_samples"] / self.rate)
         unknown = {i for i, token in enumerate(tokens) if token == UNKNOWN}
-        self.special = {about["blank"], about["end"]} | unknown  # ids that stand for no text
+        # ids that stand for no text
+        self.special = {about["blank"], about["end"], *about.get(SPECIAL, ())} | unknown
         self.pieces = _bpe(bpe_model) if about["token_type"] == "bpe" else None
 
     @abstractmethod

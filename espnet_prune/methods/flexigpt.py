@@ -20,7 +20,7 @@ from torch import Tensor
 
 from espnet_prune.budget import keep_highest
 from espnet_prune.config import check_range
-from espnet_prune.errors import ConfigError
+from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods.base import DataMethod, Pass, RankMethod
 from espnet_prune.methods.options import CalibrationConfig, MethodConfig
 from espnet_prune.sites.low_rank import RankSite
@@ -114,10 +114,22 @@ class FlexiGpt(RankMethod, DataMethod):
 
 
 def blocks_of(gated: GatedModel) -> dict[int, dict[str, RankSite]]:
-    """The sites of each block by their names within it."""
+    """The sites of each block by their names within it.
+
+    Raises:
+        ModelError: blocks that have other matrices than others, so that they can't stand for them.
+    """
     blocks: dict[int, dict[str, RankSite]] = {}
     for site in gated.site_map.sites.values():
         blocks.setdefault(site.block, {})[site.name.split(".", 2)[-1]] = site
+    every = set().union(*blocks.values())
+    for block, sites in blocks.items():
+        lacking = sorted(every - sites.keys())
+        if lacking:
+            raise ModelError(
+                f"flexigpt: block {block} has no {lacking[0]}, which another has, so that neither "
+                "can borrow from the other; choose another method for this model"
+            )
     return blocks
 
 

@@ -32,11 +32,12 @@ def families() -> "tuple[ModelFamily, ...]":
 def formats() -> "tuple[Format, ...]":
     """How whole models are described: ESPnet's, transformers', and encoders by themselves."""
     from espnet_prune.models.espnet.encoder_family import BareEncoder, EspnetEncoder
-    from espnet_prune.models.espnet.format import EspnetFormat, S2tFormat
+    from espnet_prune.models.espnet.format import OWSM_MODELS, EspnetFormat, OwsmFormat
     from espnet_prune.models.huggingface.format import TransformersFormat
 
     encoders = (family for family in families() if isinstance(family, EspnetEncoder))
-    return EspnetFormat(), S2tFormat(), TransformersFormat(), *map(BareEncoder, encoders)
+    owsm = map(OwsmFormat, OWSM_MODELS)
+    return EspnetFormat(), *owsm, TransformersFormat(), *map(BareEncoder, encoders)
 
 
 def family_called(choice: str | None) -> "ModelFamily | None":

@@ -77,7 +77,7 @@ class EBranchformer(EspnetEncoder):
             **interctc_options(encoder),
             "num_blocks": len(encoder.encoders),
             "dropout_rate": float(layer.dropout.p),
-            "layer_drop_rate": float(encoder.layer_drop_rate),
+            "layer_drop_rate": float(encoder.encoders.layer_drop_rate),
             "use_ffn": layer.feed_forward is not None,
             "macaron_ffn": layer.feed_forward_macaron is not None,
             "merge_conv_kernel": layer.depthwise_conv_fusion.kernel_size[0],

@@ -91,6 +91,7 @@ class ModelFamily(Family):
     Attributes:
         support: its row of the README's table.
         choices: its names among ESPnet's encoders or decoders, the one for cut models first.
+        model_choice: ESPnet's name of the models that have such an encoder.
         is_stock: whether stock ESPnet loads its models once its classes are registered.
         ready_as_pretrained: whether a teacher may be taken without any training.
         usage: use of a saved model in Python, for its card: lines beside those for every model.
@@ -99,6 +100,7 @@ class ModelFamily(Family):
 
     support: ClassVar[Support]
     choices: ClassVar[tuple[str, ...]] = ()
+    model_choice: ClassVar[str] = "espnet"
     is_stock: ClassVar[bool] = True
     ready_as_pretrained: ClassVar[bool] = False
     usage: ClassVar[str] = ""

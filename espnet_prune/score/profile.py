@@ -33,6 +33,7 @@ from espnet_prune.score.timing import (
 
 SCHEMA = 1
 FLOPS_A_MAC = 2
+FUSED = ("use_sdpa", "use_flash_attn")  # attributes of ESPnet's attention
 
 
 def made_from(system: Path, teacher: Path, data: Path, config: Mapping) -> dict:
@@ -133,18 +134,23 @@ def encoder_macs(model, reference_seconds: float) -> int:
 @contextlib.contextmanager
 def eager_attention(encoder) -> Iterator[None]:
     """Attention without fused kernels, whose products the flop counter doesn't see."""
-    fused = [module for module in encoder.modules() if getattr(module, "use_sdpa", False)]
+    fused = [
+        (module, name)
+        for module in encoder.modules()
+        for name in FUSED
+        if getattr(module, name, False)
+    ]
     configs = {id(m.config): m.config for m in encoder.modules() if hasattr(m, "config")}
     chosen = {key: config._attn_implementation for key, config in configs.items()}
-    for module in fused:
-        module.use_sdpa = False
+    for module, name in fused:
+        setattr(module, name, False)
     for config in configs.values():
         config._attn_implementation = "eager"
     try:
         yield
     finally:
-        for module in fused:
-            module.use_sdpa = True
+        for module, name in fused:
+            setattr(module, name, True)
         for key, config in configs.items():
             config._attn_implementation = chosen[key]
 

@@ -6,6 +6,7 @@ here every weight must fit.
 
 import argparse
 import contextlib
+import importlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,11 @@ from typeguard import TypeCheckError
 
 from espnet_prune.errors import ModelError
 from espnet_prune.io_torch import read_torch
-from espnet_prune.models.espnet import choices  # noqa: F401  (stubs and our classes, before ESPnet)
+from espnet_prune.models.espnet import choices  # stubs and our classes, before ESPnet
+from espnet_prune.models.espnet.trained import ASR
 from espnet_prune.surgery.families import find_family
 from espnet_prune.surgery.serialize import load_strictly
 
-ASR = "asr"  # the task of recognition; the other one is ``s2t``
 UNBUILDABLE = (
     AssertionError,
     ArithmeticError,
@@ -46,7 +47,7 @@ def build_model(config: Mapping, task: str) -> nn.Module:
     Args:
         config: what ESPnet writes to config.yaml; ``token_list`` a list or a path. The statistics
             of global_mvn needn't exist: they are among the weights.
-        task: ``asr``, or ``s2t`` for the models of OWSM.
+        task: ``asr``; for the models of OWSM ``s2t``, or ``s2t_ctc`` where they have no decoder.
 
     Returns:
         The model, its configuration attached as ``espnet_prune_config``.
@@ -144,7 +145,5 @@ def task_of(name: str) -> type:
         from espnet2.tasks.asr import ASRTask
 
         return ASRTask
-    from espnet2.tasks import s2t
-
-    choices.register_in({"encoder": s2t.encoder_choices, "decoder": s2t.decoder_choices})
-    return s2t.S2TTask
+    choices.register(name)
+    return importlib.import_module(f"espnet2.tasks.{name}").S2TTask

@@ -5,29 +5,25 @@ ConformerEncoder and cuts it to the plan's shape, so that stock ``Speech2Text`` 
 weights. Importing this module registers them; spawned processes must import it again.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import importlib
 
 from espnet_prune.models import families
 from espnet_prune.models.espnet.imports import importing_espnet
+from espnet_prune.models.espnet.trained import ASR
 
 
-def register() -> None:
-    """Adds the classes to ESPnet's choices; harmless when called again."""
+def register(task: str = ASR) -> None:
+    """Adds the classes to the choices of one of ESPnet's tasks; harmless when called again.
+
+    Args:
+        task: ``asr``, ``s2t`` or ``s2t_ctc``.
+    """
     with importing_espnet():
-        from espnet2.tasks.asr import decoder_choices, encoder_choices, frontend_choices
-
-    register_in(
-        {"encoder": encoder_choices, "decoder": decoder_choices, "frontend": frontend_choices}
-    )
-
-
-def register_in(choices: Mapping[str, Any]) -> None:
-    """Adds the classes to a task's choices, by part; parts that it doesn't name are left out."""
+        known = importlib.import_module(f"espnet2.tasks.{task}")
     for family in families():
         for part, classes in family.espnet_classes().items():
-            if part in choices:
-                choices[part].classes.update(classes)
+            if hasattr(known, f"{part}_choices"):  # OWSM-CTC has no decoder
+                getattr(known, f"{part}_choices").classes.update(classes)
 
 
 register()

@@ -7,6 +7,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet import graphs
 from espnet_prune.models.espnet.features import least_samples, sample_rate_of
 from espnet_prune.models.espnet.front_end import check_input_layer, subsampling_of
+from espnet_prune.models.espnet.prompt import prompt_of
 from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
 
@@ -45,16 +46,15 @@ def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
     return Graph(GRAPH, graph, *names, shapes, checked_frames(encoder), example, expected)
 
 
-def speech_graphs(model: nn.Module, features: nn.Module, norms_between: bool = True) -> list[Graph]:
+def speech_graphs(model: nn.Module, features: nn.Module, encoder: "EncoderGraph") -> list[Graph]:
     """Those of a whole ESPnet model with CTC.
 
     Args:
         model: an ESPnetASRModel.
         features: the graph of its front-end.
-        norms_between: as ``EncoderGraph`` has it.
+        encoder: that of its encoder.
     """
     about, hop = describe(model), model.frontend.hop_length
-    encoder = EncoderGraph(model.encoder, model.ctc, norms_between)
     graph = graphs.SpeechGraph(model, features, encoder)
     # the graph runs with fewer samples than the exporter is told of, down to what torch needs
     tried = (*(hop * n for n in checked_frames(model.encoder)), about["least_samples"])
@@ -111,6 +111,7 @@ class EncoderGraph(nn.Module):
         self, encoder: nn.Module, ctc: nn.Module | None = None, norms_between: bool = True
     ) -> None:
         super().__init__()
+        stop_flash_attention(encoder)
         self.encoder = encoder
         self.norms_between = norms_between
         self.heard: list[int] = []
@@ -128,10 +129,14 @@ class EncoderGraph(nn.Module):
         encoder = self.encoder
         x = self._embed(feats)
         for index, block in enumerate(encoder.encoders):
-            x, _ = block(x, None)
+            x, _ = self._run(block, x)
             if index in self.heard:
                 x = self._conditioned(x)
         return self._normed(x[0] if isinstance(x, tuple) else x)
+
+    def _run(self, block: nn.Module, x: Tensor | tuple[Tensor, Tensor]) -> tuple:
+        """What a block returns, its mask being none."""
+        return block(x, None)
 
     def _normed(self, x: Tensor) -> Tensor:
         norm = getattr(self.encoder, "after_norm", None)
@@ -152,7 +157,51 @@ class EncoderGraph(nn.Module):
             return feats if embed is None else embed(feats)
         if embed.out.in_features:
             return embed(feats, None)[0]
-        # No channel is left: the last bias for every position, counted by one feature of some
-        # frames, because ONNX has no reshape of empty tensors.
+        return embed.pos_enc(self._silent(feats))
+
+    def _silent(self, feats: Tensor) -> Tensor:
+        """What a front-end without channels makes: the last bias for every position.
+
+        The positions are counted by one feature of some frames, because ONNX has no reshape of
+        empty tensors.
+        """
+        front_end, embed = subsampling_of(self.encoder.embed), self.encoder.embed
         frames = feats[:, front_end.reach - 1 :: front_end.rate, :1]
-        return embed.pos_enc(0 * frames + embed.out.bias)
+        return 0 * frames + embed.out.bias
+
+
+class PromptedEncoderGraph(EncoderGraph):
+    """OWSM-CTC's encoder, told to recognise any language and no text; positions of sound alone.
+
+    Args:
+        model: the whole model, in evaluation mode.
+        norms_between: as in the base class.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, norms_between: bool) -> None:
+        stop_flash_attention(model.prompt_encoder)
+        super().__init__(model.encoder, model.ctc, norms_between)
+        told = prompt_of(model, 1)
+        self.register_buffer("prefix", told["prefix_embeds"])
+        self.register_buffer("memory", told["memory"])
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """(1, T, F) features -> (1, T', D)."""
+        return super().forward(feats)[:, self.prefix.shape[1] :]
+
+    def _run(self, block: nn.Module, x: Tensor | tuple[Tensor, Tensor]) -> tuple:
+        return block(x, None, memory=self.memory)
+
+    def _embed(self, feats: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        embed = self.encoder.embed
+        if embed.out.in_features:
+            return embed(feats, None, self.prefix)[0]
+        return embed.pos_enc(torch.cat([self.prefix, self._silent(feats)], dim=1))
+
+
+def stop_flash_attention(module: nn.Module) -> None:
+    """Lets ESPnet's attention in a module no longer try kernels that no graph has."""
+    for part in module.modules():
+        if getattr(part, "use_flash_attn", False):
+            part.use_flash_attn = False

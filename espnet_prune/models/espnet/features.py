@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.front_end import subsampling_of
+from espnet_prune.models.espnet.prompt import prompt_of, prompt_tokens
 
 SAMPLE_RATE = 16000  # of ESPnet's front-end where ``fs`` isn't given
 FRAMES_PER_SECOND = 100.0  # of an encoder by itself: a 10 ms shift
@@ -15,7 +16,7 @@ CHECK_TOKENS = 8
 
 
 def run_encoder(model: nn.Module, feats: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list]:
-    """A whole model's encoder, with its CTC where it is conditioned on that.
+    """A whole model's encoder, with its CTC where it is conditioned on that, and any prompt.
 
     Args:
         model: an ESPnetASRModel.
@@ -26,9 +27,21 @@ def run_encoder(model: nn.Module, feats: Tensor, lengths: Tensor) -> tuple[Tenso
         (B, T', D), lengths (B,), and what intermediate CTC hears: indices, from 1, and (B, T', D).
     """
     asked = getattr(model.encoder, "interctc_use_conditioning", False)
-    encoded, lengths, _ = model.encoder(feats, lengths, **({"ctc": model.ctc} if asked else {}))
+    told = {**({"ctc": model.ctc} if asked else {}), **prompt_of(model, len(feats))}
+    encoded, lengths, _ = model.encoder(feats, lengths, **told)
     encoded, heard = encoded if isinstance(encoded, tuple) else (encoded, [])
     return encoded, lengths, heard
+
+
+def encoded_speech(model: nn.Module, speech: Tensor) -> Tensor:
+    """What a whole model's encoder makes of samples (B, N) within -1 to 1: (B, T, D), of the sound.
+
+    What intermediate CTC hears isn't among it, nor are positions of what OWSM-CTC is told.
+    """
+    told = prompt_tokens(model, len(speech))
+    encoded, _ = model.encode(speech, torch.full((len(speech),), speech.shape[1]), **told)
+    encoded = encoded[0] if isinstance(encoded, tuple) else encoded
+    return model.frames(encoded, told["prefix"]) if told else encoded
 
 
 def sample_rate_of(config: Mapping[str, Any] | None) -> int:

@@ -130,11 +130,11 @@ def write_espnet_folder(model: nn.Module, folder: str | Path) -> Path:
         DataError: the file of its tokens is gone.
     """
     from espnet_prune.models.espnet.build import espnet_defaults
-    from espnet_prune.models.espnet.format import espnet_config
+    from espnet_prune.models.espnet.format import espnet_config, task_trained
 
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**espnet_defaults(), **espnet_config(model)}
+    config = {**espnet_defaults(task_trained(model)), **espnet_config(model)}
     if config.get("bpemodel"):
         copy_bpe(config["bpemodel"], folder / BPE)
         config["bpemodel"] = str(folder / BPE)

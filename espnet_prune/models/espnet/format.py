@@ -15,7 +15,7 @@ from espnet_prune.models.espnet.teacher import (
     open_saved,
     open_trained,
 )
-from espnet_prune.models.espnet.trained import is_trained
+from espnet_prune.models.espnet.trained import ASR, S2T, S2T_CTC, is_trained
 from espnet_prune.models.family import DecoderFamily
 from espnet_prune.models.graph_names import TRAINED_SECONDS
 from espnet_prune.sites import DECODER
@@ -26,29 +26,33 @@ from espnet_prune.surgery.plan import plan_of
 MODEL_KEYS = (
     "token_list token_type bpemodel init input_size ctc_conf joint_net_conf frontend frontend_conf "
     "specaug specaug_conf normalize normalize_conf model model_conf preencoder preencoder_conf "
-    "encoder encoder_conf postencoder postencoder_conf decoder decoder_conf"
+    "encoder encoder_conf promptencoder promptencoder_conf postencoder postencoder_conf decoder "
+    "decoder_conf"
 ).split() + [TRAINED_SECONDS]
+OWSM_MODELS = {S2T: "ESPnetS2TModel", S2T_CTC: "ESPnetS2TCTCModel"}
+OWSM_KEYS = ("preprocessor", "preprocessor_conf")  # which ESPnet decodes these with
 
 
 class EspnetFormat(Format):
     """An ESPnetASRModel made by ``models.espnet.build``, or cut from one."""
 
-    kind = "espnet_asr"
+    task = ASR
+    kind = f"espnet_{ASR}"
     origins = (
         "the folder of an ESPnet experiment or one of its .pth files, a .zip of its model zoo, its "
         "name on the hub, a folder that espnet_prune.save wrote"
     )
 
     def owns(self, model: nn.Module) -> bool:
-        return _is(model, "AbsESPnetModel") and not _is(model, S2tFormat.model)
+        return _is(model, "AbsESPnetModel") and task_trained(model) == self.task
 
     def describe(self, model: nn.Module) -> dict:
         return espnet_config(model)
 
     def build(self, config: Mapping) -> nn.Module:
-        from espnet_prune.models.espnet.build import build_asr_model
+        from espnet_prune.models.espnet.build import build_model
 
-        return build_asr_model(config)
+        return build_model(config, self.task)
 
     def is_origin(self, source: str) -> bool:
         return is_saved(source) or is_trained(source)
@@ -60,23 +64,26 @@ class EspnetFormat(Format):
         remove_outdated(folder, state)
 
 
-class S2tFormat(EspnetFormat):
-    """An ESPnetS2TModel, as OWSM has them."""
+class OwsmFormat(EspnetFormat):
+    """A model of OWSM's.
 
-    kind = "espnet_s2t"
-    model = "ESPnetS2TModel"
+    Args:
+        task: ESPnet's: ``s2t``, or ``s2t_ctc``.
+    """
+
     origins = ""  # those of ``EspnetFormat``
 
-    def owns(self, model: nn.Module) -> bool:
-        return _is(model, self.model)
-
-    def build(self, config: Mapping) -> nn.Module:
-        from espnet_prune.models.espnet.build import build_model
-
-        return build_model(config, "s2t")
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self.kind = f"espnet_{task}"
 
     def is_origin(self, source: str) -> bool:
         return False
+
+
+def task_trained(model: nn.Module) -> str:
+    """The task of ESPnet's that trains a model of its class."""
+    return next((task for task, name in OWSM_MODELS.items() if _is(model, name)), ASR)
 
 
 def _is(model: nn.Module, name: str) -> bool:
@@ -96,7 +103,8 @@ def espnet_config(model: nn.Module) -> dict:
             "espnet_prune.models.espnet.build, or set model.espnet_prune_config to the dict of its "
             "ESPnet config.yaml"
         )
-    config = {key: config[key] for key in MODEL_KEYS if key in config}
+    keys = MODEL_KEYS if task_trained(model) == ASR else (*MODEL_KEYS, *OWSM_KEYS)
+    config = {key: config[key] for key in keys if key in config}
     if config.get("normalize_conf"):  # the weights have the statistics; the file is the training's
         own = {k: v for k, v in config["normalize_conf"].items() if k != "stats_file"}
         config["normalize_conf"] = own

@@ -6,15 +6,19 @@ ONNX Runtime needs neither ESPnet nor torch. The batch is one recording without 
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_prune.data.tokens import SPACE
 from espnet_prune.errors import ModelError
+from espnet_prune.models.espnet.features import encoded_speech
+from espnet_prune.models.espnet.format import task_trained
+from espnet_prune.models.espnet.trained import ASR
 from espnet_prune.models.family import DecoderFamily
-from espnet_prune.models.graph_names import GRAPH, SPEECH, TRAINED_SECONDS
+from espnet_prune.models.graph_names import GRAPH, SPECIAL, SPEECH, TRAINED_SECONDS
 from espnet_prune.models.graphs import Graph, Inputs, example_speech, length_dimension
 from espnet_prune.surgery.families import find_family
 
@@ -41,17 +45,17 @@ def speech_graphs(
     """
 
     def expected(speech: Tensor) -> Inputs:
-        encoded, _ = model.encode(speech, torch.tensor([speech.shape[1]]))
-        encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # intermediate CTC beside
+        encoded = encoded_speech(model, speech)
         return model.ctc.log_softmax(encoded), encoded
 
     length = length_dimension(least or about["least_samples"], about["longest_samples"])
     whole = Graph(GRAPH, graph.eval(), *NAMES, ({1: length},), tried, example_speech, expected)
-    decoder = find_family(model.decoder)
+    found = getattr(model, "decoder", None)
+    decoder = find_family(found)
     if isinstance(decoder, DecoderFamily):
         return [whole, *decoder.graphs(model)]
-    if model.decoder is not None:
-        kind = type(model.decoder).__name__
+    if found is not None:
+        kind = type(found).__name__
         logger.warning("decoder: %s isn't exported, only `transformer` is; CTC alone is", kind)
     return [whole]
 
@@ -71,7 +75,13 @@ def describe_speech(model: nn.Module, frames: Mapping[str, int]) -> dict:
         "blank": int(model.blank_id),
         "end": int(model.eos),
         "token_type": config["token_type"],
+        **({} if task_trained(model) == ASR else {SPECIAL: _not_said(model.token_list)}),
     }
+
+
+def _not_said(tokens: Sequence[str]) -> list[int]:
+    """Ids of OWSM's tokens of languages, tasks and times, which ESPnet leaves out of its texts."""
+    return [i for i, t in enumerate(tokens) if t[:1] + t[-1:] == "<>" and t != SPACE]
 
 
 class SpeechGraph(nn.Module):

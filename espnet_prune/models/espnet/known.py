@@ -9,10 +9,10 @@ from espnet_prune.models.espnet.encoder_family import EspnetEncoder
 from espnet_prune.models.family import ModelFamily
 
 BLANK = "<blank>"  # ESPnet's name of it by default
+ESPNET_MODEL = "espnet"  # its kind of models where none is named
 ESPNET_DEFAULT = "rnn"  # its encoder where none is named
-# other parts: what is known, ESPnet's default first
+# other parts: what is known, ESPnet's default first; which model it is, the encoder's family says
 PARTS = {
-    "model": ("espnet",),
     "frontend": ("default", None),
     "preencoder": (None,),
     "postencoder": (None,),
@@ -34,6 +34,12 @@ def check_model(config: Mapping[str, Any], where: str) -> ModelFamily:
     """
     family = check_encoder(config, where)
     frontends = [name for each in families() for name in each.espnet_classes().get("frontend", {})]
+    model = config.get("model", ESPNET_MODEL)
+    if model != family.model_choice:
+        raise ModelError(
+            f"{where}: model: {model} can't be pruned with encoder: {config.get('encoder')}; "
+            f"known is model: {family.model_choice}"
+        )
     for part, known in PARTS.items():
         known = (*known, *frontends) if part == "frontend" else known
         value = config.get(part, known[0])

@@ -28,6 +28,7 @@ ATTENTIONS: dict[str, tuple[AttentionNames, Callable[[int], int]]] = {
     "LegacyRelPositionMultiHeadedAttention": (ESPNET_RELATIVE, lambda frames: frames),
     "RelPositionMultiHeadedAttention": (ESPNET_RELATIVE, lambda frames: 2 * frames - 1),
 }
+CROSS_ATTENTIONS = ("MultiHeadedAttention",)
 FEED_FORWARDS = ("PositionwiseFeedForward", "MultiLayeredConv1d", "Conv1dLinear")
 CONVOLUTIONS = ("ConvolutionModule", "MultiConvolutionalGatingMLP")
 GATING_MLPS = ("ConvolutionalGatingMLP",)
@@ -136,6 +137,23 @@ def attention_part(place: Place) -> Part:
     projected = ((3 * frames + distances) * read + frames * written) * heads.width
     looked = (2 * frames + distances) * frames * heads.width
     return plain_part(place, heads, projected + looked, _gone(place))
+
+
+def cross_attention_part(place: Place, read: int) -> Part:
+    """Attention to a text: its heads.
+
+    Args:
+        place: where it stands.
+        read: positions of that text.
+
+    Raises:
+        ModelError: a kind whose cutting rules aren't known.
+    """
+    place.check(CROSS_ATTENTIONS)
+    heads = HeadSite(place.module, ESPNET, place.block, place.name)
+    projected = 2 * (place.positions + read) * heads.consumer.out_features
+    macs = (projected + 2 * place.positions * read) * heads.width
+    return plain_part(place, heads, macs, _gone(place))
 
 
 def feed_forward_part(place: Place) -> Part:

@@ -62,7 +62,8 @@ def encoder_site_map(
         reference_seconds: length of the utterance that MACs are counted for.
         frames_per_second: rate of the features.
         feature_bins: width of the features; None for what the front-end implies.
-        segments: length and number of the pieces that so many positions are encoded in.
+        segments: length and number of the pieces that so many positions are encoded in, by all
+            that stands in the blocks' stream.
         mix: how a mask acts on what a block returns.
         staying: indices of further blocks that can't go.
 
@@ -87,7 +88,7 @@ def encoder_site_map(
     sites = [*front, *inside]
     refuse_tied(encoder, sites)
     terms += [replace(term, macs=term.macs * number) for term in of_blocks]
-    terms += _around(encoder, positions, len(heard))
+    terms += _around(encoder, length * number, len(heard))
     return SiteMap({site.name: site for site in sites}, terms, encoder, reference_seconds)
 
 

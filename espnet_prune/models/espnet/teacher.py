@@ -12,7 +12,7 @@ from espnet_prune.data.tokens import BPE_MODEL, write_tokens
 from espnet_prune.errors import ModelError
 from espnet_prune.io_torch import read_torch
 from espnet_prune.models.espnet.known import check_model
-from espnet_prune.models.espnet.trained import Trained, opened
+from espnet_prune.models.espnet.trained import ASR, Trained, opened
 from espnet_prune.surgery.serialize import DESCRIPTION, load, load_strictly, read_description
 
 TOKEN_TYPES = ("bpe", "char", "word")  # bpe stands for all kinds of sentencepiece
@@ -91,7 +91,7 @@ class TrainedTeacher(EspnetTeacher):
         return super().build(tokens)
 
     def _check_task(self) -> None:
-        if self.task != "asr":
+        if self.task != ASR:
             raise ModelError(
                 f"{self.source}: a model of ESPnet's task {self.task}; recipes train and decode "
                 "those of task asr. Prune it in Python: espnet_prune.load takes it"

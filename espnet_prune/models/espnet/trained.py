@@ -19,8 +19,10 @@ from espnet_prune.models.espnet.folder import CONFIG, read_espnet_config
 META = "meta.yaml"
 ZIP, WEIGHTS = ".zip", ".pth"
 RESUMED_FROM = "checkpoint.pth"  # of the trainer: no weights alone
-S2T = "s2t"  # the task, and what only its configurations name as preprocessor
-TASKS = ("asr", S2T)
+ASR = "asr"
+# OWSM's tasks, with a decoder and without, and what only their configurations name as preprocessor
+S2T, S2T_CTC = OWSM = ("s2t", "s2t_ctc")
+TASKS = (ASR, S2T)  # as ``meta.yaml`` names files: both of OWSM's alike
 BY_DEFAULT = (("valid", "acc"), ("valid", "loss"), ("train", "loss"))  # criteria, best first
 
 
@@ -40,8 +42,9 @@ class Trained:
 
     @property
     def task(self) -> str:
-        """ESPnet's task: ``asr``, or ``s2t`` for the models of OWSM."""
-        return S2T if self.config.get("preprocessor") == S2T else "asr"
+        """ESPnet's task: ``asr``; of OWSM's models ``s2t``, or ``s2t_ctc`` without a decoder."""
+        preprocessor = self.config.get("preprocessor")
+        return preprocessor if preprocessor in OWSM else ASR
 
 
 def is_trained(source: str) -> bool:
