@@ -41,7 +41,7 @@ from espnet_prune.surgery.surgeon import (
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 2**17  # of all utterances, that a convolution over time and frequency is seen at
+POSITIONS = 2**17  # of all utterances, that a layer with a kernel is seen at
 
 
 @torch.no_grad()
@@ -251,7 +251,8 @@ class _Equations:
     def add(self, heard: Tensor, wanted: Tensor) -> None:
         """One utterance: what the layer hears, and what it should say."""
         rows, targets = rows_of(self.layer, heard), _outputs(self.layer, wanted)
-        step = -(-len(rows) // self.positions) if isinstance(self.layer, nn.Conv2d) else 1
+        has_kernel = isinstance(self.layer, nn.Conv2d) or self.layer.weight[0, 0].numel() > 1
+        step = -(-len(rows) // self.positions) if has_kernel else 1
         rows, targets = rows[::step, self.columns].double(), targets[::step].double()
         if self.biased:
             rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)

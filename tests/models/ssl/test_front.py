@@ -20,6 +20,8 @@ from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method
 from espnet_prune.models.huggingface.build import load_pretrained
 from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.holding import holding
+from espnet_prune.surgery.refit import refit
 
 FRONT = ("front_end_channel",)
 VARIANTS = [
@@ -126,6 +128,24 @@ def test_a_model_saved_before_these_sites_existed_is_loaded(tmp_path):
         del sites[name]
     (folder / "model.json").write_text(json.dumps(text))
     assert torch.equal(logits(load(folder)), logits(small))
+
+
+def test_refitting_brings_a_cut_front_nearer_to_the_teacher():
+    """Its convolutions read several positions at a time."""
+    gated, teacher = of_front("wav2vec2", lambda site: random_mask(site, False)), ssl_model()
+    masks = gated.hard_masks()
+    waves = torch.randn(8, 1, 4000, generator=torch.Generator().manual_seed(1))
+    runs = [lambda model, wave=wave: model(wave) for wave in waves]
+
+    @torch.no_grad()
+    def lost() -> float:
+        with holding(gated, masks):
+            pairs = [(run(gated), run(teacher)) for run in runs]
+        return sum(float((a.logits - b.logits).square().sum()) for a, b in pairs)
+
+    before = lost()
+    refit(gated, teacher.eval(), masks, runs)
+    assert lost() < 0.9 * before
 
 
 def test_another_norm_is_refused():
