@@ -12,7 +12,7 @@ librispeech_usage() {
 --mirror URL       download from there instead of openslr.org
 --skip_bad true    leave out damaged or missing files, listed in data/SET/skipped.txt, instead of stopping
 --debug true       every stage on four chapters and a tiny model, in minutes, below debug/; without --librispeech, on
-                   generated speech; with --overrides conf/transducer, a tiny transducer
+                   generated speech; --overrides conf/NAME is then conf/debug/NAME, such as transducer, where there is one
 EOF
 }
 

@@ -42,7 +42,7 @@ from espnet_prune.surgery.surgeon import (
 
 logger = logging.getLogger(__name__)
 Run = Callable[[nn.Module], object]
-POSITIONS = 2**17  # of all utterances, that a convolution of a front-end is seen at
+POSITIONS = 2**17  # of all utterances, that a layer with a kernel is seen at
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ class _Task:
 
 
 def _reads_windows(layer: nn.Module) -> bool:
-    """Whether it reads several frames at a time, as a front-end's convolutions do."""
+    """Whether it reads several frames at a time, or bins of them."""
     over_time = isinstance(layer, nn.Conv1d) and layer.kernel_size[0] > 1
     return over_time or isinstance(layer, nn.Conv2d)
 
