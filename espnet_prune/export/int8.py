@@ -68,6 +68,7 @@ def quantise(path: Path) -> None:
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=kept,
             use_external_data_format=beside.exists(),
+            extra_options={"EnableSubgraph": True},  # a streaming encoder's two ways are such
         )
     finally:
         logging.disable(logging.NOTSET)

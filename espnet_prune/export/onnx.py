@@ -105,16 +105,16 @@ def _export(part: Graph, path: Path) -> None:
         import onnxscript  # noqa: F401  (the exporter would fail in the middle without it)
 
         with _quiet(), torch.no_grad():
-            torch.onnx.export(
+            program = torch.onnx.export(
                 part.graph,
                 part.example(part.tried[0]),
-                path,
                 dynamo=True,
-                external_data=_bytes(part.graph) > INT32_MAX // 2,
                 input_names=part.inputs,
                 output_names=part.outputs,
                 dynamic_shapes=part.shapes,
             )
+            _forget_traces(program.model.graph)
+            program.save(path, external_data=_bytes(part.graph) > INT32_MAX // 2)
     except ImportError as error:
         raise EnvironmentProblem(
             f"{error.name} is missing; install the extra: pip install 'espnet_prune[onnx]'"
@@ -126,6 +126,16 @@ def _export(part: Graph, path: Path) -> None:
         for module in part.graph.modules():  # ESPnet keeps the last attention map, a traced one
             if hasattr(module, "attn") and not isinstance(module.attn, nn.Module):
                 module.attn = None
+
+
+def _forget_traces(graph) -> None:
+    """Takes out the stack trace of each node: megabytes, with paths of this machine in them."""
+    from onnx_ir.traversal import RecursiveGraphIterator
+
+    for node in RecursiveGraphIterator(graph):
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 def _compare(parts: Sequence[Graph], folder: Path) -> dict[str, float]:

@@ -12,13 +12,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder
 from espnet_prune.models.espnet.features import run_encoder
 from espnet_prune.models.espnet.options import feed_forward_options, input_options
 from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states
 from espnet_prune.models.family import Encoded
-from espnet_prune.models.graphs import Graph
 from espnet_prune.sites import SiteMap
 
 CONTEXTS = 2  # vectors beside the positions of a segment
@@ -107,8 +105,7 @@ class ContextualEncoder(EspnetEncoder):
         hidden = [in_time(encoder, state, output.shape[1]) for state in states]
         return Encoded(output, lengths, hidden)
 
-    def graphs(self, model: nn.Module) -> list[Graph]:
-        raise ModelError(
-            f"{self.title}: encoders of contextual blocks can't be exported yet; use the model in "
-            "torch (espnet-prune transcribe --model)"
-        )
+    def stream_graph(self, model: nn.Module) -> nn.Module:
+        from espnet_prune.models.contextual.graph import ContextualGraph
+
+        return ContextualGraph(self.encoder_of(model))

@@ -202,15 +202,17 @@ class EspnetEncoder(ModelFamily):
         from espnet_prune.models.espnet import encoder_graphs
 
         if self.encoder_of(model) is model:
-            return [encoder_graphs.encoder_graph(model, self.describe(model)["input_size"])]
+            size = self.describe(model)["input_size"]
+            return [encoder_graphs.encoder_graph(model, self.stream_graph(model), size)]
         features = self.features_graph(model.frontend)
         return encoder_graphs.speech_graphs(model, features, self.stream_graph(model))
 
     def stream_graph(self, model: nn.Module) -> nn.Module:
-        """The graph of a whole model's encoder, (1, T, F) to (1, T', D)."""
+        """The graph of the encoder, alone or of a whole model: (1, T, F) to (1, T', D)."""
         from espnet_prune.models.espnet.encoder_graphs import EncoderGraph
 
-        return EncoderGraph(model.encoder, model.ctc, self.norms_between)
+        ctc = getattr(model, "ctc", None)
+        return EncoderGraph(self.encoder_of(model), ctc, self.norms_between)
 
     def features_graph(self, frontend: nn.Module) -> nn.Module:
         """The graph of a whole model's front-end, (1, samples) to (1, T, F)."""

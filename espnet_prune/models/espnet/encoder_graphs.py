@@ -16,11 +16,12 @@ LONGEST_POSITIONS = 4000  # ESPnet's table has 5000 of them, fixed in a graph
 CHECKED_POSITIONS = (29, 13, 74)  # the first is exported
 
 
-def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
+def encoder_graph(encoder: nn.Module, graph: nn.Module, size: int | list[int]) -> Graph:
     """Features to hidden states by an encoder alone.
 
     Args:
         encoder: dense or cut.
+        graph: what is exported of it.
         size: width of the features, or all that fit it.
 
     Raises:
@@ -42,8 +43,7 @@ def encoder_graph(encoder: nn.Module, size: int | list[int]) -> Graph:
     least, longest = frames_limits(encoder)
     shapes = ({1: length_dimension(least, longest)},)
     names = ("feats",), ("encoded",)
-    graph = EncoderGraph(encoder).eval()
-    return Graph(GRAPH, graph, *names, shapes, checked_frames(encoder), example, expected)
+    return Graph(GRAPH, graph.eval(), *names, shapes, checked_frames(encoder), example, expected)
 
 
 def speech_graphs(model: nn.Module, features: nn.Module, encoder: "EncoderGraph") -> list[Graph]:
@@ -92,7 +92,10 @@ def frames_limits(encoder: nn.Module) -> tuple[int, int]:
 
 def checked_frames(encoder: nn.Module) -> tuple[int, ...]:
     """Numbers of frames at which a graph's outputs are compared."""
-    return tuple(rate_of(encoder) * number + number // 10 + 2 for number in CHECKED_POSITIONS)
+    numbers, segment = list(CHECKED_POSITIONS), getattr(encoder, "block_size", 0)
+    if segment:  # one of a single segment and one of several, whatever their length
+        numbers += [segment, 3 * segment]
+    return tuple(rate_of(encoder) * number + number // 10 + 2 for number in numbers)
 
 
 class EncoderGraph(nn.Module):
@@ -157,7 +160,8 @@ class EncoderGraph(nn.Module):
             return feats if embed is None else embed(feats)
         if embed.out.in_features:
             return embed(feats, None)[0]
-        return embed.pos_enc(self._silent(feats))
+        silent = self._silent(feats)
+        return embed.pos_enc(silent) if hasattr(embed, "pos_enc") else silent
 
     def _silent(self, feats: Tensor) -> Tensor:
         """What a front-end without channels makes: the last bias for every position.
