@@ -15,10 +15,8 @@ from espnet_prune.models.espnet.front_end import subsampling_of
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.parts import Part, Place, cross_attention_part, is_there
 from espnet_prune.models.espnet.prompt import PREFIX, TEXT_TOKENS
-from espnet_prune.models.espnet.stack import encoder_site_map
 from espnet_prune.models.family import Support
 from espnet_prune.models.graphs import Graph
-from espnet_prune.sites import SiteMap
 
 DEFAULT = "conv2d8"  # ESPnet's front-end where none is named
 WITHOUT_PLACE = ("linear", None)  # front-ends that don't put the tokens before the sound
@@ -65,22 +63,9 @@ class EBranchformerCtc(EBranchformer):
                 f"and task before the sound; known are {', '.join(self.known['input_layer'])}"
             )
 
-    def encoder_sites(
-        self,
-        encoder: nn.Module,
-        reference_seconds: float,
-        frames_per_second: float,
-        feature_bins: int | None,
-    ) -> SiteMap:
-        self.check(encoder)
-        return encoder_site_map(
-            encoder,
-            self.block_parts,
-            reference_seconds,
-            frames_per_second,
-            feature_bins,
-            segments=lambda positions: (len(PREFIX) + positions, 1),
-        )
+    def about_stack(self, encoder: nn.Module) -> dict:
+        """One segment, the tokens of language and task before its frames."""
+        return {"segments": lambda positions: (len(PREFIX) + positions, 1)}
 
     def positions(self, encoder: nn.Module, frames: int) -> int:
         return len(PREFIX) + super().positions(encoder, frames)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from espnet_prune.models.espnet.encoder_family import EspnetEncoder
 from espnet_prune.models.espnet.features import run_encoder
 from espnet_prune.models.espnet.options import feed_forward_options, input_options
-from espnet_prune.models.espnet.stack import encoder_site_map, hidden_states
+from espnet_prune.models.espnet.stack import hidden_states
 from espnet_prune.models.family import Encoded
-from espnet_prune.sites import SiteMap
 
 CONTEXTS = 2  # vectors beside the positions of a segment
 BLOCK_OPTIONS = ("block_size", "hop_size", "look_ahead", "init_average", "ctx_pos_enc")
@@ -62,25 +61,13 @@ class ContextualEncoder(EspnetEncoder):
     def more_options(self, layer: nn.Module) -> dict:
         """Those that not both kinds have, read off the first layer."""
 
-    def encoder_sites(
-        self,
-        encoder: nn.Module,
-        reference_seconds: float,
-        frames_per_second: float,
-        feature_bins: int | None,
-    ) -> SiteMap:
-        """As for other encoders; the last layer always stays, since the contexts pass by it."""
-        self.check(encoder)
-        return encoder_site_map(
-            encoder,
-            self.block_parts,
-            reference_seconds,
-            frames_per_second,
-            feature_bins,
-            segments=lambda positions: segments(encoder, positions),
-            mix=mixed_with_contexts,
-            staying={len(encoder.encoders) - 1},
-        )
+    def about_stack(self, encoder: nn.Module) -> dict:
+        """Its segments; the last layer always stays, since the contexts pass by it."""
+        return {
+            "segments": lambda positions: segments(encoder, positions),
+            "mix": mixed_with_contexts,
+            "staying": {len(encoder.encoders) - 1},
+        }
 
     def options(self, encoder: nn.Module) -> dict:
         layer = encoder.encoders[0]

@@ -164,9 +164,12 @@ class EspnetEncoder(ModelFamily):
                 or a matrix that is tied to another.
         """
         self.check(encoder)
-        return encoder_site_map(
-            encoder, self.block_parts, reference_seconds, frames_per_second, feature_bins
-        )
+        about = (reference_seconds, frames_per_second, feature_bins)
+        return encoder_site_map(encoder, self.block_parts, *about, **self.about_stack(encoder))
+
+    def about_stack(self, encoder: nn.Module) -> dict:
+        """What ``encoder_site_map`` must know of such a stack besides; by default nothing."""
+        return {}
 
     def encoder_matrices(self, encoder: nn.Module) -> list[Matrix]:
         """The matrices of its attention and feed-forward parts."""
