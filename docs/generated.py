@@ -25,13 +25,12 @@ HEADLINE = {
         "teacher",
         "unpruned",
         "fisher_30_cut",
-        "l0_30_refit",
         "obs_weights_50",
         "obs_weights_50_int8",
         "pinch_weights_50",
         "uniform_weights_50",
     ),
-    "long/report.json": ("fisher_20_cut", "obs_weights_65"),
+    "long/report.json": ("fisher_20_cut", "l0_50", "obs_weights_65"),
 }
 HEADLINE_KEY = "test_clean/greedy"
 HEADLINE_PLOT = REAL_CONFORMER / "pareto_test_clean_greedy.png"  # of espnet-prune pareto
