@@ -10,7 +10,7 @@ from tiny_encoders import tiny_encoder
 
 from espnet_prune.budget import resolve
 from espnet_prune.export.onnx import export_onnx
-from espnet_prune.models.contextual.blocks import in_time, segments
+from espnet_prune.models.contextual.blocks import CONTEXTS, in_time, segments
 from espnet_prune.models.contextual.graph import ContextualGraph
 from espnet_prune.surgery import cut
 
@@ -81,7 +81,7 @@ def front_and_one_block_less(family: str) -> torch.nn.Module:
 @torch.no_grad()
 def test_its_graph_says_what_the_encoder_says_on_both_sides_of_a_segment(family):
     encoder = front_and_one_block_less(family)
-    graph = ContextualGraph(deepcopy(encoder)).eval()
+    graph = ContextualGraph(deepcopy(encoder), encoder.block_size + CONTEXTS).eval()
     lengths = [4 * n + 3 for n in (3, 8, 9, 10, 11, 12, 13, 14, 60)]  # segments of 8 positions
     for frames in lengths:
         feats = torch.randn(1, frames, 80, generator=torch.Generator().manual_seed(frames))

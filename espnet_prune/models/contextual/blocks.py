@@ -95,4 +95,5 @@ class ContextualEncoder(EspnetEncoder):
     def stream_graph(self, model: nn.Module) -> nn.Module:
         from espnet_prune.models.contextual.graph import ContextualGraph
 
-        return ContextualGraph(self.encoder_of(model))
+        encoder = self.encoder_of(model)
+        return ContextualGraph(encoder, encoder.block_size + CONTEXTS)

@@ -10,7 +10,6 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.models.contextual.blocks import CONTEXTS
 from espnet_prune.models.espnet.encoder_graphs import EncoderGraph
 
 
@@ -19,11 +18,11 @@ class ContextualGraph(EncoderGraph):
 
     Args:
         encoder: dense or cut.
+        size: positions of a segment, its contexts among them.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, size: int) -> None:
         super().__init__(encoder)
-        size = encoder.block_size + CONTEXTS
         seen = torch.zeros(1, size, size)
         seen[:, 1:, :-1] = 1  # all but the context before looks at all but the segment's own
         self.register_buffer("seen", seen, persistent=False)
