@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espnet_prune.config import nearest
-from espnet_prune.errors import ConfigError, EspnetPruneError
+from espnet_prune.errors import USERS_ERROR, ConfigError, EspnetPruneError
 from espnet_prune.job_control import STOPPED_EXIT, StoppedOnRequest
 
 PROGRAM = "espnet-prune"
@@ -188,13 +188,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED_EXIT
     except EspnetPruneError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return USERS_ERROR
     except ModuleNotFoundError as error:
         remedy = REMEDIES.get((error.name or "").partition(".")[0])
         if remedy is None:
             raise
         print(f"error: {error.name} is missing; install it: {remedy}", file=sys.stderr)
-        return 2
+        return USERS_ERROR
 
 
 def run(argv: Sequence[str]) -> int:

@@ -1,5 +1,7 @@
 """The errors that users meet: each names the culprit, what was expected, and the remedy."""
 
+USERS_ERROR = 2  # the exit status where the input is wrong
+
 
 class EspnetPruneError(Exception):
     """Base of every error that is the input's or the machine's fault, not the program's."""

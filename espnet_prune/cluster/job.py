@@ -7,12 +7,12 @@ import secrets
 import time
 from pathlib import Path
 
+from espnet_prune.errors import USERS_ERROR
 from espnet_prune.io_atomic import read_json, write_json, write_text
 
 RECORD = "job.json"
 ENGINE_ID = "id"
 RECORDS = ".jobs"
-USERS_ERROR = 2  # how espnet-prune ends where its input is wrong
 
 
 @dataclasses.dataclass(frozen=True)

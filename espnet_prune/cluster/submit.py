@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from espnet_prune.cluster import local
-from espnet_prune.cluster.job import (
-    USERS_ERROR,
-    new_folder,
-    read_id,
-    read_job,
-    record,
-    statuses,
-    write_id,
-)
+from espnet_prune.cluster.job import new_folder, read_id, read_job, record, statuses, write_id
 from espnet_prune.cluster.request import USAGE, Request, parse
 from espnet_prune.cluster.sge import GridEngine
 from espnet_prune.cluster.site import read_site
 from espnet_prune.cluster.slurm import Slurm
 from espnet_prune.cluster.task import heeded_signals
 from espnet_prune.cluster.wait import Engine, Failure, Unreachable, wait_for
-from espnet_prune.errors import EnvironmentProblem, EspnetPruneError
+from espnet_prune.errors import USERS_ERROR, EnvironmentProblem, EspnetPruneError
 
 ENGINES = {"slurm": Slurm, "sge": GridEngine}
 CANCEL_SECONDS = 200
@@ -57,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         return _run_elsewhere(request)
     except (EspnetPruneError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return USERS_ERROR
 
 
 def _at_once(request: Request) -> int:
