@@ -104,3 +104,15 @@ def check(gated) -> torch.nn.Module:
     ) == macs.total - macs.prunable + macs.hard(masks)
     assert tokens(gated.model) == tokens(small)
     return small
+
+
+def assert_the_cache_gives_the_whole_sequence(small: torch.nn.Module) -> None:
+    """Token by token behind a cache, as all at once."""
+    features, ids = batch()["input_features"], torch.tensor([[1, 7, 9, 4, 8]]).expand(2, -1)
+    with torch.no_grad():
+        whole = small(features, decoder_input_ids=ids).logits
+        start = small(features, decoder_input_ids=ids[:, :3], use_cache=True)
+        assert start.past_key_values.get_seq_length() == 3
+        cache = start.past_key_values
+        rest = small(features, decoder_input_ids=ids[:, 3:], past_key_values=cache, use_cache=True)
+    assert torch.allclose(torch.cat([start.logits, rest.logits], 1), whole, atol=1e-5)

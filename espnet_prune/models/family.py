@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from espnet_prune.errors import ModelError
 from espnet_prune.models.graphs import Graph
+from espnet_prune.models.huggingface.fronts import is_silent
 from espnet_prune.models.origins import Origin
 from espnet_prune.sites import RANK, DecoderConfig, SiteMap
 from espnet_prune.sites.base import BLOCK, FRONT_END_CHANNEL
@@ -211,6 +212,9 @@ class TransformersFamily(ModelFamily):
         later = self.sites(model, REFERENCE_SECONDS).of_kinds((FRONT_END_CHANNEL, BLOCK))
         whole = {s.name: SitePlan(s.kind, s.block, s.units, tuple(range(s.units))) for s in later}
         return Plan({**whole, **plan.sites})
+
+    def hears_nothing(self, model: nn.Module) -> bool:
+        return is_silent(model)
 
     @staticmethod
     def refuse_decoder(model: nn.Module, decoder: DecoderConfig | None) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graphs import Graph
-from espnet_prune.models.ssl.front import dense_channels, is_silent
+from espnet_prune.models.ssl.front import dense_channels
 from espnet_prune.models.ssl.sites import call_layers, ssl_encoder_of, ssl_matrices, ssl_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Layers
@@ -63,9 +63,6 @@ class Ssl(TransformersFamily):
     def untrained(self, config: Mapping) -> dict:
         """Also the convolutional front is trained: pretrained weights alone can stay."""
         return {**config, "encoder_conf": {**config["encoder_conf"], "freeze_front": False}}
-
-    def hears_nothing(self, model: nn.Module) -> bool:
-        return is_silent(model)
 
     def graphs(self, model: nn.Module) -> list[Graph]:
         from espnet_prune.models.ssl import graphs

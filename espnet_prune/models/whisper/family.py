@@ -9,7 +9,6 @@ from torch import nn
 from espnet_prune.models.family import Support, Transcriber, TransformersFamily
 from espnet_prune.models.graphs import Graph
 from espnet_prune.models.huggingface.blocks import stacks
-from espnet_prune.models.ssl.front import is_silent
 from espnet_prune.models.whisper import WHISPER
 from espnet_prune.models.whisper.sites import whisper_matrices, whisper_sites
 from espnet_prune.sites import DecoderConfig, SiteMap
@@ -61,9 +60,6 @@ class Whisper(TransformersFamily):
         from espnet_prune.models.whisper.espnet_parts import join
 
         return join(model, plan)
-
-    def hears_nothing(self, model: nn.Module) -> bool:
-        return is_silent(model)
 
     def open_recogniser(self, folder: Path, segment_seconds: float) -> Transcriber:
         from espnet_prune.models.whisper.decoding import WhisperRecogniser

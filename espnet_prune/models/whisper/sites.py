@@ -25,7 +25,7 @@ from espnet_prune.models.huggingface.blocks import (
     seq2seq_sites,
     stacked_layers,
 )
-from espnet_prune.models.ssl.front import FRONT_END, SilentConvolution
+from espnet_prune.models.huggingface.fronts import FRONT_END, SilentConvolution
 from espnet_prune.sites import SiteMap
 from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
 from espnet_prune.sites.base import FEED_FORWARD_UNIT, FRONT_END_CHANNEL, LinearSite

@@ -6,7 +6,16 @@ import json
 import pytest
 import tiny_models
 import torch
-from tiny_whisper import SECONDS, Whisper, batch, check, logits, tokens, whisper
+from tiny_whisper import (
+    SECONDS,
+    Whisper,
+    assert_the_cache_gives_the_whole_sequence,
+    batch,
+    check,
+    logits,
+    tokens,
+    whisper,
+)
 
 from espnet_prune.errors import ModelError
 from espnet_prune.methods import make_method, options_of
@@ -96,15 +105,7 @@ def test_generate_with_every_kind_of_cache(group, options, attention):
 
 
 def test_the_cache_gives_the_logits_of_the_whole_sequence_without_the_first_attention():
-    small = cut(gated_with(without("decoder.block.0.attention")))
-    features, ids = batch()["input_features"], torch.tensor([[1, 7, 9, 4, 8]]).expand(2, -1)
-    with torch.no_grad():
-        whole = small(features, decoder_input_ids=ids).logits
-        start = small(features, decoder_input_ids=ids[:, :3], use_cache=True)
-        assert start.past_key_values.get_seq_length() == 3
-        cache = start.past_key_values
-        rest = small(features, decoder_input_ids=ids[:, 3:], past_key_values=cache, use_cache=True)
-    assert torch.allclose(torch.cat([start.logits, rest.logits], 1), whole, atol=1e-5)
+    assert_the_cache_gives_the_whole_sequence(cut(gated_with(without("decoder.block.0.attention"))))
 
 
 def test_everything_gone_still_runs_and_is_saved(tmp_path):
