@@ -100,7 +100,7 @@ def cases():
     yield from (("sge", text) for text in PASSING_SGE)
 
 
-@pytest.mark.parametrize(("backend", "text"), cases())
+@pytest.mark.parametrize(("backend", "text"), list(cases()))
 def test_what_passes_is_waited_for(programs, submit, backend, text):
     (programs / "says").write_text(f"{text}\n" * 2)
     assert submit(backend) == "7"
