@@ -112,9 +112,6 @@ VERBS = {
         "finetune": Verb(
             "train.verbs", "stage 10: the cut model trained on, distilled from the uncompressed one"
         ),
-        "quantise": Verb(
-            "train.verbs", "a finished system with weights in 4 or 8 bits, as a system beside it"
-        ),
         "estimate_cost": Verb(
             "train.verbs", "what a recipe's trainings cost on this machine: hours, memory, disk"
         ),

@@ -74,6 +74,11 @@ independent() { # what follows needs only the stages before
     waits_for=(${stage_before[@]+"${stage_before[@]}"})
 }
 
+after_all() { # submitted, what follows waits for all before it
+    if ((${#this_stage[@]})); then stage_before=("${this_stage[@]}"); fi
+    independent
+}
+
 training_words() { # how trainings are run
     local threads="$OMP_NUM_THREADS threads (OMP_NUM_THREADS)"
     echo "Training: $threads$( ((train_nj == 1)) || echo ", shared by $train_nj systems at a time (--train_nj)")."
@@ -107,7 +112,7 @@ submit_one_stage() { # NAME
     this_stage=()
     independent
     "stage_$1"
-    if ((${#this_stage[@]})); then stage_before=("${this_stage[@]}"); fi
+    after_all
 }
 
 print_report() { # again, so that the table comes last: what followed the command in its log

@@ -21,7 +21,7 @@ def write_conf(recipe: Recipe, experiment: Path) -> None:
 
 def configure_systems(
     recipe: Recipe, experiment: Path, folders: dict[str, str], only: str | None = None
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str], list[str]]:
     """Writes the configuration of each chosen system, unless it was made from the same.
 
     Args:
@@ -32,7 +32,7 @@ def configure_systems(
 
     Returns:
         The names in the order in which stages make them; those of them that are taken from another
-        system's ladder.
+        system's ladder; those that are made of another's finished model, or taken from such a one.
 
     Raises:
         ConfigError: a system, or what it reads, isn't what it should be.
@@ -43,7 +43,8 @@ def configure_systems(
     sources = [source for source in taken.values() if source in rows]
     for name in dict.fromkeys((*sources, *names)):
         _configure(recipe, experiment, folders, name)
-    return names, [name for name in names if taken[name]]
+    of_others = [name for name in names if "of" in rows[taken[name] or name]]
+    return names, [name for name in names if taken[name]], of_others
 
 
 def _configure(recipe: Recipe, experiment: Path, folders: dict[str, str], name: str) -> None:

@@ -14,7 +14,7 @@ from espnet_prune.methods import Method
 from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_outputs
 from espnet_prune.models.espnet.format import espnet_config
-from espnet_prune.record import update_record
+from espnet_prune.record import read_record, update_record
 from espnet_prune.sites import DECODER, count_parameters
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.families import family_of
@@ -83,19 +83,25 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     }
     removed = totals["total"] - kept_sizes["total"]
     prunable = _prunable_parameters(gated)
-    update_record(
-        out,
-        sparsity={
+    sizes = {
+        "sparsity": {
             "measure": gated.budget.measure,
             "kept": kept,
             "total": gated.budget.prunable,
             "value": reached,
             "expected": expected if method.learns_masks else None,
         },
-        params={
+        "params": {
             "prunable": {"kept": prunable - removed, "dense": prunable},
             **{k: {"kept": kept_sizes[k], "dense": dense[k]} for k in dense},
         },
+    }
+    if config.origin is not None and not method.target:  # nothing more is taken out of it
+        before = read_record(config.origin)
+        sizes = {key: before[key] for key in sizes}
+    update_record(
+        out,
+        **sizes,
         weights_bytes={
             "kept": (out / "cut" / WEIGHTS).stat().st_size,
             "dense": (teacher / WEIGHTS).stat().st_size,

@@ -66,7 +66,8 @@ def resolve(
         taken_from=row.taken_from,
         origin=experiment / row.of if row.of else None,
         as_cut=row.as_cut,
-        own={"options": row.options, "training": row.training, "of": row.of, "as_cut": row.as_cut},
+        bits=row.bits,
+        own={key: getattr(row, key) for key in ("options", "training", "of", "as_cut", "bits")},
         made_from=made_from,
     )
     if config.prune is not None:

@@ -69,6 +69,7 @@ class SystemConfig:
         taken_from: the system whose ladder has this one's target; nothing is learned for this one.
         origin: folder of the finished system that is pruned in the teacher's place, if one is.
         as_cut: whether the cut model is final, with no finetuning.
+        bits: 4 or 8 bits a weight in the finished model; None leaves them as they are.
         own: the options and training keys that its row of systems.yaml has, which tell it from
             others in a report.
         made_from: a short hash of what all this was resolved from.
@@ -85,6 +86,7 @@ class SystemConfig:
     taken_from: str | None = None
     origin: Path | None = None
     as_cut: bool = False
+    bits: int | None = None
     own: dict[str, object] = field(default_factory=dict)
     made_from: str = ""
 
@@ -140,7 +142,10 @@ class SystemConfig:
     def about(self, stage: str) -> dict:
         """What the result of a stage depends on, of all this."""
         keys = ("method", "target", "seed", "ladder", "taken_from", "as_cut")
-        return plain({**{key: getattr(self, key) for key in keys}, stage: self.stage(stage)})
+        about = {**{key: getattr(self, key) for key in keys}, stage: self.stage(stage)}
+        if stage == "finetune" and self.bits:
+            about["bits"] = self.bits
+        return plain(about)
 
 
 def plain(value: object) -> object:

@@ -7,6 +7,7 @@ from espnet_prune.budget.schedule import check_rising
 from espnet_prune.config import check_mapping, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import METHODS
+from espnet_prune.surgery.rounding import BITS
 
 TAKEN_FROM = "taken_from"
 OWN_KEYS = {TAKEN_FROM, "target", "training"}  # of a system that is a rung of another's ladder
@@ -28,6 +29,7 @@ class SystemRow:
         taken_from: the system whose ladder has this one's target; nothing is learned for this one.
         of: the system whose finished model is pruned in the teacher's place.
         as_cut: whether the cut model is final, with no finetuning.
+        bits: 4 or 8 bits a weight in the finished model; None leaves them as they are.
     """
 
     method: str
@@ -39,6 +41,7 @@ class SystemRow:
     taken_from: str | None = None
     of: str | None = None
     as_cut: bool = False
+    bits: int | None = None
 
 
 def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
@@ -66,6 +69,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
     _check_read(system, where)
+    if system.bits not in (None, *BITS):
+        raise ConfigError(f"{where}: bits: {system.bits}; choose one of {list(BITS)}")
     of = system.of
     if of is not None and (of not in systems or "of" in _keys_of(systems, of, path)):
         raise ConfigError(

@@ -27,7 +27,11 @@ def configure_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def configure(args: argparse.Namespace) -> None:
-    """Writes, and prints three lines for the driver: systems, those taken, those compared with."""
+    """Writes, and prints lines for the driver.
+
+    They are all systems, those that are taken from another's run, those that are made of another's
+    finished model, and those that are compared with.
+    """
     from espnet_prune.train.configure import configure_systems, write_conf
     from espnet_prune.train.recipe import read_recipe
     from espnet_prune.train.system_names import compared
@@ -38,11 +42,11 @@ def configure(args: argparse.Namespace) -> None:
         check_gpus(args.ngpu)
     recipe = read_recipe({name: Path(file) for name, file in args.configs}, args.over)
     write_conf(recipe, args.out)
-    names, taken = [], []
+    names, taken, of_others = [], [], []
     if args.systems:
         folders = {name: str(getattr(args, name)) for name in ("train", "valid", "tokens", "stats")}
-        names, taken = configure_systems(recipe, args.out, folders, args.only)
-    for words in (names, taken, compared(args.compare_with, names, args.out)):
+        names, taken, of_others = configure_systems(recipe, args.out, folders, args.only)
+    for words in (names, taken, of_others, compared(args.compare_with, names, args.out)):
         print(*words)
 
 
@@ -186,20 +190,6 @@ def finetune(args: argparse.Namespace) -> None:
     from espnet_prune.train.stages import run_stage
 
     run_stage("finetune", args.system, args.ngpu)
-
-
-def quantise_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--system", type=Path, required=True, help="the finished system's folder")
-    parser.add_argument("--bits", type=int, choices=(4, 8), required=True, help="bits of a weight")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to make, beside it")
-
-
-def quantise(args: argparse.Namespace) -> None:
-    """Rounds and writes the model."""
-    from espnet_prune.train.quantise import quantise_system
-
-    size = quantise_system(args.system, args.bits, args.out)
-    print(f"{args.out}: the file of weights has {size / 1e6:.1f} MB")
 
 
 def estimate_cost_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """The staged driver: its options, its messages, and the commands that its stages give."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -445,6 +446,25 @@ def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
     assert named == ["run", "a", "b", "other"] * 2
     waits = [after(command) for command in commands]
     assert waits == [[], [1], [2], [], [1, 2, 3, 4], *[[5]] * 4]
+
+
+def test_what_is_made_of_another_comes_when_that_is_finished(submitting, tmp_path):
+    mine = "mine: {of: plain, method: unpruned, target: 0.0, as_cut: true, bits: 8}"
+    plain = "plain: {method: unpruned, target: 0.0}"
+    (tmp_path / "conf/systems.yaml").write_text(f"systems: {{{mine}, {plain}}}\n")
+    process, commands = submitting("--stage", "prune", "--stop_stage", "score", "--test_sets", "a")
+    assert process.returncode == 0, process.stderr
+    made = [(verb(c), re.search(r"--(?:system|model) exp/base/(\w+)", c)[1]) for c in commands]
+    trained = [
+        (stage, name) for name in ("plain", "mine") for stage in ("prune", "cut", "finetune")
+    ]
+    scored = [
+        (stage, name) for name in ("mine", "plain") for stage in ("decode", "decode", "score")
+    ]
+    assert made == [*trained, *scored]
+    waits = [after(command) for command in commands]
+    assert waits[:6] == [[], [1], [2], [3], [3, 4], [3, 4, 5]]
+    assert waits[6] == waits[9] == [3, 4, 5, 6]
 
 
 def test_split_work_is_submitted_as_arrays_that_the_next_command_puts_together(submitting):

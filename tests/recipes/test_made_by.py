@@ -167,7 +167,7 @@ def recipe(folder):
 
 def test_systems_are_configured_and_named_once(recipe, capsys, monkeypatch):
     assert configure("--only", "b", "--compare_with", "a?") == 0
-    assert capsys.readouterr().out == "b\nb\n\n"
+    assert capsys.readouterr().out == "b\nb\n\n\n"
     config = read_config(Path("exp/a"))
     assert (config.method, config.ladder, config.folders.train) == (
         "l0_distill",
@@ -177,7 +177,7 @@ def test_systems_are_configured_and_named_once(recipe, capsys, monkeypatch):
     assert read_config(Path("exp/b")).taken_from == "a"
     monkeypatch.setattr("espnet_prune.train.resolve.resolve", None)  # nothing changed
     assert configure() == 0
-    assert capsys.readouterr().out == "a b\nb\n\n"
+    assert capsys.readouterr().out == "a b\nb\n\n\n"
 
 
 def test_overrides_win_and_a_name_that_nothing_reads_is_refused(recipe, capsys):

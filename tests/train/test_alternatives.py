@@ -11,8 +11,8 @@ import pytest
 from mini_recipe import run_here
 from safetensors.torch import load_file
 
-from espnet_prune.cli import run
 from espnet_prune.surgery import load
+from espnet_prune.surgery.rounding import rounded, rounded_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
@@ -35,6 +35,7 @@ systems:
     target: 0.0
     options: {student: {sharpness: {kind: sam}}}
   of_sam: {of: sam, method: uniform_magnitude, target: 0.4, as_cut: true}
+  few_bits: {of: folding, method: unpruned, target: 0.0, as_cut: true, bits: 8}
   noise:
     method: unpruned
     target: 0.0
@@ -44,7 +45,7 @@ systems:
   nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
 """
 NAMES = ("fisher", "depth", "folding", "numerical", "nas", "acip", "flexigpt")
-LATER = {"sam": 24, "of_sam": 0, "noise": 24, "ranks": 24}  # updates; some are made of others
+LATER = {"sam": 24, "of_sam": 0, "noise": 24, "ranks": 24, "few_bits": 0}  # updates of each
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,8 @@ def test_masks_chosen_on_data_are_kept_with_their_time(experiment):
 @pytest.mark.parametrize("name", LATER)
 def test_a_system_may_be_made_of_another_and_stay_as_it_was_cut(experiment, name):
     record = record_of(experiment / name)
-    assert record["sparsity"]["value"] == pytest.approx(record["target"], abs=0.005)
+    target = {"few_bits": 0.4}.get(name, record["target"])  # it takes nothing out of `folding`
+    assert record["sparsity"]["value"] == pytest.approx(target, abs=0.005)
     assert sum(record["updates"].values()) == LATER[name]
     if name == "of_sam":
         cut, final = (load_file(experiment / name / f"{part}/model.safetensors")
@@ -101,20 +103,23 @@ def test_a_system_may_be_made_of_another_and_stay_as_it_was_cut(experiment, name
         assert cut["encoder.after_norm.weight"].equal(of["encoder.after_norm.weight"])
 
 
+def test_what_was_cut_is_rounded_in_a_row_of_its_own(experiment):
+    small, record = experiment / "few_bits", record_of(experiment / "few_bits")
+    size = (small / "model/model.safetensors").stat().st_size
+    assert record["weights_bytes"]["kept"] == size
+    assert size < (experiment / "folding/model/model.safetensors").stat().st_size
+    assert record["params"] == record_of(experiment / "folding")["params"]
+    assert record["row"]["bits"] == 8
+    model, whole = (load(experiment / name / "model") for name in ("few_bits", "folding"))
+    bits, names = rounded_names(model)
+    assert bits == 8 and names
+    for name in names:
+        assert model.get_parameter(name).equal(rounded(whole.get_parameter(name), 8))
+
+
 def test_ranks_of_what_units_left_are_counted_of_the_teacher(experiment):
     ranks, folding = record_of(experiment / "ranks"), record_of(experiment / "folding")
     assert ranks["params"]["encoder"]["dense"] == folding["params"]["encoder"]["dense"]
     assert ranks["params"]["encoder"]["kept"] < folding["params"]["encoder"]["kept"]
     plan = json.loads((experiment / "ranks/plan.json").read_text())["sites"]
     assert {"rank", "head"} <= {site["kind"] for site in plan.values()}
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_system_in_few_bits_stands_beside_it(experiment, bits):
-    out = experiment / f"noise_int{bits}"
-    run(["quantise", "--system", str(experiment / "noise"), "--bits", str(bits), "--out", str(out)])
-    record = record_of(out)
-    assert record["row"]["bits"] == bits and record["method"] == "unpruned"
-    assert record["weights_bytes"]["kept"] == (out / "model/model.safetensors").stat().st_size
-    assert record["weights_bytes"]["kept"] < record["weights_bytes"]["dense"]
-    load(out / "model")

@@ -18,6 +18,7 @@ systems:
   mine: {of: plain, method: magnitude, as_cut: true}
   wrong: {of: mine, method: magnitude}
   near: {of: plai, method: magnitude}
+  few: {of: plain, method: unpruned, target: 0.0, bits: 5}
 """
 
 
@@ -28,6 +29,8 @@ def test_a_row_names_the_system_that_it_is_made_of(tmp_path):
     assert (row.of, row.as_cut) == ("plain", True)
     with pytest.raises(ConfigError, match="wrong: of: 'mine' is no system that is made of the tea"):
         read_system(path, "wrong")
+    with pytest.raises(ConfigError, match=r"few: bits: 5; choose one of \[4, 8\]"):
+        read_system(path, "few")
     with pytest.raises(ConfigError, match="near: of: 'plai' .*did you mean 'plain'"):
         read_system(path, "near")
 

@@ -210,7 +210,9 @@ if { for n in 8 9 10 11 12 13 14; do runs "$n" && break; done; }; then
     ! runs 13 || configuration+=(--compare_with "$compare_with")
 fi
 chosen=$(python -m espnet_prune configure "${configuration[@]}")
-{ read -r systems && read -r taken && read -r compare_with; } <<<"$chosen"$'\n\n\n'
+{ read -r systems && read -r taken && read -r of_others && read -r compare_with; } <<<"$chosen"$'\n\n\n\n'
+of_teacher= # the systems that need no other one's finished model
+for name in $systems; do [[ " $of_others " == *" $name "* ]] || of_teacher+=" $name"; done
 forget_unchanged
 if runs 7 || runs 11; then python -m espnet_prune check_decoding --config "$exp/conf/decode.yaml"; fi
 
@@ -290,33 +292,42 @@ stage_teacher() {
 
 stage_score_teacher() { decode_and_score teacher; }
 
-train_systems() { # VERB [NAME]...: the named ones wait for the one before them
-    local name rest=() names
-    read -ra names <<<"$systems"
+train_systems() { # VERB SYSTEMS [WAITING]: those that are among the last wait for the one before them
+    local name rest=() waiting=()
+    for name in $2; do
+        if [[ " ${3-} " == *" $name "* ]]; then waiting+=("$name"); else rest+=("$name"); fi
+    done
     if ((train_nj > 1)); then
-        for name in "${names[@]}"; do [[ " ${*:2} " == *" $name "* ]] || rest+=("$name"); done
         ((${#rest[@]} == 0)) || train_side_by_side "$1" "${rest[@]}"
-        names=("${@:2}")
+        set -- "$1" "${waiting[*]-}" "${3-}"
     fi
-    for name in ${names[@]+"${names[@]}"}; do
+    for name in $2; do
         echo "-- $name"
-        [[ " ${*:2} " == *" $name "* ]] || independent
+        [[ " ${3-} " == *" $name "* ]] || independent
         train "$1" --system "$exp/$name"
     done
 }
 
-stage_prune() {
-    # shellcheck disable=SC2086  # names of those that are taken from the run of a system before them
-    train_systems prune $taken
-}
-
-stage_cut() {
+cut_systems() { # SYSTEMS
     local name folders=()
-    for name in $systems; do folders+=("$exp/$name"); done
-    run "$train_cmd" cut --system "${folders[@]}"
+    for name in $1; do folders+=("$exp/$name"); done
+    ((${#folders[@]} == 0)) || run "$train_cmd" cut --system "${folders[@]}"
 }
 
-stage_finetune() { train_systems finetune; }
+stage_prune() { train_systems prune "$of_teacher" "$taken"; } # a taken one has the run of the system before it
+
+stage_cut() { cut_systems "$of_teacher"; }
+
+stage_finetune() { # and makes those that are of others, which are finished now, from their pruning on
+    train_systems finetune "$of_teacher"
+    [[ -n $of_others ]] || return 0
+    after_all
+    train_systems prune "$of_others" "$taken"
+    after_all
+    cut_systems "$of_others"
+    after_all
+    train_systems finetune "$of_others"
+}
 
 stage_score() {
     local name
