@@ -10,6 +10,7 @@ from espnet_prune.methods import METHODS
 from espnet_prune.surgery.rounding import BITS
 
 TAKEN_FROM = "taken_from"
+ROUNDED = {"method": "unpruned", "target": 0.0, "as_cut": True}  # another's model in few bits
 OWN_KEYS = {TAKEN_FROM, "target", "training"}  # of a system that is a rung of another's ladder
 
 
@@ -48,7 +49,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     """One system of systems.yaml.
 
     A system that is taken from another's ladder has that one's method, seed, options and training
-    keys; training keys of its own win.
+    keys; training keys of its own win. One that is made of another, with bits and no method, is
+    that one in so few bits.
 
     Args:
         systems: all rows.
@@ -64,6 +66,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     row, where = _keys_of(systems, name, path), f"{path}: {name}"
     if TAKEN_FROM in row:
         return _rung(path, where, row, systems)
+    if {"of", "bits"} <= row.keys() and "method" not in row:
+        row = {**ROUNDED, **row}
     system = to_dataclass(SystemRow, row, where)
     if system.method not in METHODS:
         near = nearest(system.method, METHODS)

@@ -449,7 +449,7 @@ def test_what_is_taken_from_a_run_waits_for_it_alone(submitting, tmp_path):
 
 
 def test_what_is_made_of_another_comes_when_that_is_finished(submitting, tmp_path):
-    mine = "mine: {of: plain, method: unpruned, target: 0.0, as_cut: true, bits: 8}"
+    mine = "mine: {of: plain, bits: 8}"
     plain = "plain: {method: unpruned, target: 0.0}"
     (tmp_path / "conf/systems.yaml").write_text(f"systems: {{{mine}, {plain}}}\n")
     process, commands = submitting("--stage", "prune", "--stop_stage", "score", "--test_sets", "a")

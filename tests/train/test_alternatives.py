@@ -35,7 +35,7 @@ systems:
     target: 0.0
     options: {student: {sharpness: {kind: sam}}}
   of_sam: {of: sam, method: uniform_magnitude, target: 0.4, as_cut: true}
-  few_bits: {of: folding, method: unpruned, target: 0.0, as_cut: true, bits: 8}
+  few_bits: {of: folding, bits: 8}
   noise:
     method: unpruned
     target: 0.0

@@ -18,6 +18,7 @@ systems:
   mine: {of: plain, method: magnitude, as_cut: true}
   wrong: {of: mine, method: magnitude}
   near: {of: plai, method: magnitude}
+  small: {of: plain, bits: 8}
   few: {of: plain, method: unpruned, target: 0.0, bits: 5}
 """
 
@@ -27,6 +28,14 @@ def test_a_row_names_the_system_that_it_is_made_of(tmp_path):
     path.write_text(ROWS)
     row = read_system(path, "mine")
     assert (row.of, row.as_cut) == ("plain", True)
+    few = read_system(path, "small")
+    assert (few.of, few.method, few.target, few.as_cut, few.bits) == (
+        "plain",
+        "unpruned",
+        0,
+        True,
+        8,
+    )
     with pytest.raises(ConfigError, match="wrong: of: 'mine' is no system that is made of the tea"):
         read_system(path, "wrong")
     with pytest.raises(ConfigError, match=r"few: bits: 5; choose one of \[4, 8\]"):
