@@ -53,6 +53,16 @@ def _kept_label(mode: str) -> str:
     return "parameters of the model, millions"
 
 
+def _megabytes(system: dict, mode: str) -> float | None:
+    """Of what was saved; an int8 mode rounds that in memory."""
+    size = None if mode in INT8_MODES else system["weights_bytes"]
+    return size and size["kept"] / 1e6
+
+
+def _megabytes_label(mode: str) -> str:
+    return "file of the weights, MB"
+
+
 def _speedups(system: dict, mode: str) -> Mapping[str, float]:
     """Over the dense model in fp32, in the mode's own precision and runtime; by measurement."""
     part = system
@@ -98,6 +108,7 @@ def _rtf_label(mode: str) -> str:
 
 AXES = (
     Axis("parameters_millions", _kept_label, False, _kept),
+    Axis("file_megabytes", _megabytes_label, False, _megabytes),
     Axis("encoder_speedup", _encoder_speedup_label, True, _encoder_speedup),
     Axis("rtf", _rtf_label, False, _rtf, True),
 )

@@ -62,7 +62,8 @@ def experiment(tmp_path):
     for name, (kept, wer, speedup, shared) in SYSTEMS.items():
         make_system(folder, name, "teacher" if name == "teacher" else "l0_distill")
         params = dict.fromkeys(("encoder", "total"), {"kept": kept, "dense": 1000})
-        edit(folder / name / "system.json", params=params, shared=shared)
+        size = {"kept": 4 * kept, "dense": 4000}
+        edit(folder / name / "system.json", params=params, shared=shared, weights_bytes=size)
         if name == "ladder_70":
             edit(folder / name / "system.json", row=RUN)
         speedups = {"encoder": speedup, "ctc_greedy": speedup, "joint": 1.0, "predicted": 2.0}
@@ -116,6 +117,7 @@ def test_figures_and_json_of_every_set_and_mode(experiment, capsys):
     fronts = {(c["wer"], c["against"]): c["front"] for c in result["charts"]}
     by_size = ["ladder_70", "single_30", "teacher"]
     assert fronts["test/joint", "parameters_millions"] == by_size
+    assert fronts["test/joint", "file_megabytes"] == by_size
     assert fronts["test/joint", "encoder_speedup"] == by_size[::-1]
     assert fronts["test/joint", "rtf"] == ["teacher"], "as fast as the others there, and better"
     assert fronts["test/greedy", "rtf"] == by_size
@@ -141,26 +143,26 @@ def test_one_that_failed_does_not_hide_the_others(experiment):
     edit(experiment / "single_70/decode/test/joint/score.json", wer=99.0, ci95=[98.0, 100.0])
     run(["pareto", str(experiment)])
     text = (experiment / "pareto/pareto_test_joint.svg").read_text()
-    assert text.count("<!-- 99 ↑ -->") == 3 and "<!-- 100 -->" not in text
+    assert text.count("<!-- 99 ↑ -->") == 4 and "<!-- 100 -->" not in text
 
 
 def test_times_of_several_machines_have_no_front(experiment):
     leave_out("greedy", experiment)
     edit(experiment / "ladder_70/profile.json", machine={"cpu": "x", "cores": 1, "torch": "2"})
     lines = read_systems([experiment])
-    size, speedup, rtf = charts(lines, curves_of(lines))["test/joint"]
+    size, file, speedup, rtf = charts(lines, curves_of(lines))["test/joint"]
     assert {point.on_front for point in rtf.points} == {None}
-    assert {point.on_front for point in (*size.points, *speedup.points)} == {True, False}
+    assert {point.on_front for point in (*size.points, *file.points, *speedup.points)} == {True, False}
     run(["pareto", str(experiment)])
     text = (experiment / "pareto/pareto_test_joint.svg").read_text()
     assert "measured on several machines: no front" in text
 
 
-def test_what_is_not_profiled_is_drawn_against_its_size_alone(experiment):
+def test_what_is_not_profiled_is_drawn_against_its_sizes_alone(experiment):
     (experiment / "single_70/profile.json").unlink()
     lines = read_systems([experiment])
     drawn = charts(lines, curves_of(lines))["test/joint"]
-    assert [len(chart.points) for chart in drawn] == [5, 4, 4]
+    assert [len(chart.points) for chart in drawn] == [5, 5, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_int8_that_was_not_timed_is_drawn_against_its_size_alone(experiment):
         edit(path, int8=None)
     drawn = charts(lines := read_systems([experiment]), curves_of(lines))
     names = {key: [chart.axis.name for chart in each] for key, each in drawn.items()}
-    timed = ["parameters_millions", "encoder_speedup", "rtf"]
+    timed = ["parameters_millions", "file_megabytes", "encoder_speedup", "rtf"]
     assert names == {
         **dict.fromkeys(("test/greedy", "test/joint"), timed),
         **dict.fromkeys(
