@@ -152,7 +152,10 @@ def test_times_of_several_machines_have_no_front(experiment):
     lines = read_systems([experiment])
     size, file, speedup, rtf = charts(lines, curves_of(lines))["test/joint"]
     assert {point.on_front for point in rtf.points} == {None}
-    assert {point.on_front for point in (*size.points, *file.points, *speedup.points)} == {True, False}
+    assert {point.on_front for point in (*size.points, *file.points, *speedup.points)} == {
+        True,
+        False,
+    }
     run(["pareto", str(experiment)])
     text = (experiment / "pareto/pareto_test_joint.svg").read_text()
     assert "measured on several machines: no front" in text
