@@ -5,6 +5,7 @@ says so.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ SHOWN = 5
 HOP = 128  # ESPnet's front-end where ``hop_length`` isn't given
 SSL, SSL_RECEPTIVE, SSL_STRIDE = "ssl", 400, 320  # samples of a frame of wav2vec 2.0, between two
 NEMO, NEMO_HOP, NEMO_PADDING = "nemo_conformer", 160, 1
+PARAKEET, PARAKEET_FACTOR, HALVED = "parakeet", 8, (3, 2)  # its front-end halves the frames
+BERT, BERT_WIDTH, BERT_HOP = "wav2vec2_bert", 400, 160  # it puts two frames side by side
 ESPNET = ("conformer", "transformer", "branchformer", "e_branchformer")
 # kernels and strides along time of ESPnet's ``input_layer``
 CONVOLUTIONS = {
@@ -80,14 +83,25 @@ def frames_of(config: Mapping[str, Any], samples: int) -> int:
     """Frames that the encoder makes of so many samples."""
     if config.get("encoder") == SSL:
         return max(0, (samples - SSL_RECEPTIVE) // SSL_STRIDE + 1)
-    if config.get("encoder") == NEMO:
+    if config.get("encoder") == BERT:
+        return max(0, (samples - BERT_WIDTH) // BERT_HOP + 1) // 2
+    if config.get("encoder") in (NEMO, PARAKEET):
         frames, padding = samples // NEMO_HOP, NEMO_PADDING
     else:
         hop = (config.get("frontend_conf") or {}).get("hop_length", HOP)
         frames, padding = samples // hop + 1, 0
-    for kernel, stride in CONVOLUTIONS[_input_layer(config)]:
+    for kernel, stride in _convolutions(config):
         frames = max(0, (frames + 2 * padding - kernel) // stride + 1)
     return frames
+
+
+def _convolutions(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Kernel and stride along time of each convolution of the front-end."""
+    if config.get("encoder") != PARAKEET:
+        return CONVOLUTIONS[_input_layer(config)]
+    model = (config.get("encoder_conf") or {}).get("model")
+    own = model if isinstance(model, Mapping) else {}
+    return (HALVED,) * int(math.log2(own.get("subsampling_factor", PARAKEET_FACTOR)))
 
 
 def _input_layer(config: Mapping[str, Any]) -> str | None:
@@ -96,7 +110,7 @@ def _input_layer(config: Mapping[str, Any]) -> str | None:
 
 def _known(config: Mapping[str, Any]) -> bool:
     """Whether ``frames_of`` counts this encoder's frames."""
-    if config.get("encoder") in (SSL, NEMO):
+    if config.get("encoder") in (SSL, NEMO, PARAKEET, BERT):
         return True
     features = config.get("frontend", "default") == "default"
     return features and config.get("encoder") in ESPNET and _input_layer(config) in CONVOLUTIONS

@@ -21,7 +21,13 @@ from espnet_prune.errors import ModelError
 from espnet_prune.export import pruned_modeling
 from espnet_prune.io_atomic import new_folder, read_json, write_json, write_text
 from espnet_prune.models.huggingface.build import UNLOADABLE, check_class, import_transformers
-from espnet_prune.models.huggingface.teacher import CONFIG, CORES, DELIMITER, VOCABULARY
+from espnet_prune.models.huggingface.teacher import (
+    CONFIG,
+    DELIMITER,
+    SAMPLES,
+    TEACHERS,
+    VOCABULARY,
+)
 from espnet_prune.models.ssl.sites import SAMPLE_RATE
 from espnet_prune.surgery.cut import twin_of
 from espnet_prune.surgery.families import family_of
@@ -116,18 +122,19 @@ def _whole(model: nn.Module) -> nn.Module:
     if hasattr(model, "whisper"):
         return model.whisper
     encoder = getattr(model, "encoder", None)
-    kinds = [pair for pair in CORES.items() if pair[1][0] == getattr(encoder, "class_name", None)]
-    if not kinds:
+    of_samples = {n: p for n, p in TEACHERS.items() if p.encoder == SAMPLES["encoder"]}
+    found = getattr(encoder, "class_name", None)
+    name = next((name for name, parts in of_samples.items() if parts.core_class == found), None)
+    if name is None:
         raise ModelError(
-            f"{type(model).__name__}: it has no model of transformers in it; export_onnx makes it "
-            "run without this project"
+            f"{type(model).__name__}: it has no model of transformers in it that reads samples; "
+            "export_onnx makes it run without this project"
         )
-    (name, (_, core)), *_ = kinds
     config = copy(encoder.model.config)
     config.vocab_size, config.pad_token_id = len(model.token_list), 0
     with torch.device("meta"):
         whole = getattr(import_transformers(), name)(config)
-    setattr(whole, core, encoder.model)
+    setattr(whole, of_samples[name].core, encoder.model)
     whole.lm_head = model.ctc.ctc_lo
     return whole
 

@@ -201,6 +201,18 @@ class TransformersFamily(ModelFamily):
     def describe_graphs(self, model: nn.Module) -> dict:
         return {"kind": "transformers", "class": type(model).__name__}
 
+    def espnet_input(self, folder: Path, config: Any) -> dict[str, Any]:
+        """How an ESPnet model around one reads sound as it does: keys of its configuration.
+
+        Args:
+            folder: of ``save_pretrained``, with what its feature extractor says.
+            config: transformers' configuration of the model without its output layer.
+
+        Raises:
+            DataError, ModelError: it doesn't say; or it reads sound otherwise than is known.
+        """
+        raise ModelError(f"{folder}: {self.title} can't be the encoder of an ESPnet model")
+
     def dense_config(self, model: nn.Module) -> dict:
         """transformers' configuration of the model before its cut, which a plan starts from."""
         return model.config.to_dict()

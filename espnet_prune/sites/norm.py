@@ -1,4 +1,4 @@
-"""Layer norms over the units of a site: taken over the open units alone, as the cut norm does.
+"""Norms over all units of a site: taken over the open units alone, as the cut norm does.
 
 One unit changes the mean and variance of all. A soft mask scales what is read later, never those
 statistics.
@@ -14,28 +14,34 @@ from espnet_prune.sites.base import ConsumedSite
 
 
 class _OpenNorm:
-    """Mixin: a layer norm over the ``open_units`` alone, the others 0."""
+    """Mixin: a layer norm, or a group norm of one group, over the ``open_units``; the others 0."""
 
     open_units: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., units) -> (..., units)."""
+        """(..., units) -> (..., units); of a group norm (B, units, T) -> (B, units, T)."""
         kept = self.open_units
         if kept is None:
             return super().forward(x)
+        if not len(kept):
+            return torch.zeros_like(x)
         weight, bias = self.weight[kept], self.bias[kept]
-        normed = F.layer_norm(x[..., kept], (len(kept),), weight, bias, self.eps)
-        return torch.zeros_like(x, dtype=normed.dtype).index_copy(-1, kept, normed)
+        if isinstance(self, nn.GroupNorm):
+            dimension, normed = 1, F.group_norm(x[:, kept], 1, weight, bias, self.eps)
+        else:
+            own = (len(kept),)
+            dimension, normed = -1, F.layer_norm(x[..., kept], own, weight, bias, self.eps)
+        return torch.zeros_like(x, dtype=normed.dtype).index_copy(dimension, kept, normed)
 
 
-def attach(norm: nn.LayerNorm) -> None:
-    """Turns a layer norm over the last dimension into its open kind, in place."""
+def attach(norm: nn.LayerNorm | nn.GroupNorm) -> None:
+    """Turns a layer norm over the last dimension, or a group norm of one group, open, in place."""
     if not isinstance(norm, _OpenNorm):
         norm.__class__ = _open_kind(type(norm))
     norm.open_units = None
 
 
-def apply(norm: nn.LayerNorm, mask: Tensor, units: Tensor | None = None) -> None:
+def apply(norm: nn.Module, mask: Tensor, units: Tensor | None = None) -> None:
     """Lets the norm count only what a mask leaves open.
 
     Args:
@@ -51,7 +57,7 @@ def apply(norm: nn.LayerNorm, mask: Tensor, units: Tensor | None = None) -> None
         norm.open_units = kept if units is None else units.to(kept.device)[kept].flatten()
 
 
-def clear(norm: nn.LayerNorm) -> None:
+def clear(norm: nn.Module) -> None:
     """Lets the norm count all units again."""
     if isinstance(norm, _OpenNorm):
         norm.open_units = None
@@ -62,7 +68,7 @@ def _open_kind(stock: type) -> type:
     return type(f"Open{stock.__name__}", (_OpenNorm, stock), {})
 
 
-def detach(norm: nn.LayerNorm) -> None:
+def detach(norm: nn.Module) -> None:
     """Turns an open norm back into its stock kind, in place."""
     if isinstance(norm, _OpenNorm):
         del norm.open_units
@@ -75,13 +81,15 @@ def keep(norm: nn.Module, kept: Tensor) -> None:
     norm.bias = nn.Parameter(norm.bias.detach()[kept].clone())
     if isinstance(norm, nn.LayerNorm):
         norm.normalized_shape = (len(kept),)
+    elif isinstance(norm, nn.GroupNorm):
+        norm.num_channels = len(kept)
 
 
 class NormedSite(ConsumedSite):
-    """A site whose units pass layer norms before they are read."""
+    """A site whose units pass norms over all of them before they are read."""
 
-    def norms(self) -> list[nn.LayerNorm]:
-        """The layer norms over these units."""
+    def norms(self) -> list[nn.Module]:
+        """The norms over these units."""
         raise NotImplementedError
 
     def attach(self) -> None:

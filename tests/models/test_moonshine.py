@@ -15,6 +15,8 @@ from espnet_prune.models.graphs import TOLERANCE
 from espnet_prune.models.huggingface.build import from_config, load_pretrained
 from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
 from espnet_prune.surgery import cut, inject, load, plan_of, save
+from espnet_prune.surgery.families import family_of
+from espnet_prune.surgery.refit import refit
 
 NAME = "MoonshineForConditionalGeneration"
 SECONDS = 1.0
@@ -120,6 +122,35 @@ def test_generate_without_a_branch_or_block(group, options):
     assert tokens(gated.model, **options) == tokens(small, **options)
     if "num_beams" not in options:
         assert tokens(small, **options) == tokens(small)
+
+
+def channels(first: int, second: int):
+    """A model with gates, and masks that keep so many channels of its front-end, softly."""
+    gated, masks = gate(), {}
+    for name, number in (("front_end.0", first), ("front_end.1", second)):
+        units = gated.site_map.sites[name].units
+        order = torch.randperm(units, generator=torch.Generator().manual_seed(1))
+        masks[name] = (order < number) * (0.5 + order / (2 * units))
+    return gated, resolve(gated.site_map, masks)
+
+
+@pytest.mark.parametrize("first, second", [(3, 20), (0, 20), (5, 0), (0, 0), (16, 32)])
+def test_channels_of_the_front_end_go_with_soft_masks(first, second, tmp_path):
+    gated, masks = channels(first=first, second=second)
+    small = check(gated, masks)
+    loaded = load(save(small, tmp_path / "small"))
+    assert torch.equal(logits(loaded), logits(small)) and plan_of(loaded) == plan_of(small)
+    assert family_of(small).hears_nothing(small) == (0 in (first, second))
+
+
+def test_refitting_its_readers_brings_the_cut_front_end_nearer():
+    gated, masks = channels(first=8, second=16)
+    masks = {name: (mask > 0).float() for name, mask in masks.items()}
+    dense = logits(moonshine())
+    before = (logits(cut(gated, masks)) - dense).square().mean()
+    refit(gated, moonshine(), masks, [lambda model: model(**batch())], choose=False)
+    after = (logits(cut(gated, masks)) - dense).square().mean()
+    assert after < 0.5 * before
 
 
 @pytest.mark.parametrize("kind", ["weight", "rank"])

@@ -5,6 +5,7 @@ import subprocess
 
 import mini_recipe
 import pytest
+import tiny_feature_readers
 import tiny_nemo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -22,7 +23,21 @@ systems:
 """
 
 
-def test_every_stage_takes_an_imported_teacher(tmp_path, repository):
+# which teacher, in which case it was trained, and what its tokens are
+TEACHERS = [("nemo", "lower", "bpe"), ("parakeet", "lower", "bpe"), ("bert", "upper", "char")]
+
+
+def write_teacher(folder, name: str):
+    """What ``--teacher`` takes, in a folder."""
+    if name == "nemo":
+        archive = folder / "tiny.nemo"
+        return tiny_nemo.write_archive(archive, tiny_nemo.configuration(), tiny_nemo.weights())
+    tiny_feature_readers.write_folder(folder / name, name)
+    return folder / name
+
+
+@pytest.mark.parametrize("kind, case, tokens", TEACHERS)
+def test_every_stage_takes_an_imported_teacher(kind, case, tokens, tmp_path, repository):
     mini_recipe.write_whole_recipe(tmp_path, repository)
     conf = tmp_path / "conf"
     (conf / "teacher.yaml").unlink()
@@ -31,13 +46,11 @@ def test_every_stage_takes_an_imported_teacher(tmp_path, repository):
         (conf / f"{name}.yaml").write_text(base + TRAINING + METHOD)
     (conf / "systems.yaml").write_text(SYSTEMS)
     (conf / "decode.yaml").write_text("modes: [greedy]\n")
-    archive = tiny_nemo.write_archive(
-        tmp_path / "tiny.nemo", tiny_nemo.configuration(), tiny_nemo.weights()
-    )
+    teacher = write_teacher(tmp_path, kind)
     command = mini_recipe.driver_command(tmp_path, repository)
-    options = ["--teacher", str(archive), "--text_case", "lower", "--speed_factors", "1.0"]
+    options = ["--teacher", str(teacher), "--text_case", case, "--speed_factors", "1.0"]
     done = subprocess.run(
-        [*command, *options, "--token_type", "bpe", "--stop_stage", "13"],
+        [*command, *options, "--token_type", tokens, "--stop_stage", "13"],
         env={**mini_recipe.environment(), "ESPNET_PRUNE_CURRENT_ENV": "1"},
         capture_output=True,
         text=True,

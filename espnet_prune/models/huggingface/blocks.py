@@ -18,7 +18,7 @@ from espnet_prune.models.espnet.parts import Part, Place, multiplied, plain_part
 from espnet_prune.models.espnet.stack import block_sites, counted
 from espnet_prune.sites import Site, SiteMap, count_parameters
 from espnet_prune.sites.attention import AttentionNames, HeadSite
-from espnet_prune.sites.base import LinearSite
+from espnet_prune.sites.base import ConsumedSite, LinearSite
 from espnet_prune.sites.block import BlockSite
 from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.convolution import ConvolutionSite
@@ -307,7 +307,7 @@ def head_macs(site: LinearSite, size: int, positions: int, tokens: int, padding:
 
 def seq2seq_sites(
     model: nn.Module,
-    front: Sequence[LinearSite],
+    front: tuple[Sequence[ConsumedSite], Sequence[CostTerm]],
     branches: Iterable[tuple[LinearSite, BranchSite, int]],
     macs_of: Callable[[LinearSite], int],
     macs_beside: int,
@@ -317,10 +317,10 @@ def seq2seq_sites(
 
     Args:
         model: it; all that a block has belongs to one of its branches.
-        front: sites of the front-end, of which no channel is read by two.
+        front: sites of the front-end, and what these cost.
         branches: the site of each branch's units, that of the branch, and parameters that the
             latter has beside its units, such as those of its norm.
-        macs_of: MACs of one unit.
+        macs_of: MACs of one unit of a branch.
         macs_beside: MACs of what nothing is cut of.
         reference_seconds: length of the utterance that MACs are counted for.
 
@@ -328,8 +328,10 @@ def seq2seq_sites(
         ModelError: a matrix that is tied to another.
     """
     found = list(branches)
-    units = [*front, *(units for units, *_ in found)]
-    terms = [CostTerm(site.unit_parameters(), macs_of(site), (site.name,)) for site in units]
+    inside = [units for units, *_ in found]
+    units = [*front[0], *inside]
+    terms = [CostTerm(site.unit_parameters(), macs_of(site), (site.name,)) for site in inside]
+    terms += front[1]
     terms += [CostTerm(beside, 0, (branch.name,)) for _, branch, beside in found]
     blocks = [
         StackedBlockSite(

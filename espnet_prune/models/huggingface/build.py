@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -119,20 +120,34 @@ def from_config(
     Raises:
         ModelError: an unknown class or option, or a configuration that transformers doesn't take.
     """
-    transformers = import_transformers()
-    name = check_class(class_name, "class_name")
     check_options(class_name, options or {})
+    made = config_of(class_name, {**config, **(options or {})})
     try:
-        whole = {**config, **(options or {})}
-        made = getattr(transformers, name).from_dict(whole)
         if attention is not None:
             made._attn_implementation = attention
-        return getattr(transformers, class_name)(made).eval()
+        return getattr(import_transformers(), class_name)(made).eval()
     except KeyError as error:
         raise ModelError(
             f"{class_name}: no model of this configuration: {error} isn't known; where it is an "
             "activation, choose one of transformers' own, such as gelu"
         ) from error
+    except _unbuildable() as error:
+        raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
+
+
+def config_of(class_name: str, config: Mapping) -> Any:
+    """transformers' own configuration of a class, with its defaults.
+
+    Args:
+        class_name: one of ``known_classes``.
+        config: its values.
+
+    Raises:
+        ModelError: an unknown class, or values that transformers doesn't take.
+    """
+    name = check_class(class_name, "class_name")
+    try:
+        return getattr(import_transformers(), name).from_dict(dict(config))
     except _unbuildable() as error:
         raise ModelError(f"{class_name}: no model of this configuration: {error}") from error
 

@@ -20,7 +20,7 @@ class TransformersFormat(Format):
     kind = "transformers"
     origins = (
         "a folder of transformers' save_pretrained, or a name on the hub (as a teacher, wav2vec "
-        "2.0, HuBERT, WavLM and Wav2Vec2-Conformer with CTC)"
+        "2.0, HuBERT, WavLM, Wav2Vec2-Conformer, Wav2Vec2-BERT and Parakeet with CTC)"
     )
 
     def is_origin(self, source: str) -> bool:

@@ -30,7 +30,7 @@ class Moonshine(TransformersFamily):
             "yes, self- and cross-attention",
             "yes",
             "none there",
-            "not yet",
+            "yes: those of the first two convolutions, of three",
             "attention, cross-attention, feed-forward",
             "yes, of both stacks",
         ),

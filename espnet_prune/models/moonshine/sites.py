@@ -3,7 +3,8 @@
 Found by attributes; nothing of transformers is imported. Heads of self- and cross-attention,
 feed-forward units (the decoder's are gated), branches and blocks are cut as
 ``espnet_prune.sites`` says; a branch takes its norm along when it goes. Positions are rotary,
-turned on what attention reads.
+turned on what attention reads. Of the front-end's convolutions, the channels of the first two are
+cut, those of the first with the norm over all of them; the third's are the residual stream.
 
 MACs are those of greedy decoding with a cache, of a recording as long as it is: the decoder makes
 ``TOKENS_PER_SECOND`` tokens one after the other, the keys and values of cross-attention are made
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
     ALREADY_CUT,
@@ -26,6 +28,7 @@ from espnet_prune.models.huggingface.blocks import (
     seq2seq_sites,
     stacked_layers,
 )
+from espnet_prune.models.huggingface.fronts import FRONT_END, ChannelSite
 from espnet_prune.models.whisper.sites import TOKENS_PER_SECOND
 from espnet_prune.sites import SiteMap, count_parameters
 from espnet_prune.sites.attention import AttentionNames
@@ -69,7 +72,10 @@ def moonshine_matrices(model: nn.Module) -> Iterator[Matrix]:
 
 def check_moonshine(model: nn.Module) -> None:
     """ModelError unless this is a dense Moonshine in a precision that can be trained."""
-    config = model.config
+    config, encoder = model.config, model.model.encoder
+    for index, width in enumerate((config.hidden_size, 2 * config.hidden_size)):
+        if getattr(getattr(encoder, f"conv{index + 1}"), "out_channels", 0) != width:
+            raise ModelError(f"{FRONT_END}.{index}: {ALREADY_CUT}")
     heads, units = config.num_attention_heads, config.intermediate_size
     refuse_fewer(model.model.encoder.layers, config.encoder_num_hidden_layers)
     refuse_fewer(model.model.decoder.layers, config.decoder_num_hidden_layers)
@@ -107,7 +113,25 @@ def moonshine_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
     check_moonshine(model)
     cost = _Cost(model, reference_seconds)
     about = (_branches(model), cost.macs_of, cost.rest(model), reference_seconds)
-    return seq2seq_sites(model, (), *about)
+    return seq2seq_sites(model, _front(model.model.encoder, cost), *about)
+
+
+def _front(encoder: nn.Module, cost: "_Cost") -> tuple[list[ChannelSite], list[CostTerm]]:
+    """The sites of the convolutions and what these cost, up to the third's bias."""
+    first = ChannelSite(0, encoder, "conv1", "conv2", between="groupnorm")
+    second = ChannelSite(1, encoder, "conv2", "conv3")
+    made, kernel, read = (
+        encoder.conv1.weight[0].numel(),
+        encoder.conv2.kernel_size[0],
+        encoder.conv3.weight[:, 0].numel(),
+    )
+    norm = 2  # weight and bias
+    return [first, second], [
+        CostTerm(made + norm, made * cost.convolved[0], (first.name,)),
+        CostTerm(kernel, kernel * cost.convolved[1], (first.name, second.name)),
+        CostTerm(1, 0, (second.name,)),
+        CostTerm(read, read * cost.convolved[2], (second.name,)),
+    ]
 
 
 def _branches(model: nn.Module) -> Iterator[tuple[LinearSite, BranchSite, int]]:
@@ -133,16 +157,20 @@ def _gone(part: nn.Module) -> nn.Module:
 
 
 class _Cost:
-    """MACs of one unit: D ``size``, T ``frames``, N ``tokens`` of the recording."""
+    """MACs of one unit: D ``size``, T ``frames``, N ``tokens`` of the recording.
+
+    ``convolved`` are the frames after each of the front-end's convolutions, the last of them T.
+    """
 
     def __init__(self, model: nn.Module, seconds: float) -> None:
         self.size = model.config.hidden_size
         self.tokens = max(1, round(TOKENS_PER_SECOND * seconds))
-        self.front, self.frames = 0, round(seconds * SAMPLE_RATE)
+        self.convolved, length = [], round(seconds * SAMPLE_RATE)
         encoder = model.model.encoder
         for layer in (encoder.conv1, encoder.conv2, encoder.conv3):
-            self.frames = (self.frames - layer.kernel_size[0]) // layer.stride[0] + 1
-            self.front += self.frames * layer.weight.numel()
+            length = (length - layer.kernel_size[0]) // layer.stride[0] + 1
+            self.convolved.append(length)
+        self.frames = length
 
     def macs_of(self, site: LinearSite) -> int:
         """MACs of one head or feed-forward unit."""
@@ -154,5 +182,5 @@ class _Cost:
         return 2 * self.frames * self.size
 
     def rest(self, model: nn.Module) -> int:
-        """MACs of the convolutions and of the output layer."""
-        return self.front + self.tokens * model.proj_out.weight.numel()
+        """MACs of the output layer."""
+        return self.tokens * model.proj_out.weight.numel()

@@ -115,11 +115,24 @@ def normalise(feats: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         (B, T, F), zeros behind each utterance's end.
     """
-    inside = _inside(lengths, feats.shape[1])[..., None]
+    kept, variance = centred(feats, lengths)
+    return kept / (variance.sqrt() + DEVIATION_GUARD)
+
+
+def centred(feats: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Each band less its mean over each utterance's own frames, and its unbiased variance there.
+
+    Args:
+        feats: (B, T, F).
+        lengths: (B,), frames.
+
+    Returns:
+        (B, T, F), zeros behind each utterance's end, and (B, 1, F).
+    """
+    own = _inside(lengths, feats.shape[1])[..., None]
     number = lengths[:, None, None]
-    centred = (feats - (feats * inside).sum(dim=1, keepdim=True) / number) * inside
-    deviation = (centred.square().sum(dim=1, keepdim=True) / (number - 1)).sqrt()
-    return centred / (deviation + DEVIATION_GUARD)
+    kept = (feats - (feats * own).sum(dim=1, keepdim=True) / number) * own
+    return kept, kept.square().sum(dim=1, keepdim=True) / (number - 1)
 
 
 def _inside(lengths: Tensor, longest: int) -> Tensor:

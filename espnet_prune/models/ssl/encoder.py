@@ -1,8 +1,7 @@
 """wav2vec 2.0 and its kin of transformers as an encoder of ESPnet: samples in, hidden states out.
 
 ``encoder: ssl`` with ``frontend: null`` and ``input_size: 1`` puts CTC, data, training and scoring
-of ESPnet around the pretrained model. A saved model holds transformers' own configuration, so that
-it is rebuilt without the hub.
+of ESPnet around the pretrained model.
 """
 
 from collections.abc import Mapping
@@ -15,18 +14,16 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models import families
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface import build
-from espnet_prune.models.ssl.family import FAMILY, Ssl
-from espnet_prune.surgery.cut import cut_to_plan
-from espnet_prune.surgery.plan import PLAN_ATTRIBUTE, Plan, plan_of
+from espnet_prune.models.huggingface.encoder import PretrainedEncoder
+from espnet_prune.models.ssl.family import Ssl
 
 with importing_espnet():
-    from espnet2.asr.encoder.abs_encoder import AbsEncoder
     from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
 EPSILON = 1e-7  # of the scaling of samples, as transformers' feature extractor has it
 
 
-class SslEncoder(AbsEncoder):
+class SslEncoder(PretrainedEncoder):
     """A wav2vec 2.0, HuBERT, WavLM or Wav2Vec2-Conformer model, with its convolutional front.
 
     Args:
@@ -53,7 +50,6 @@ class SslEncoder(AbsEncoder):
         freeze_front: bool = True,
         pruned_arch: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         if input_size != 1:
             raise ModelError(
                 f"encoder ssl: it reads samples, not features of width {input_size}; set "
@@ -65,22 +61,12 @@ class SslEncoder(AbsEncoder):
                 f"encoder ssl: class_name: {class_name} doesn't read samples; known are "
                 f"{', '.join(readers)}"
             )
-        if isinstance(model, Mapping):
-            self.model = build.from_config(class_name, model, options=options)
-        else:
-            self.model = build.load_pretrained(model, class_name, offline, options)
+        super().__init__(class_name, model, offline, options)
         self.class_name = class_name
         self.freeze_front = freeze_front
         if freeze_front:  # what a plan cuts stays frozen
             self.model.feature_extractor._freeze_parameters()
-        if pruned_arch is not None:
-            plan = Plan.from_json(pruned_arch, "encoder_conf.pruned_arch")
-            cut = cut_to_plan(self.model, FAMILY.whole_plan(self.model, plan))
-            setattr(self, PLAN_ATTRIBUTE, plan_of(cut))
-
-    def output_size(self) -> int:
-        """Width of the hidden states."""
-        return self.model.config.hidden_size
+        self.cut_to(pruned_arch)
 
     @property
     def encoders(self) -> nn.ModuleList:
@@ -89,11 +75,8 @@ class SslEncoder(AbsEncoder):
 
     def saved_conf(self) -> dict:
         """``encoder_conf`` that rebuilds this encoder, uncut, without the hub."""
-        return {
-            "model": FAMILY.dense_config(self.model),
-            "class_name": self.class_name,
-            "freeze_front": self.freeze_front,
-        }
+        about = {"class_name": self.class_name, "freeze_front": self.freeze_front}
+        return {**super().saved_conf(), **about}
 
     def forward(
         self,
@@ -124,28 +107,14 @@ class SslEncoder(AbsEncoder):
         samples = _standardised(xs_pad, inside)
         # models with one norm over all frames were pretrained without a mask
         masked = self.model.config.feat_extract_norm == "layer"
-        output = self.model(
-            samples,
-            attention_mask=inside.long() if masked else None,
-            mask_time_indices=self._hidden_frames(samples),
-            output_hidden_states=return_all_hs,
-        )
-        encoded = output.last_hidden_state[:, : int(lengths.max())]
-        if not return_all_hs:
-            return encoded, lengths, None
-        hidden = [state[:, : encoded.shape[1]] for state in output.hidden_states[1:]]
-        return (encoded, hidden), lengths, None
-
-    def _hidden_frames(self, samples: Tensor) -> Tensor | None:
-        """None, by which transformers draws the frames to hide; none of what is too short for one.
-
-        Its own draw refuses a batch (B, samples) of fewer frames than one mask has.
-        """
-        config = self.model.config
         frames = int(self.model._get_feat_extract_output_lengths(samples.shape[1]))
-        if not self.training or config.mask_time_prob == 0 or frames >= config.mask_time_length:
-            return None
-        return samples.new_zeros(len(samples), frames, dtype=torch.bool)
+        return self.hidden_states(
+            samples,
+            lengths,
+            return_all_hs,
+            attention_mask=inside.long() if masked else None,
+            mask_time_indices=self.hidden_frames(samples, frames),
+        )
 
     def least(self) -> int:
         """Least number of samples that give a frame."""

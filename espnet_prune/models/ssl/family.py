@@ -1,13 +1,22 @@
 """wav2vec 2.0 and HuBERT of transformers, alone and as the encoder of an ESPnet model."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from espnet_prune.models.family import Support, TransformersFamily
 from espnet_prune.models.graphs import Graph
+from espnet_prune.models.huggingface.preprocessing import read_preprocessing
 from espnet_prune.models.ssl.front import dense_channels
-from espnet_prune.models.ssl.sites import call_layers, ssl_encoder_of, ssl_matrices, ssl_sites
+from espnet_prune.models.ssl.sites import (
+    SAMPLE_RATE,
+    call_layers,
+    ssl_encoder_of,
+    ssl_matrices,
+    ssl_sites,
+)
 from espnet_prune.sites import DecoderConfig, SiteMap
 from espnet_prune.surgery.families import Layers
 
@@ -54,6 +63,12 @@ class Ssl(TransformersFamily):
     def matrices(self, model: nn.Module) -> Layers:
         core = ssl_encoder_of(model)
         return Layers(core, ssl_matrices(core))
+
+    def espnet_input(self, folder: Path, config: Any) -> dict[str, Any]:
+        """Samples, which ``SslEncoder`` standardises."""
+        known = {"do_normalize": True, "sampling_rate": SAMPLE_RATE}
+        read_preprocessing(folder, needed=False).expect(known)
+        return {"frontend": None, "input_size": 1}
 
     def dense_config(self, model: nn.Module) -> dict:
         """transformers' configuration of the model before its cut, which a plan starts from."""

@@ -79,25 +79,19 @@ class FeatureChannelSite(norm.NormedSite):
         if len(kept) == 0:
             self.layer.conv = SilentConvolution(self.layer.conv, 0)
         elif isinstance(self.layer.conv, SilentConvolution):
-            self._cut_silent(kept)
+            self.layer.conv.keep(kept)
         else:
             masked.keep_outputs(self.layer.conv, kept)
         self._tell_config(len(kept))
         if not self.extractor._requires_grad:  # frozen: its new tensors too
             self.extractor._freeze_parameters()
 
-    def _cut_silent(self, kept: Tensor) -> None:
-        silent = self.layer.conv
-        silent.channels = len(kept)
-        if silent.bias is not None:
-            silent.bias = nn.Parameter(silent.bias.detach()[kept].clone())
-
     def _cut_norms(self, kept: Tensor) -> None:
         own = getattr(self.layer, "layer_norm", None)
         if isinstance(own, nn.GroupNorm) and not len(kept):
             self.layer.layer_norm = nn.Identity()  # which can't have 0 groups
         elif isinstance(own, nn.GroupNorm):
-            own.num_groups = own.num_channels = len(kept)
+            own.num_groups = len(kept)
             norm.keep(own, kept)
         for layer_norm in self.norms():
             norm.keep(layer_norm, kept)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from espnet_prune.budget.structure import CostTerm
 from espnet_prune.errors import ModelError
 from espnet_prune.models.huggingface.blocks import (
     ALREADY_CUT,
@@ -25,10 +26,10 @@ from espnet_prune.models.huggingface.blocks import (
     seq2seq_sites,
     stacked_layers,
 )
-from espnet_prune.models.huggingface.fronts import FRONT_END, SilentConvolution
+from espnet_prune.models.huggingface.fronts import FRONT_END, ChannelSite
 from espnet_prune.sites import SiteMap
 from espnet_prune.sites.attention import TRANSFORMERS, HeadSite
-from espnet_prune.sites.base import FEED_FORWARD_UNIT, FRONT_END_CHANNEL, LinearSite
+from espnet_prune.sites.base import FEED_FORWARD_UNIT, LinearSite
 from espnet_prune.sites.branch import BranchSite, GoneBranch
 from espnet_prune.sites.feed_forward import FeedForwardSite
 from espnet_prune.sites.unfit import refuse_float16
@@ -59,28 +60,6 @@ class CrossHeadSite(HeadSite):
         super().cut(kept, values)
         if len(kept) < self.units and getattr(self.generation, "alignment_heads", None):
             self.generation.alignment_heads = None
-
-
-class FirstConvolutionSite(LinearSite):
-    """Channels of the first convolution.
-
-    Args:
-        encoder: transformers' ``WhisperEncoder``.
-    """
-
-    def __init__(self, encoder: nn.Module) -> None:
-        self.encoder = encoder
-        first, second = encoder.conv1, encoder.conv2
-        name, channels = f"{FRONT_END}.0", first.out_channels
-        super().__init__(name, FRONT_END_CHANNEL, channels, consumer=second, projections=[first])
-
-    def cut(self, kept: Tensor, values: Tensor) -> None:
-        """Cuts the channels; without any, the second convolution's bias is left."""
-        if len(kept):
-            super().cut(kept, values)
-        else:
-            self.encoder.conv1 = SilentConvolution(self.encoder.conv1, 0)
-            self.encoder.conv2 = SilentConvolution(self.consumer, self.consumer.out_channels)
 
 
 def whisper_matrices(model: nn.Module) -> Iterator[Matrix]:
@@ -143,7 +122,8 @@ def whisper_sites(model: nn.Module, reference_seconds: float) -> SiteMap:
         for name, block, layer in stacked_layers(model)
         for units, branch in _layer_sites(name, block, layer, generation)
     )
-    front = [FirstConvolutionSite(model.model.encoder)]
+    first = ChannelSite(0, model.model.encoder, "conv1", "conv2")
+    front = [first], [CostTerm(first.unit_parameters(), cost.front_macs(), (first.name,))]
     about = (branches, cost.macs_of, cost.rest(), reference_seconds)
     return seq2seq_sites(model, front, *about)
 
@@ -182,14 +162,16 @@ class _Cost:
         self.tokens = max(1, round(TOKENS_PER_SECOND * seconds / self.windows))
 
     def macs_of(self, site: LinearSite) -> int:
-        """MACs of one head, feed-forward unit or channel of the front-end."""
-        if site.kind == FRONT_END_CHANNEL:
-            made = 2 * self.config.num_mel_bins  # at twice as many frames as positions
-            return self.windows * self.positions * self.kernel * (made + self.size)
+        """MACs of one head or feed-forward unit."""
         if site.kind == FEED_FORWARD_UNIT:
             decodes = site.name.startswith("decoder")
             return self.windows * 2 * self.size * (self.tokens if decodes else self.positions)
         return self.windows * head_macs(site, self.size, self.positions, self.tokens)
+
+    def front_macs(self) -> int:
+        """MACs of one channel of the front-end."""
+        made = 2 * self.config.num_mel_bins  # at twice as many frames as positions
+        return self.windows * self.positions * self.kernel * (made + self.size)
 
     def rest(self) -> int:
         """MACs of the output layer."""

@@ -4,6 +4,7 @@ import pytest
 import tiny_models
 import torch
 from random_structures import random_structure
+from tiny_feature_readers import MODELS, SECONDS, core_of, model_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_prune.budget import Budget
@@ -12,64 +13,8 @@ from espnet_prune.export.onnx import export_onnx
 from espnet_prune.methods import make_method
 from espnet_prune.models.graphs import TOLERANCE
 from espnet_prune.models.huggingface.build import load_pretrained
-from espnet_prune.models.huggingface.teacher import TransformersTeacher
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.refit import refit
-
-SECONDS = 0.8
-SIZES = {
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "layerdrop": 0.0,
-    "attn_implementation": "eager",
-}
-BERT = {"feature_projection_input_dim": 20, "conv_depthwise_kernel_size": 5, "vocab_size": 12}
-ENCODER = {
-    **SIZES,
-    "num_key_value_heads": 4,
-    "num_mel_bins": 16,
-    "subsampling_conv_channels": 6,
-    "conv_kernel_size": 5,
-}
-# what makes a model: its class, options, frames a second and bins of its features
-MODELS = {
-    "bert": ("Wav2Vec2BertForCTC", {}, 50, 20),
-    "bert_relative": ("Wav2Vec2BertForCTC", {"position_embeddings_type": "relative"}, 50, 20),
-    "parakeet": ("ParakeetForCTC", {}, 100, 16),
-    "parakeet_biased": ("ParakeetForCTC", {"attention_bias": True}, 100, 16),
-}
-
-
-def configured(name: str, **options):
-    import transformers
-
-    kind, own, *_ = MODELS[name]
-    options = {**own, **options}
-    if kind == "ParakeetForCTC":
-        encoder = transformers.ParakeetEncoderConfig(**{**ENCODER, **options})
-        config = transformers.ParakeetCTCConfig(
-            encoder_config=encoder, vocab_size=12, pad_token_id=0, attn_implementation="eager"
-        )
-    else:
-        config = transformers.Wav2Vec2BertConfig(**{**SIZES, **BERT, **options})
-    return getattr(transformers, kind), config
-
-
-def model_of(name: str, **options) -> torch.nn.Module:
-    """A tiny model with CTC, whose weights are such that positions and heads are felt."""
-    kind, config = configured(name, **options)
-    torch.manual_seed(0)
-    model = tiny_models.randomise(kind(config)).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, 0.0, 0.3)
-    return model
-
-
-def core_of(model) -> torch.nn.Module:
-    return model.encoder if hasattr(model, "ctc_head") else model.wav2vec2_bert
 
 
 def batch(name: str) -> dict[str, torch.Tensor]:
@@ -128,13 +73,11 @@ def test_open_gates_change_nothing_and_random_structures_are_what_they_say(name,
 
 
 @pytest.mark.parametrize("name", ["bert", "parakeet"])
-def test_a_folder_of_save_pretrained_is_loaded_and_no_teacher_yet(name, tmp_path):
+def test_a_folder_of_save_pretrained_is_loaded(name, tmp_path):
     model = model_of(name)
     model.save_pretrained(tmp_path)
     loaded = load_pretrained(str(tmp_path), MODELS[name][0], offline=True)
     assert torch.allclose(logits(loaded, name), logits(model, name), atol=1e-5)
-    with pytest.raises(ModelError, match=f"a {MODELS[name][0]} can't be imported as a teacher"):
-        TransformersTeacher(tmp_path).write_tokens(tmp_path / "tokens")
 
 
 @pytest.mark.timeout(300)
