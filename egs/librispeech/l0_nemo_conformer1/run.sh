@@ -7,6 +7,8 @@ set -euo pipefail
 
 export program=$0 caller_dir=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+# shellcheck disable=SC2034  # read by parse_librispeech_options
+debug_systems="l0_50 fisher_50"
 # shellcheck source=../../../utils/librispeech_options.sh
 . "$root/utils/librispeech_options.sh"
 parse_librispeech_options "$@"
