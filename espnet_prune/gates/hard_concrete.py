@@ -47,7 +47,7 @@ class HardConcreteConfig:
     spread: float = 30.0
 
     def __post_init__(self) -> None:
-        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.0101 - 1e-4, 0.99)
+        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.01, 0.99)
         check_range("gate: settle_fraction", self.settle_fraction, 0, 0.99)
         check_choice("gate: order", self.order, ORDERS)
         check_range("gate: spread", self.spread, 0, 1000)

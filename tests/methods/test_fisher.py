@@ -8,7 +8,7 @@ from tiny_models import encoder, features, passes_of
 
 from espnet_prune.errors import ConfigError, TrainingError
 from espnet_prune.methods import make_method
-from espnet_prune.methods.fisher import mask_gradients, rearranged, unit_costs
+from espnet_prune.methods.fisher import fisher_scores, mask_gradients, rearranged, unit_costs
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.rescale import rescale
@@ -67,6 +67,18 @@ def test_a_unit_costs_what_the_cut_saves(name):
         p.numel() for p in cut(gated, masks).parameters()
     )
     assert unit_costs(gated.budget, [name]) == {name: saved}
+
+
+@pytest.mark.parametrize("measure", ["parameters", "macs"])
+def test_a_score_is_the_sum_of_squares_for_what_a_unit_costs(measure):
+    gated = gated_of(method_of(measure=measure))
+    names = [UNITS, "block.0.attention.heads"]
+    costs = unit_costs(gated.budget, names)
+    assert costs[UNITS] != costs[names[1]] and min(costs.values()) > 1
+    units = gated.site_map.sites
+    gradients = {name: torch.tensor([[1.0, -2.0]] * units[name].units) for name in names}
+    for name, found in fisher_scores(gated, gradients).items():
+        assert torch.allclose(found, torch.full((units[name].units,), 5 / costs[name]))
 
 
 def test_units_whose_gradients_cancel_go_together():
