@@ -1,7 +1,7 @@
-"""Every numeric option of a method, its gate, budget, teacher and measurements: limits and default.
+"""Every option of a method, its gate, budget, teacher and measurements: limits and default.
 
-A user meets these three numbers in configs, errors and papers, and nothing else would say that one
-of them has changed.
+A user meets these values in configs, errors and papers, and nothing else would say that one of them
+has changed.
 """
 
 import math
@@ -34,10 +34,12 @@ from espnet_prune.methods.options import (
     ClipConfig,
     GradientsConfig,
     IntermediateCtcConfig,
+    MethodConfig,
     QuantNoiseConfig,
     RefitConfig,
     SharpnessConfig,
     StudentConfig,
+    UnitsConfig,
 )
 from espnet_prune.methods.prunenet import PolicyConfig
 from espnet_prune.methods.self_pinching import PinchingConfig, SelfPinchingMethodConfig
@@ -127,6 +129,33 @@ RANGES = [  # least, default, most
     (ProfileConfig, "joint_repeats", 1, 2, 10000),
     (ProfileConfig, "beam_size", 1, 10, 10000),
 ]
+SITES = ("head", "feed_forward_unit", "convolution_channel", "front_end_channel")
+CHOICES = [  # default of what is no number
+    (MethodConfig, "continue_schedule", False),
+    (UnitsConfig, "sites", (*SITES, "branch")),
+    (HardConcreteConfig, "order", "none"),
+    (SelfPinchingConfig, "score_scaling", "none"),
+    (SelfPinchingConfig, "steps_in_spreads", False),
+    (ControllerConfig, "kind", "exact"),
+    (ControllerConfig, "restart", True),
+    (DistillConfig, "layer_loss", "mse"),
+    (DistillConfig, "mapping", "fixed"),
+    (DistillConfig, "sum_layers", False),
+    (DistillConfig, "teacher_layers", ()),
+    (DistillConfig, "keep_teacher_outputs", False),
+    (FisherConfig, "rearrange", True),
+    (FisherConfig, "rescale", True),
+    (NewtonConfig, "compensate", True),
+    (BudgetConfig, "measure", "parameters"),
+    (SharpnessConfig, "kind", "none"),
+    (GradientsConfig, "kind", "none"),
+    (StudentConfig, "norm_statistics", "frozen"),
+    (StudentConfig, "spec_augment", True),
+    (RefitConfig, "choose", True),
+    (PinchingConfig, "distill", False),
+    (SensitivityConfig, "kinds", (*SITES, "block")),
+    (ProfileConfig, "int8", False),
+]
 KINDS = {"band_strength": "band", "band_width": "band", "band_growth": "band"}
 KINDS["learning_rate"] = "lagrangian"
 SEVERAL = [
@@ -183,16 +212,39 @@ def test_the_smallest_width_that_may_be_chosen():
         WidthChoiceConfig(fractions=(9e-7, 1.0))
 
 
-def test_every_number_of_these_configs_is_listed():
-    listed = {(config, option) for config, option, *_ in RANGES}
-    others = {(BudgetConfig, "align"), (QuantNoiseConfig, "bits")}  # of a few values each
-    numbers = {
+@pytest.mark.parametrize(("config", "option", "default"), CHOICES)
+def test_what_is_no_number_has_the_default(config, option, default):
+    assert getattr(config(), option) == default
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "values", "others"),
+    [
+        (BudgetConfig, "align", (1, 2, 4, 8, 16, 32), (0, 3, 33, 64)),
+        (QuantNoiseConfig, "bits", (0, 4, 8), (-1, 1, 5, 9)),
+    ],
+)
+def test_a_number_of_a_few_values(config, option, values, others):
+    assert getattr(config(), option) == values[0]
+    for value in values:
+        assert getattr(config(**{option: value}), option) == value
+    for value in others:
+        with pytest.raises(ConfigError, match=option):
+            config(**{option: value})
+
+
+def test_every_option_of_these_configs_is_listed():
+    listed = {(config, option) for config, option, *_ in (*RANGES, *SEVERAL, *CHOICES)}
+    elsewhere = {(BudgetConfig, "align"), (QuantNoiseConfig, "bits")}
+    elsewhere.add((WidthChoiceConfig, "fractions"))
+    options = {
         (config, field.name)
         for config in {config for config, _ in listed}
         for field in fields(config)
-        if type(field.default) in (int, float)
+        if type(field.default) in (int, float, bool, str, tuple)
+        and (not issubclass(config, MethodConfig) or field.name in vars(config)["__annotations__"])
     }
-    assert numbers <= listed | others
+    assert options <= listed | elsewhere
 
 
 def test_a_target_is_between_nothing_and_all():

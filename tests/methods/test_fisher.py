@@ -87,6 +87,11 @@ def test_units_whose_gradients_cancel_go_together():
     assert rearranged(diagonal, gradients).tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("mask", [[0.0, 1.0], [1.0, 0.0]])
+def test_units_that_are_worth_the_same_stay_where_they_are(mask):
+    assert rearranged(torch.tensor(mask), torch.ones(2, 1)).tolist() == mask
+
+
 def test_rearranging_is_never_worse_and_on_average_nearer_the_best_of_all_choices():
     generator = torch.Generator().manual_seed(0)
     diagonal, found, best = [], [], []
@@ -216,6 +221,19 @@ def test_gates_may_begin_in_the_order_of_the_fisher_information():
     assert half == pytest.approx(0.5, abs=0.15), "a place is a share of the size"
     with pytest.raises(ConfigError, match="order: fisher.*order_scores"):
         method.begin(gated)
+
+
+@pytest.mark.parametrize("target", [0.3, 0.9])
+def test_masks_keep_the_order_however_far_they_are_from_what_was_learned(target):
+    method = make_method("l0_distill", {"gate": {"order": "magnitude"}}, target=target, updates=10)
+    gated = inject(encoder(), method)
+    method.begin(gated)
+    masks, shift = gated.eval().hard_masks_at(target)
+    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(target, abs=0.02)
+    values = torch.cat([gated.gate(name).log_alpha.detach() for name in method.order(gated)])
+    kept = torch.cat([masks[name] for name in method.order(gated)]) != 0
+    assert values[kept].min() > -shift - 5 and values[~kept].max() < -shift + 5
+    assert -shift > values.min() + 5, "all gates are open at first, in an order"
 
 
 def test_the_order_by_magnitude_needs_no_data():

@@ -33,6 +33,7 @@ from espnet_prune.score.timing import (
     Rounds,
     interleaved,
     read_speech,
+    spread,
     steadily,
 )
 from espnet_prune.sites import count_parameters
@@ -168,6 +169,10 @@ def test_fused_attention_is_counted_too_and_left_as_it_was():
 def test_macs_grow_faster_than_the_utterance():
     model = asr_model()
     assert encoder_macs(model, 8.0) > 2 * encoder_macs(model, 4.0)  # attention is quadratic
+
+
+def test_what_is_timed_is_spread_over_all_and_is_all_of_a_few():
+    assert spread(range(7), 3) == [0, 2, 4] and spread("ab", 5) == ["a", "b"]
 
 
 def test_actions_run_in_turn_after_a_warm_up():

@@ -84,6 +84,8 @@ def test_an_option_that_the_encoder_does_not_take_is_a_model_error(saved, change
         ({"block": []}, "whole numbers"),
         ({"kept": [1, 0]}, "ascending"),
         ({"kept": [0, 0]}, "ascending"),
+        ({"kept": [0, 3], "units": 3}, "ascending indices below 3"),
+        ({"kept": [-1, 2], "units": 3}, "ascending indices below 3"),
     ],
     ids=str,
 )
