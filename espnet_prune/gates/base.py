@@ -5,13 +5,20 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+SHIFT_LIMIT = 12.0  # scores lie within about +-5
+
 
 class Gate(nn.Module, ABC):
     """Makes the mask of one site, a tensor of shape (units,) with values >= 0.
 
     Args:
         units: number of units that the mask covers.
+
+    Attributes:
+        shift_limit: the shift of the fixed mask that opens all units; below 0 it closes them.
     """
+
+    shift_limit: float = SHIFT_LIMIT
 
     def __init__(self, units: int) -> None:
         super().__init__()

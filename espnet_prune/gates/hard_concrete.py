@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.config import check_choice, check_range
-from espnet_prune.gates.base import Gate
+from espnet_prune.gates.base import SHIFT_LIMIT, Gate
 
 GAMMA = -0.1  # left end of the stretched interval (Louizos et al. 2018, section 4)
 ZETA = 1.1  # right end, same source
@@ -47,7 +47,7 @@ class HardConcreteConfig:
     spread: float = 30.0
 
     def __post_init__(self) -> None:
-        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.0101 - 1e-4, 0.99)
+        check_range("gate: initial_drop_rate", self.initial_drop_rate, 0.01, 0.99)
         check_range("gate: settle_fraction", self.settle_fraction, 0, 0.99)
         check_choice("gate: order", self.order, ORDERS)
         check_range("gate: spread", self.spread, 0, 1000)
@@ -80,7 +80,9 @@ class HardConcreteGate(Gate):
         config = config or HardConcreteConfig()
         self.binary = binary
         self.spread = config.spread
-        self.limit = LOG_ALPHA_LIMIT + (config.spread if config.order != "none" else 0.0)
+        wider = config.spread if config.order != "none" else 0.0
+        self.limit = LOG_ALPHA_LIMIT + wider
+        self.shift_limit = SHIFT_LIMIT + wider
         rate = config.initial_drop_rate
         self.log_alpha = nn.Parameter(torch.full((units,), math.log((1 - rate) / rate)))
         self.settle_after = round((1 - config.settle_fraction) * updates)

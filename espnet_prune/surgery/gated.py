@@ -12,7 +12,6 @@ from espnet_prune.gates import Gate
 from espnet_prune.sites import SiteMap
 
 UNFELT_LIMIT = 10  # in a row; one alone may have left out every block by chance (LayerDrop)
-SHIFT_LIMIT = 12.0  # log_alpha lies within +-4.605, so this shift opens or closes every gate
 
 
 class GatedModel(nn.Module):
@@ -100,9 +99,8 @@ class GatedModel(nn.Module):
         Rounding per site can leave FLOP's masks off the learned size. One shift, added to every
         log_alpha before zeros are counted, is found by bisection; this project's own rule.
         """
-        return masks_at_sparsity(
-            self._deterministic, self.budget, target, -SHIFT_LIMIT, SHIFT_LIMIT
-        )
+        limit = max(gate.shift_limit for gate in self.gates.values())
+        return masks_at_sparsity(self._deterministic, self.budget, target, -limit, limit)
 
     def expected_sparsity(self) -> Tensor:
         """Expected sparsity, differentiable, float64 ()."""

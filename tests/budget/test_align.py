@@ -174,3 +174,28 @@ def test_the_shared_rows_differ_in_nothing_but_their_widths(repository):
     assert [c.budget.align for c in found] == [1, 8, 16]
     assert {(s.method, s.target, s.seed) for s in systems} == {("l0_distill", 0.5, 0)}
     assert all(c == make_method("l0_distill", options(c.budget.align)).config for c in found)
+
+
+class Priced:
+    """A budget of a price for each unit of a site of 12."""
+
+    def __init__(self, prices: dict[str, int]) -> None:
+        self.prices = prices
+
+    def count(self, kept) -> int:
+        return sum(price * kept[name] for name, price in self.prices.items())
+
+    def sparsity(self, kept: int) -> float:
+        return 1 - kept / (12 * sum(self.prices.values()))
+
+
+def test_the_coarsest_comes_as_near_as_it_can_and_the_others_fill_up():
+    """8 + 3 * 8 shall become 24: 3 * 4 leaves 12 for the other; had that gone first, it'd be 28."""
+    mask = (torch.arange(12) < 8).float()
+    scores = {"a": torch.arange(12.0), "b": torch.arange(12.0)}
+    budget = Priced({"a": 1, "b": 3})
+    found = align_widths({"a": mask, "b": mask}, scores, budget, 0.5, 0.01, 4)
+    assert found["a"].nonzero()[:, 0].tolist() == list(range(12))
+    assert found["b"].nonzero()[:, 0].tolist() == [4, 5, 6, 7], (
+        "the highest of those that were open"
+    )

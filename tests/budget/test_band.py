@@ -31,6 +31,10 @@ def test_the_three_branches(sparsity, sign):
     assert float(now.grad) == pytest.approx(-sign * 2e-5 * 1_000_000)
 
 
+def test_a_band_that_was_told_no_size_counts_shares_of_it():
+    assert float(Band(0.5)(torch.tensor(0.2), 0.5)) == pytest.approx(0.5 * 0.8)
+
+
 def test_strengths_are_the_published_ones_unless_given():
     config = ControllerConfig(kind="band")
     assert config.build().strength == BAND_STRENGTH_UNITS == 4e-5

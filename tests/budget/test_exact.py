@@ -166,6 +166,7 @@ class Places:
             CostTerm(7, 70, ("first", "second")),
             CostTerm(5, 5, ("block.heads",)),
             CostTerm(3, 3, ("block.attention",)),
+            CostTerm(2, 2, ("block",)),  # such as a norm of the block itself
         ]
 
 
@@ -187,6 +188,7 @@ def test_expected_sizes_are_the_mean_over_all_outcomes(measure):
             "second": int(second.sum()),
             "block.heads": int(heads.sum()) * int(branch) * int(block),
             "block.attention": int(branch) * int(block) * bool(heads.any()),
+            "block": int(block),
         }
         total = sum(
             size * math.prod(kept[name] for name in term.factors)

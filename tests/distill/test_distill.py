@@ -142,6 +142,16 @@ def test_linear_map_starts_at_the_identity():
     assert float(module(states, states, valid, [0, 1, 2, 3]).detach()) == pytest.approx(0, abs=1e-9)
 
 
+def test_the_nearest_block_is_the_nearest_behind_the_linear_map():
+    module = LayerwiseDistillation(DistillConfig(mapping="argmin", teacher_layers=(1,)), 2, 4)
+    states = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        module.map.weight.neg_()  # so that the first of the student's blocks is the teacher's
+        loss = module([-states, 0.9 * states], {1: states}, valid, [0, 1])
+    assert float(loss) == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     "option, value",
     [

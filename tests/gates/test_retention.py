@@ -38,10 +38,10 @@ def test_the_gradient_is_that_of_the_soft_choice():
 
 
 def test_the_fixed_mask_and_its_shift():
-    gate = gate_of(1.0, -0.5, 0.2).eval()
-    assert gate().tolist() == [1, 0, 1]
-    assert gate.deterministic(-0.6).tolist() == [1, 0, 0]
-    expected = torch.sigmoid(torch.tensor([1.6, 0.1, 0.8]))
+    gate = gate_of(1.0, -0.5, 0.2, 0.0).eval()
+    assert gate().tolist() == [1, 0, 1, 0], "a retention of one half is not above it"
+    assert gate.deterministic(-0.6).tolist() == [1, 0, 0, 0]
+    expected = torch.sigmoid(torch.tensor([1.6, 0.1, 0.8, 0.6]))
     assert torch.allclose(gate.moved(0.6), expected)
     gate.move(0.6)
     assert torch.allclose(gate.probabilities(), expected)

@@ -1,5 +1,7 @@
 """Width choice gates against closed forms."""
 
+import math
+
 import pytest
 import torch
 
@@ -62,6 +64,17 @@ def test_a_warm_sample_mixes_widths_and_its_gradient_reaches_the_logits():
     assert ((mask > 0) & (mask <= 1 + 1e-6)).all() and mask.unique().numel() > 1
     mask.square().sum().backward()
     assert gate.logits.grad.abs().min() > 0
+
+
+def test_a_sample_is_the_softmax_of_logits_and_gumbel_noise():
+    noise, logits = (0.1, 0.4, 0.7, 0.95), (0.3, -0.2, 0.5, 0.1)
+    gate = gate_of(*logits, temperature_start=0.5)
+    exponents = [(x - math.log(-math.log(u))) / 0.5 for x, u in zip(logits, noise, strict=True)]
+    total = sum(math.exp(e) for e in exponents)
+    w = [math.exp(e) / total for e in exponents]
+    mask = gate.sample(torch.tensor(noise)).detach()[torch.argsort(SCORES, descending=True)]
+    expected = [1.0, sum(w[1:]), sum(w[2:]), w[3]]
+    assert mask.tolist() == pytest.approx([e for e in expected for _ in "ab"], rel=1e-5)
 
 
 def test_at_evaluation_the_most_probable_width_and_a_shift_that_is_monotone():

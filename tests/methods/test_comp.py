@@ -6,6 +6,7 @@ from tiny_models import encoder, passes_of
 
 from espnet_prune.methods import make_method
 from espnet_prune.methods.comp import block_changes, condition, condition_scores
+from espnet_prune.methods.dropping import sparsity_without
 from espnet_prune.methods.fisher import unit_costs
 from espnet_prune.methods.kcm import loudness
 from espnet_prune.surgery import inject
@@ -59,3 +60,14 @@ def test_blocks_take_at_most_their_share(share, blocks):
     assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(0.5, abs=0.005)
     if not blocks:
         assert any(((m != 0) & (m != 1)).any() for m in masks.values()), "masks are tuned"
+
+
+def test_a_block_that_takes_exactly_the_share_goes():
+    gated = gated_of(make_method("comp"))
+    changes = block_changes(gated, passes_of(gated, 2))
+    first = sparsity_without(gated, [min(changes, key=changes.__getitem__)])
+    for target, number in ((first, 1), (first - 1e-6, 0)):
+        method = make_method("comp", {"comp": {"layer_share": 1.0}}, target=target)
+        gated = gated_of(method)
+        masks = method.masks(gated, passes_of(gated, 2))
+        assert sum(not masks[name].any() for name in changes) == number

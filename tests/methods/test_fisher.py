@@ -8,7 +8,7 @@ from tiny_models import encoder, features, passes_of
 
 from espnet_prune.errors import ConfigError, TrainingError
 from espnet_prune.methods import make_method
-from espnet_prune.methods.fisher import mask_gradients, rearranged, unit_costs
+from espnet_prune.methods.fisher import fisher_scores, mask_gradients, rearranged, unit_costs
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.rescale import rescale
@@ -69,10 +69,27 @@ def test_a_unit_costs_what_the_cut_saves(name):
     assert unit_costs(gated.budget, [name]) == {name: saved}
 
 
+@pytest.mark.parametrize("measure", ["parameters", "macs"])
+def test_a_score_is_the_sum_of_squares_for_what_a_unit_costs(measure):
+    gated = gated_of(method_of(measure=measure))
+    names = [UNITS, "block.0.attention.heads"]
+    costs = unit_costs(gated.budget, names)
+    assert costs[UNITS] != costs[names[1]] and min(costs.values()) > 1
+    units = gated.site_map.sites
+    gradients = {name: torch.tensor([[1.0, -2.0]] * units[name].units) for name in names}
+    for name, found in fisher_scores(gated, gradients).items():
+        assert torch.allclose(found, torch.full((units[name].units,), 5 / costs[name]))
+
+
 def test_units_whose_gradients_cancel_go_together():
     gradients = torch.tensor([[1.0, 0.5], [-1.0, -0.5], [0.9, 0.4], [3.0, 3.0]])
     diagonal = torch.tensor([1.0, 0.0, 0.0, 1.0])
     assert rearranged(diagonal, gradients).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("mask", [[0.0, 1.0], [1.0, 0.0]])
+def test_units_that_are_worth_the_same_stay_where_they_are(mask):
+    assert rearranged(torch.tensor(mask), torch.ones(2, 1)).tolist() == mask
 
 
 def test_rearranging_is_never_worse_and_on_average_nearer_the_best_of_all_choices():
@@ -204,6 +221,19 @@ def test_gates_may_begin_in_the_order_of_the_fisher_information():
     assert half == pytest.approx(0.5, abs=0.15), "a place is a share of the size"
     with pytest.raises(ConfigError, match="order: fisher.*order_scores"):
         method.begin(gated)
+
+
+@pytest.mark.parametrize("target", [0.3, 0.9])
+def test_masks_keep_the_order_however_far_they_are_from_what_was_learned(target):
+    method = make_method("l0_distill", {"gate": {"order": "magnitude"}}, target=target, updates=10)
+    gated = inject(encoder(), method)
+    method.begin(gated)
+    masks, shift = gated.eval().hard_masks_at(target)
+    assert float(gated.budget.sparsity(gated.budget.hard(masks))) == pytest.approx(target, abs=0.02)
+    values = torch.cat([gated.gate(name).log_alpha.detach() for name in method.order(gated)])
+    kept = torch.cat([masks[name] for name in method.order(gated)]) != 0
+    assert values[kept].min() > -shift - 5 and values[~kept].max() < -shift + 5
+    assert -shift > values.min() + 5, "all gates are open at first, in an order"
 
 
 def test_the_order_by_magnitude_needs_no_data():

@@ -83,6 +83,28 @@ def test_the_first_weight_is_what_the_loss_pulls_with_whatever_its_scale():
     assert float(pressure.weight) == pytest.approx(8 / 1024)
 
 
+def test_in_evaluation_the_pressure_does_not_look_for_the_scale_of_a_loss():
+    pressure, pull = GrowingPressure(start=1.0, growth=1.0, every=1), torch.ones(())
+    assert not pressure(pull, 0.4).requires_grad
+    pressure.hold(Gates())
+    (1024 * pressure.eval()(pull.requires_grad_(), 0.4)).backward()
+    assert pressure.scale == 1.0 and float(pull.grad) == 1024 * 8
+
+
+def test_what_is_pressed_is_the_mean_of_all_scores_without_signs():
+    method = make_method("acip", target=0.3)
+    gated = inject(encoder(), method).eval()
+    gates = list(gated.gates.values())
+    with torch.no_grad():
+        gated.controller.weight.fill_(2.0)
+        for gate in gates:
+            gate.scores.fill_(-0.5)
+        gates[0].scores.fill_(1.5)
+    total = sum(gate.units for gate in gates)
+    mean = (1.5 * gates[0].units + 0.5 * (total - gates[0].units)) / total
+    assert float(method.loss(gated).detach()) == pytest.approx(2 * mean)
+
+
 def test_directions_that_the_loss_does_not_need_go_first():
     model = encoder()
     layer = model.encoders[0].feed_forward.w_1

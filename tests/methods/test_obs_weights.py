@@ -10,7 +10,7 @@ from espnet_prune.errors import ModelError, TrainingError
 from espnet_prune.methods import make_method
 from espnet_prune.methods.obs_weights import moments, shares_of, weight_costs
 from espnet_prune.sites import WEIGHT
-from espnet_prune.surgery import cut, inject
+from espnet_prune.surgery import cut, inject, surgeon
 from espnet_prune.surgery.surgeon import (
     DAMPINGS,
     HELD_OUT,
@@ -53,6 +53,23 @@ def test_the_first_weight_to_go_is_the_surgeons():
         float(best[j] ** 2 / torch.linalg.inv(hessian[j:, j:])[0, 0]) for j in range(12)
     ]
     assert mask.sum() == 11 and int((mask[0] == 0).nonzero()) == costs.index(min(costs))
+
+
+def test_later_columns_make_good_what_earlier_ones_lose_in_this_block_and_the_next(monkeypatch):
+    monkeypatch.setattr(surgeon, "BLOCK", 4)
+    heard, said = problem(outputs=1)
+    hessian, right = heard.T @ heard, (heard.T @ said)[:, 0]
+    weight, expected = torch.linalg.solve(hessian, right), torch.ones(12).double()
+    for begin in (0, 4, 8):
+        own = [float(torch.linalg.inv(hessian[j:, j:])[0, 0]) for j in range(begin, begin + 4)]
+        gone = begin + int((weight[begin : begin + 4] ** 2 / torch.tensor(own)).argmin())
+        expected[gone] = weight[gone] = 0.0
+        known, later = slice(gone + 1), slice(gone + 1, None)
+        left = right[later] - hessian[later, known] @ weight[known]
+        weight[later] = torch.linalg.solve(hessian[later, later], left)
+    mask, start = choose_mask(hessian, right[:, None], 1 / 4)
+    assert torch.equal(mask[0], expected)
+    assert torch.allclose(start[0], weight)
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -9,6 +9,7 @@ from tiny_models import encoder, features
 
 from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods import make_method
+from espnet_prune.methods.self_pinching_weights import _shares
 from espnet_prune.surgery import cut, inject, load, plan_of, save
 from espnet_prune.surgery.sparse import MASK, VALUES, count_zeroed, hold_zeros
 
@@ -199,3 +200,16 @@ def test_what_the_thresholds_missed_is_the_same_share_of_every_matrix(target):
         ratios = gated.gate(name).ratios()
         kept = masks[name] == 1
         assert kept.all() or ratios[kept].min() >= ratios[~kept].max()
+
+
+@pytest.mark.parametrize(
+    "number, sizes, shares",
+    [
+        (14, [2, 3, 9], [2, 3, 9]),
+        (7, [2, 4, 8], [1, 2, 4]),
+        (1, [1, 1], [0, 1]),
+        (0, [0, 0], [0, 0]),
+    ],
+)
+def test_a_number_is_shared_out_whole_and_in_proportion(number, sizes, shares):
+    assert _shares(number, sizes) == shares

@@ -17,7 +17,9 @@ from espnet_prune.budget import Budget
 from espnet_prune.cli import main, run
 from espnet_prune.config import dump_yaml, load_yaml, to_dataclass
 from espnet_prune.data.kaldi_dir import DataSet, write_data
-from espnet_prune.decode.int8 import exported
+from espnet_prune.decode.decode_config import DecodeConfig
+from espnet_prune.decode.int8 import exported, stored_bytes
+from espnet_prune.decode.recogniser import open_recogniser
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.io_atomic import write_json, write_text
 from espnet_prune.methods import make_method
@@ -33,6 +35,7 @@ from espnet_prune.score.timing import (
     Rounds,
     interleaved,
     read_speech,
+    spread,
     steadily,
 )
 from espnet_prune.sites import count_parameters
@@ -168,6 +171,10 @@ def test_fused_attention_is_counted_too_and_left_as_it_was():
 def test_macs_grow_faster_than_the_utterance():
     model = asr_model()
     assert encoder_macs(model, 8.0) > 2 * encoder_macs(model, 4.0)  # attention is quadratic
+
+
+def test_what_is_timed_is_spread_over_all_and_is_all_of_a_few():
+    assert spread(range(7), 3) == [0, 2, 4] and spread("ab", 5) == ["a", "b"]
 
 
 def test_actions_run_in_turn_after_a_warm_up():
@@ -307,6 +314,11 @@ def test_a_model_without_ctc_is_measured_in_joint_decoding_alone(data, tmp_path,
     result = json.loads((system / "profile.json").read_text())
     assert set(result["rtf"]) == {"encoder", "encoder_espnet", "joint", "threads", "batch"}
     assert set(result["int8"]["torch_int8"]["rtf"]) == {"encoder", "joint"}
+    plain, small = (
+        stored_bytes(open_recogniser(system / "model", DecodeConfig(), int8=int8).model)
+        for int8 in (False, True)
+    )
+    assert result["int8"]["torch_int8"]["bytes"] == small != plain
     assert result["int8"]["onnx"] is result["int8"]["onnx_int8"] is None
     report = collect(tmp_path, "noise")
     text = markdown([report], "command")

@@ -14,7 +14,12 @@ from espnet_prune.data.parallel import Share
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.score import sensitivity as module
-from espnet_prune.score.sensitivity import SensitivityConfig, chosen_utterances, sensitivity
+from espnet_prune.score.sensitivity import (
+    SensitivityConfig,
+    chosen_utterances,
+    sensitivity,
+    worst_first,
+)
 
 RATE = 16000
 CONFIG = SensitivityConfig(utterances=3, fractions=(0.5, 1.0))
@@ -113,6 +118,26 @@ def test_every_site_of_units_and_every_block_has_its_removals(result):
     assert [removal["removed"] for removal in heads["removals"]] == [2, 4]
     assert [removal["removed"] for removal in result["sites"]["block.0"]["removals"]] == [1]
     assert result["dense"]["words"] == 3 * 2
+
+
+def test_wer_is_in_percent_of_the_words_and_a_change_is_from_the_dense_one(result):
+    dense = result["dense"]
+    assert dense["errors"] > 1 and dense["wer"] == pytest.approx(100 * dense["errors"] / 6)
+    for site in result["sites"].values():
+        for removal in site["removals"]:
+            change = 100 * removal["errors"] / 6 - dense["wer"]
+            assert removal["wer_change"] == pytest.approx(change)
+
+
+def test_sites_come_by_the_loss_of_their_largest_removal_the_worst_first():
+    losses = {"a": (9.0, 1.0), "b": (0.0, 3.0), "c": (0.0, -2.0)}
+    sites = {n: {"removals": [{"loss_change": x} for x in ls]} for n, ls in losses.items()}
+    found = worst_first({"sites": sites})
+    assert [(name, removal["loss_change"]) for name, removal in found] == [
+        ("b", 3.0),
+        ("a", 1.0),
+        ("c", -2.0),
+    ]
 
 
 def test_the_dense_loss_is_that_of_the_model(result, model, data):

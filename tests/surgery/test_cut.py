@@ -40,3 +40,16 @@ def test_a_plan_tells_the_blocks_that_still_attend():
     assert plan_of(cut(gated)).attending_blocks() == [1]
     heads_alone = inject(encoder(), AllSites(("head",), learned=False)).eval()
     assert plan_of(cut(heads_alone, heads_alone.hard_masks())).attending_blocks() == [0, 1]
+
+
+def test_only_gates_that_learn_nothing_and_were_given_nothing_are_warned_of(caplog):
+    cut(inject(encoder(), AllSites(learned=True)).eval())
+    gated = inject(encoder(), AllSites(learned=False)).eval()
+    masks = gated.hard_masks()
+    cut(gated, masks)
+    gated.gate("front_end.0").set((torch.arange(len(masks["front_end.0"])) > 0).float())
+    cut(gated)
+    assert "nothing is cut" not in caplog.text
+    gated.gate("front_end.0").set(masks["front_end.0"])
+    cut(gated)
+    assert "nothing is cut" in caplog.text

@@ -83,6 +83,9 @@ def test_an_option_that_the_encoder_does_not_take_is_a_model_error(saved, change
         ({"units": "16"}, "whole numbers"),
         ({"block": []}, "whole numbers"),
         ({"kept": [1, 0]}, "ascending"),
+        ({"kept": [0, 0]}, "ascending"),
+        ({"kept": [0, 3], "units": 3}, "ascending indices below 3"),
+        ({"kept": [-1, 2], "units": 3}, "ascending indices below 3"),
     ],
     ids=str,
 )

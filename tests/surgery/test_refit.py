@@ -243,6 +243,19 @@ def test_one_solve_of_all_that_a_layer_reads_is_numpys_least_squares(
     torch.testing.assert_close(found, rows @ solved, rtol=1e-3, atol=1e-3)
 
 
+def test_a_layer_that_is_added_by_half_makes_up_for_twice_what_the_stream_has_lost():
+    gated, teacher = gated_and_teacher((FEED_FORWARD_UNIT,))
+    masks = masks_of(gated, 0.4, (FEED_FORWARD_UNIT,))
+    refit(gated, teacher, masks, runs(12), damping=1e-9, choose=False)
+    place = {"layer": "feed_forward_macaron.w_2", "norm": "norm_ff_macaron"}
+    heard, found, ours = heard_and_said(gated, masks, **place)
+    _, said, theirs = heard_and_said(teacher, {}, **place)
+    kept = masks["block.1.macaron.units"].nonzero()[:, 0]
+    rows = torch.cat([heard[:, kept], torch.ones(len(heard), 1).double()], dim=1)
+    solved = torch.linalg.lstsq(rows, said + 2 * (theirs - ours)).solution
+    torch.testing.assert_close(found, rows @ solved, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("damping", "gone"), [(1e-9, None), (10.0, None), (0.1, "attention"), (0.1, "gating")]
 )
