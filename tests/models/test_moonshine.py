@@ -173,7 +173,7 @@ def test_methods_take_it(name):
     labels = torch.tensor([[7, 9, 4], [8, 3, -100]])
     given = {**batch(), "labels": labels}
     given.pop("decoder_input_ids")
-    method = make_method(name, options, target=0.3, updates=4)
+    method = make_method(name, options, target=0.2, updates=4)
     gated = inject(model, method).train()
     if hasattr(method, "parameter_groups"):
         optimiser = torch.optim.AdamW(method.parameter_groups(gated), lr=1e-3)
