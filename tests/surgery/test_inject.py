@@ -52,3 +52,18 @@ def test_masks_that_feel_nothing_of_the_loss_so_many_times_in_a_row_are_an_error
         update()
     with pytest.raises(ModelError, match=f"no gradient in {UNFELT_LIMIT} updates"):
         update()
+
+
+def test_a_step_is_the_mean_of_what_moved_since_the_masked_pass():
+    gated = inject(encoder(), make_method("l0", updates=100)).train()
+    assert gated.mean_step() == 0.0
+    gated(*features())[0].square().mean().backward()
+    first, second = [g for g in gated.gates.values() if any(True for _ in g.parameters())][:2]
+    with torch.no_grad():
+        first.log_alpha += 0.25
+        second.log_alpha -= 0.5
+    moved = 0.25 * first.units + 0.5 * second.units
+    number = sum(p.numel() for p in gated.gates.parameters())
+    assert gated.mean_step() == pytest.approx(moved / number, rel=1e-4)
+    gated.after_update()
+    assert gated.mean_step() == 0.0
