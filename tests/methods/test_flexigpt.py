@@ -1,6 +1,8 @@
 """FlexiGPT: equal blocks are shared for nothing, what differs comes back by its directions."""
 
 import copy
+import logging
+import re
 
 import pytest
 import torch
@@ -81,6 +83,13 @@ def test_shared_weights_count_once_and_lenders_are_whole(target):
         if not whole:
             lender = plan_of(small).sites[site.lender]
             assert len(lender.kept) == lender.units
+
+
+@pytest.mark.parametrize("target, said", [(0.05, "none"), (0.6, r"\d(, \d)*")])
+def test_it_says_which_blocks_borrow(target, said, caplog):
+    caplog.set_level(logging.INFO)
+    chosen(target)
+    assert re.search(f"flexigpt: borrowing: {said}, and in part", caplog.text)
 
 
 def test_more_than_all_blocks_but_one_is_refused():

@@ -33,6 +33,13 @@ def test_the_first_step_is_the_root_of_the_mean_similarity():
     assert torch.allclose(representativeness(filters, 1.0, 0.5), expected)
 
 
+@pytest.mark.parametrize("convergence, steps", [(0.52, 1), (0.45, 2), (0.25, 3)])
+def test_it_is_done_once_the_sum_changes_by_less_than_asked_for(convergence, steps):
+    # nothing is alike, so that each step takes the roots of what is on the diagonal
+    ranks = representativeness(torch.eye(4).double(), width=0.01, convergence=convergence)
+    assert ranks.tolist() == pytest.approx([4 ** -(0.5**steps)] * 4)
+
+
 def test_a_filter_is_all_that_a_unit_feeds():
     gated = gated_of()
     sites, block = gated.site_map.sites, gated.model.encoders[0]

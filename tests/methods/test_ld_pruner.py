@@ -14,8 +14,8 @@ WIDE = {"output_size": 32, "linear_units": 96, "num_blocks": 3}
 
 
 def test_a_shift_sums_both_distances():
-    before = [(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0]))]
-    after = [(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 3.0]))]
+    before = [(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))]
+    after = [(torch.tensor([4.0, 6.0]), torch.tensor([1.0, 3.0]))]
     assert shift(before, after) == pytest.approx(5 + 2)
     assert shift(before * 2, after + before) == pytest.approx(3.5)
 

@@ -221,6 +221,11 @@ def test_a_cut_without_masks_says_so_where_the_gates_learn_none(caplog):
     assert "cut: nothing is cut" in caplog.text and "method.masks(gated)" in caplog.text
 
 
+def test_what_a_method_is_made_with_where_nothing_is_said():
+    method = make_method("random")
+    assert (method.target, method.seed, method.updates) == (0.5, 0, 1000)
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, 2.0])
 def test_target_out_of_range(target):
     with pytest.raises(ConfigError, match="target"):

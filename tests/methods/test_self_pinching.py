@@ -9,7 +9,7 @@ from tiny_models import encoder, features
 
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
-from espnet_prune.gates import SelfPinchingGate
+from espnet_prune.gates import FixedGate, SelfPinchingGate
 from espnet_prune.methods import make_method, method_config, options_of
 from espnet_prune.methods.self_pinching import PinchingConfig
 from espnet_prune.surgery import cut, inject, load, plan_of, save
@@ -256,6 +256,17 @@ def test_units_that_the_model_lacks_are_refused_before_the_training():
     gated = inject(whisper(), method)
     with pytest.raises(ConfigError, match="sites.*none has units.*'head'.*that this model has"):
         method.parameter_groups(gated)
+
+
+def test_the_published_gates_are_those_of_the_code_whatever_the_config_says():
+    own = {"score_scaling": "mean", "temperature_factor": 2.0, "temperature_end": 0.02}
+    method = make_method("self_pinching_published", {"pinching": {"gate": own}}, updates=UPDATES)
+    sites = inject(encoder(), method).site_map.sites
+    gate = method.make_gate(sites["block.0.feed_forward.units"])
+    assert (gate.config.score_scaling, gate.config.temperature_factor) == ("range", 10.0)
+    assert (gate.config.falling_fraction, gate.config.initial_drop_rate) == (0.1, 0.0)
+    assert gate.config.temperature_end == 0.02 and gate.total_updates == UPDATES
+    assert isinstance(method.make_gate(sites["block.0.feed_forward"]), FixedGate)
 
 
 def test_the_shared_defaults_are_the_published_ones(repository):
