@@ -83,7 +83,7 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     }
     removed = totals["total"] - kept_sizes["total"]
     prunable = _prunable_parameters(gated)
-    sizes = {
+    about = {
         "sparsity": {
             "measure": gated.budget.measure,
             "kept": kept,
@@ -98,10 +98,10 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     }
     if config.origin is not None and not method.target:  # nothing more is taken out of it
         before = read_record(config.origin)
-        sizes = {key: before[key] for key in sizes}
+        about = {key: before[key] for key in ("method", "target", *about)}
     update_record(
         out,
-        **sizes,
+        **about,
         weights_bytes={
             "kept": (out / "cut" / WEIGHTS).stat().st_size,
             "dense": (teacher / WEIGHTS).stat().st_size,

@@ -91,8 +91,7 @@ def test_masks_chosen_on_data_are_kept_with_their_time(experiment):
 @pytest.mark.parametrize("name", LATER)
 def test_a_system_may_be_made_of_another_and_stay_as_it_was_cut(experiment, name):
     record = record_of(experiment / name)
-    target = {"few_bits": 0.4}.get(name, record["target"])  # it takes nothing out of `folding`
-    assert record["sparsity"]["value"] == pytest.approx(target, abs=0.005)
+    assert record["sparsity"]["value"] == pytest.approx(record["target"], abs=0.005)
     assert sum(record["updates"].values()) == LATER[name]
     if name == "of_sam":
         cut, final = (load_file(experiment / name / f"{part}/model.safetensors")
@@ -110,6 +109,7 @@ def test_what_was_cut_is_rounded_in_a_row_of_its_own(experiment):
     assert size < (experiment / "folding/model/model.safetensors").stat().st_size
     assert record["params"] == record_of(experiment / "folding")["params"]
     assert record["row"]["bits"] == 8
+    assert (record["method"], record["target"]) == ("folding", 0.4)  # nothing more is taken out
     model, whole = (load(experiment / name / "model") for name in ("few_bits", "folding"))
     bits, names = rounded_names(model)
     assert bits == 8 and names
