@@ -23,14 +23,19 @@ REAL_CONFORMER = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1"
 HEADLINE = {
     "report.json": (
         "teacher",
-        "unpruned",
         "fisher_30_cut",
-        "obs_weights_50",
         "obs_weights_50_int8",
         "pinch_weights_50",
-        "uniform_weights_50",
     ),
-    "long/report.json": ("fisher_20_cut", "l0_50", "obs_weights_65"),
+    "long/report.json": (
+        "int8",
+        "fisher_10_cut",
+        "fisher_20_cut",
+        "fisher_20_int8",
+        "l0_50",
+        "obs_weights_30_int8",
+        "obs_weights_65",
+    ),
 }
 HEADLINE_KEY = "test_clean/greedy"
 HEADLINE_PLOT = REAL_CONFORMER / "pareto_test_clean_greedy.png"  # of espnet-prune pareto
