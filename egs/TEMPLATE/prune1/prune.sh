@@ -293,15 +293,13 @@ stage_teacher() {
 stage_score_teacher() { decode_and_score teacher; }
 
 train_systems() { # VERB SYSTEMS [WAITING]: those that are among the last wait for the one before them
-    local name rest=() waiting=()
-    for name in $2; do
-        if [[ " ${3-} " == *" $name "* ]]; then waiting+=("$name"); else rest+=("$name"); fi
-    done
+    local name beside=()
     if ((train_nj > 1)); then
-        ((${#rest[@]} == 0)) || train_side_by_side "$1" "${rest[@]}"
-        set -- "$1" "${waiting[*]-}" "${3-}"
+        for name in $2; do [[ " ${3-} " == *" $name "* ]] || beside+=("$name"); done
+        ((${#beside[@]} == 0)) || train_side_by_side "$1" "${beside[@]}"
     fi
     for name in $2; do
+        [[ " ${beside[*]-} " != *" $name "* ]] || continue
         echo "-- $name"
         [[ " ${3-} " == *" $name "* ]] || independent
         train "$1" --system "$exp/$name"
