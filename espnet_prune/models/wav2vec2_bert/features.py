@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.huggingface.build import import_transformers
 from espnet_prune.models.nemo.features import centred
+from espnet_prune.models.wav2vec2_bert.family import STRIDE
 
 with importing_espnet():
     from espnet2.asr.frontend.abs_frontend import AbsFrontend
@@ -23,7 +24,6 @@ WIDTH, SHIFT, TRANSFORM = 400, 160, 512  # samples, at whatever rate
 PREEMPHASIS = 0.97
 POWER_FLOOR = 2.0**-23  # Kaldi's, the spacing of float32 at 1
 VARIANCE_GUARD = 1e-7
-STRIDE = 2
 
 
 class StackedFilterBank(AbsFrontend):
