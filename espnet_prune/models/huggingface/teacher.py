@@ -7,6 +7,7 @@ ESPnet wants the blank first and ``<sos/eos>`` last, which CTC here never gives.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class TransformersTeacher:
         if self._parts().tokens == VOCABULARY:
             write_tokens(out, tokens, "char", None)
             return tokens
-        _, model = self._pieces()
+        _, model = self._pieces
         with atomic_path(out / BPE_MODEL) as temporary:
             temporary.write_bytes(model)
         write_tokens(out, tokens, "bpe", out / BPE_MODEL)
@@ -108,7 +109,7 @@ class TransformersTeacher:
         """
         from espnet_prune.models.espnet.build import build_asr_model
 
-        parts, config = self._parts(), self._config()
+        parts, config = self._parts(), self._config
         self._check_adapters()
         own = getattr(config, "encoder_config", config)
         family = family_called(parts.encoder)
@@ -150,9 +151,9 @@ class TransformersTeacher:
                 f"{path}: no such file, which says what the output layer gives; copy it there from "
                 "where the model was made"
             )
-        config = self._config()
+        config = self._config
         size, blank = config.vocab_size, config.pad_token_id
-        found = self._letters(path) if path.name == VOCABULARY else self._pieces()[0]
+        found = self._letters(path) if path.name == VOCABULARY else self._pieces[0]
         by_row = {index: token for token, index in found.items()}
         if sorted(by_row) != list(range(size)) or blank not in by_row:
             raise ModelError(
@@ -163,6 +164,7 @@ class TransformersTeacher:
         rows = [blank, *(row for row in range(size) if row != blank)]
         return [(names.get(by_row[row], by_row[row]), row) for row in rows]
 
+    @cached_property
     def _config(self) -> Any:
         """transformers' own configuration, which has the defaults that config.json leaves out."""
         return config_of(self.class_name, read_json(self.folder / CONFIG))
@@ -173,9 +175,10 @@ class TransformersTeacher:
         files = [path, added] if added.is_file() else [path]
         return {token: i for file in files for token, i in _checked(read_json(file), file).items()}
 
+    @cached_property
     def _pieces(self) -> tuple[dict[str, int], bytes]:
         """Pieces with their numbers, and a sentencepiece model of them."""
-        return pieces.read_pieces(self.folder / pieces.FILE, self._config().pad_token_id)
+        return pieces.read_pieces(self.folder / pieces.FILE, self._config.pad_token_id)
 
     def _names(self, blank: str) -> dict[str, str]:
         """ESPnet's names of the folder's special tokens."""
