@@ -72,20 +72,43 @@ class PretrainedEncoder(AbsEncoder):
         """``encoder_conf`` that rebuilds this encoder, uncut, without the hub."""
         return {"model": family_of(self.model).dense_config(self.model)}
 
-    def hidden_states(
-        self, values: Tensor, lengths: Tensor, return_all_hs: bool, **options: Any
-    ) -> tuple[Tensor | tuple[Tensor, list[Tensor]], Tensor, None]:
-        """What ESPnet's encoders return.
+    @abstractmethod
+    def call_of(self, xs_pad: Tensor, ilens: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """What the model is called with.
 
         Args:
-            values: the model's input, (B, samples) or (B, T, F).
-            lengths: (B,), of its output.
-            return_all_hs: whether to give every block's output as well.
-            **options: what the model is called with besides.
+            xs_pad: (B, samples), full scale 1, or features (B, T, F).
+            ilens: (B,), their lengths.
 
         Returns:
-            (B, T', D), or that and a list of (B, T', D) by block; the lengths; None.
+            Its input; lengths (B,) of its output in frames; its other arguments.
+
+        Raises:
+            TooShortUttError: a recording gives no frame.
         """
+
+    def forward(
+        self,
+        xs_pad: Tensor,
+        ilens: Tensor,
+        prev_states: Tensor | None = None,
+        return_all_hs: bool = False,
+    ) -> tuple[Tensor | tuple[Tensor, list[Tensor]], Tensor, None]:
+        """Hidden states.
+
+        Args:
+            xs_pad: (B, samples), full scale 1, or features (B, T, F).
+            ilens: (B,), their lengths.
+            prev_states: unused.
+            return_all_hs: whether to give every block's output as well.
+
+        Returns:
+            (B, T', D), or that and a list of (B, T', D) by block; lengths (B,) in frames; None.
+
+        Raises:
+            TooShortUttError: a recording gives no frame.
+        """
+        values, lengths, options = self.call_of(xs_pad, ilens)
         output = self.model(values, output_hidden_states=return_all_hs, **options)
         encoded = output.last_hidden_state[:, : int(lengths.max())]
         if not return_all_hs:

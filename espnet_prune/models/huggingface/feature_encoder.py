@@ -62,33 +62,12 @@ class FeatureEncoder(PretrainedEncoder):
         """Frames of the output for so many frames of features, (B,) -> (B,); as many by default."""
         return lengths
 
-    def forward(
-        self,
-        xs_pad: Tensor,
-        ilens: Tensor,
-        prev_states: Tensor | None = None,
-        return_all_hs: bool = False,
-    ) -> tuple[Tensor | tuple[Tensor, list[Tensor]], Tensor, None]:
-        """Hidden states of features.
-
-        Args:
-            xs_pad: (B, T, F).
-            ilens: (B,), lengths in frames.
-            prev_states: unused.
-            return_all_hs: whether to give every block's output as well.
-
-        Returns:
-            (B, T', D), or that and a list of (B, T', D) by block; lengths (B,) in frames; None.
-
-        Raises:
-            TooShortUttError: a recording has no frame.
-        """
+    def call_of(self, xs_pad: Tensor, ilens: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         if int(ilens.min()) < 1:
             raise TooShortUttError("a recording has no frame", int(ilens.min()), 1)
         inside = torch.arange(xs_pad.shape[1], device=xs_pad.device) < ilens[:, None]
-        lengths = self.output_lengths(ilens).long()
-        options = self.call_options(xs_pad)
-        return self.hidden_states(xs_pad, lengths, return_all_hs, attention_mask=inside, **options)
+        options = {"attention_mask": inside, **self.call_options(xs_pad)}
+        return xs_pad, self.output_lengths(ilens).long(), options
 
     def call_options(self, xs_pad: Tensor) -> dict[str, Any]:
         """What the model is called with besides features and mask; by default nothing."""

@@ -78,27 +78,7 @@ class SslEncoder(PretrainedEncoder):
         about = {"class_name": self.class_name, "freeze_front": self.freeze_front}
         return {**super().saved_conf(), **about}
 
-    def forward(
-        self,
-        xs_pad: Tensor,
-        ilens: Tensor,
-        prev_states: Tensor | None = None,
-        return_all_hs: bool = False,
-    ) -> tuple[Tensor | tuple[Tensor, list[Tensor]], Tensor, None]:
-        """Hidden states of samples.
-
-        Args:
-            xs_pad: (B, samples), full scale 1.
-            ilens: (B,), lengths in samples.
-            prev_states: unused.
-            return_all_hs: whether to give every layer's output as well.
-
-        Returns:
-            (B, T, D), or that and a list of (B, T, D) by layer; lengths (B,) in frames; None.
-
-        Raises:
-            TooShortUttError: a recording gives no frame.
-        """
+    def call_of(self, xs_pad: Tensor, ilens: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         lengths = self.model._get_feat_extract_output_lengths(ilens).long()
         if int(lengths.min()) < 1:
             shortest = int(ilens.min())
@@ -108,13 +88,11 @@ class SslEncoder(PretrainedEncoder):
         # models with one norm over all frames were pretrained without a mask
         masked = self.model.config.feat_extract_norm == "layer"
         frames = int(self.model._get_feat_extract_output_lengths(samples.shape[1]))
-        return self.hidden_states(
-            samples,
-            lengths,
-            return_all_hs,
-            attention_mask=inside.long() if masked else None,
-            mask_time_indices=self.hidden_frames(samples, frames),
-        )
+        options = {
+            "attention_mask": inside.long() if masked else None,
+            "mask_time_indices": self.hidden_frames(samples, frames),
+        }
+        return samples, lengths, options
 
     def least(self) -> int:
         """Least number of samples that give a frame."""
