@@ -1,14 +1,16 @@
-"""Weights in few bits: whole numbers, and a scale for each row.
+"""Weights in few bits: whole numbers, and scales for the rows of a matrix or convolution.
 
-A row w of a matrix or convolution, all that makes one output, is q s with whole q between
--(2^(bits - 1) - 1) and 2^(bits - 1) - 1, and s = max |w| / (2^(bits - 1) - 1), rounded up to 16
-binary digits, so that the products are exact and what was rounded once is as before. On disk q
-takes a byte in 8 bits and half of one in 4, s four bytes; of a sparse weight (``surgery.sparse``)
-those q alone that aren't 0, and their places. In memory the weights are float32 again,
-rounded: such a file is smaller, nothing is faster (``decode.int8`` computes in 8 bits).
+A row, all that makes one output, is q s with whole q between -(2^(bits - 1) - 1) and
+2^(bits - 1) - 1. In 8 bits s is one number a row, in 4 bits one for each of the stretches of at
+most 64 numbers, as equal as can be, into which a row is split. The digits of s are so few that the
+products are exact. On disk q takes a byte in 8 bits and half of one in 4, s four bytes or two; of a
+sparse weight (``surgery.sparse``) those q alone that aren't 0, and their places. In memory the
+weights are float32 again, rounded: such a file is smaller, nothing is faster (``decode.int8``
+computes in 8 bits).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy
 import torch
@@ -17,68 +19,124 @@ from torch import Tensor, nn
 from espnet_prune.errors import ModelError
 from espnet_prune.surgery.sparse import MASK, at_their_places, number_kept, places_and_values
 
-BITS = (4, 8)
 ROUNDED_ATTRIBUTE = "espnet_prune_rounded"
 LEVELS, SCALES = ".levels", ".scales"
-SCALE_DIGITS = 16
-LEAST_NUMBERS = 512  # smaller weights save nothing that counts
 
 
-def levels_of(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The whole numbers (rows, numbers), int8, and the scales (rows, 1) of a weight's rows.
+@dataclass(frozen=True)
+class Form:
+    """How numbers are stored in so many bits.
 
-    Args:
-        weight: (rows, ...).
-        bits: 4 or 8.
+    Attributes:
+        bits: bits a number.
+        group: how many numbers of a row share a scale at most; 0: all of them.
+        digits: binary digits of a scale, as many as its type on disk has at least.
+        scales: that type.
+        shrinks: which shares of the largest number are tried as the largest that is stored.
+        utterances: by what layers hear of so many the numbers are chosen; 0: the nearest ones.
     """
-    most = 2 ** (bits - 1) - 1
+
+    bits: int
+    group: int
+    digits: int
+    scales: torch.dtype
+    shrinks: tuple[float, ...]
+    utterances: int
+
+    @property
+    def most(self) -> int:
+        """The largest whole number."""
+        return 2 ** (self.bits - 1) - 1
+
+    def width(self, numbers: int) -> int:
+        """How many numbers of a row of so many share a scale; of the last stretch maybe fewer."""
+        return -(-numbers // -(-numbers // (self.group or numbers)))
+
+    def scale_of(self, rows: Tensor, costs: Tensor | None = None) -> Tensor:
+        """The scales (..., rows, 1) by which rows are best rounded; 0 for rows of zeros.
+
+        Args:
+            rows: (..., rows, numbers).
+            costs: (..., numbers), of a square error of 1 in each column; by default all the same.
+        """
+        costs = torch.ones_like(rows[..., 0, :]) if costs is None else costs
+        largest = rows.abs().amax(dim=-1, keepdim=True)
+        scales = torch.stack([self._short(largest * shrink / self.most) for shrink in self.shrinks])
+        errors = (self.levels(rows, scales) * scales - rows).square() * costs[..., None, :]
+        best = errors.sum(dim=-1, keepdim=True).argmin(dim=0, keepdim=True)
+        return scales.gather(0, best)[0]
+
+    def _short(self, scales: Tensor) -> Tensor:
+        """With so few digits, rounded up."""
+        mantissas, exponents = torch.frexp(scales)
+        return torch.ldexp((mantissas * 2**self.digits).ceil() / 2**self.digits, exponents)
+
+    def levels(self, numbers: Tensor, scales: Tensor) -> Tensor:
+        """The nearest whole numbers, of the type of ``numbers``; scales of their dimensions."""
+        return (numbers / torch.where(scales > 0, scales, 1)).round().clamp(-self.most, self.most)
+
+
+FORMS = {
+    form.bits: form
+    for form in (
+        Form(4, 64, 8, torch.bfloat16, tuple(1 - 0.05 * i for i in range(11)), 64),
+        Form(8, 0, 16, torch.float32, (1.0,), 0),
+    )
+}
+
+
+def by_number(scales: Tensor, numbers: int) -> Tensor:
+    """Scales (rows, stretches) repeated for each number of a row (rows, numbers)."""
+    width = -(-numbers // scales.shape[-1])
+    return scales.float().repeat_interleave(width, dim=-1)[..., :numbers]
+
+
+def nearest(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """The weight (rows, ...) with each number as near as it can be, and its scales."""
     rows = weight.detach().float().reshape(len(weight), -1)
-    mantissas, exponents = torch.frexp(rows.abs().amax(dim=1, keepdim=True) / most)
-    scales = torch.ldexp((mantissas * 2**SCALE_DIGITS).ceil() / 2**SCALE_DIGITS, exponents)
-    safe = torch.where(scales > 0, scales, 1.0)
-    return (rows / safe).round().clamp(-most, most).to(torch.int8), scales
+    parts = rows.split(form.width(rows.shape[1]), dim=1)
+    scales = torch.cat([form.scale_of(part) for part in parts], dim=1)
+    spread = by_number(scales, rows.shape[1])
+    return (form.levels(rows, spread) * spread).view_as(weight).to(weight.dtype), scales
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
-    """The weight as it will be read again."""
-    levels, scales = levels_of(weight, bits)
-    return (levels.float() * scales).view_as(weight).to(weight.dtype)
+def note_rounded(model: nn.Module, bits: int, scales: Mapping[str, Tensor]) -> None:
+    """Notes for the next ``save`` which weights are rounded, and their scales (rows, stretches)."""
+    setattr(model, ROUNDED_ATTRIBUTE, (bits, dict(scales)))
 
 
-@torch.no_grad()
-def round_weights(model: nn.Module, bits: int) -> None:
-    """Rounds a model's matrices and convolutions in place, and notes that they are stored so.
+def rounded_scales(model: nn.Module) -> tuple[int, dict[str, Tensor]]:
+    """The bits, and scales by name of the weights that still are what they were rounded to.
 
-    Args:
-        model: the model; its weights may be stored sparse.
-        bits: 4 or 8.
+    Those that were trained or cut since are not among them; 0 bits and none of another model.
     """
-    names = []
-    for name, weight in model.named_parameters():
-        if weight.dim() > 1 and weight.numel() >= LEAST_NUMBERS:
-            weight.copy_(rounded(weight, bits))
-            names.append(name)
-    setattr(model, ROUNDED_ATTRIBUTE, (bits, tuple(names)))
+    bits, scales = getattr(model, ROUNDED_ATTRIBUTE, (0, {}))
+    weights = dict(model.named_parameters())
+    there = {n: s for n, s in scales.items() if n in weights and _is_still(weights[n], bits, s)}
+    return (bits if there else 0), there
 
 
-def rounded_names(model: nn.Module) -> tuple[int, tuple[str, ...]]:
-    """The bits and the names of weights that are stored rounded; 0 and none of another model."""
-    return getattr(model, ROUNDED_ATTRIBUTE, (0, ()))
-
-
-def note_rounded(model: nn.Module, bits: int, names: Iterable[str]) -> None:
-    """Notes what was read so, for the next ``save``."""
-    setattr(model, ROUNDED_ATTRIBUTE, (bits, tuple(names)))
+def _is_still(weight: Tensor, bits: int, scales: Tensor) -> bool:
+    if len(scales) != len(weight):
+        return False
+    rows = weight.detach().float().cpu().reshape(len(weight), -1)
+    spread = by_number(scales, rows.shape[1])
+    return bool((FORMS[bits].levels(rows, spread) * spread).equal(rows))
 
 
 def pack(
-    state: Mapping[str, Tensor], bits: int, names: Iterable[str], sparse: Collection[str] = ()
+    state: Mapping[str, Tensor],
+    bits: int,
+    scales: Mapping[str, Tensor],
+    sparse: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Replaces each named weight by its levels, packed, and its scales; of those in ``sparse``
+    """Replaces each weight that has scales by its levels, packed, and these; of those in ``sparse``
     by the places of levels that aren't 0, and these alone."""
     packed = dict(state)
-    for name in names:
-        levels, packed[name + SCALES] = levels_of(packed.pop(name), bits)
+    for name, own in scales.items():
+        form, rows = FORMS[bits], packed.pop(name).float().reshape(len(own), -1)
+        levels = form.levels(rows, by_number(own, rows.shape[1])).to(torch.int8)
+        packed[name + SCALES] = own.to(form.scales)
         if name in sparse:
             packed[name + MASK], levels = places_and_values(levels)
         packed[name + LEVELS] = _halved(levels) if bits == 4 else levels
@@ -87,8 +145,8 @@ def pack(
 
 def unpack(
     state: Mapping[str, Tensor], bits: int, shapes: Mapping[str, Sequence[int]], where: str
-) -> dict[str, Tensor]:
-    """What ``pack`` was given, rounded.
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What ``pack`` was given, rounded, and the scales.
 
     Args:
         state: what it returned.
@@ -99,7 +157,7 @@ def unpack(
     Raises:
         ModelError: levels or scales are missing, or don't make up the shape.
     """
-    whole = dict(state)
+    whole, found = dict(state), {}
     for name, shape in shapes.items():
         if name + LEVELS not in whole or name + SCALES not in whole:
             raise ModelError(f"{where}: {name}: its levels or scales are missing; save it again")
@@ -109,13 +167,14 @@ def unpack(
         flat = _doubled(levels, stored) if bits == 4 else levels.flatten()
         if places is not None:
             flat = at_their_places(places, flat, [size], f"{where}: {name}")
-        if len(flat) != size or scales.shape != (shape[0], 1):
+        if len(flat) != size or scales.dim() != 2 or len(scales) != shape[0] or not len(scales[0]):
             raise ModelError(
-                f"{where}: {name}: {len(flat)} levels and {len(scales)} scales don't make up "
+                f"{where}: {name}: {len(flat)} levels and {scales.numel()} scales don't make up "
                 f"{list(shape)}; the file is damaged"
             )
-        whole[name] = (flat.view(shape[0], -1).float() * scales).view(*shape)
-    return whole
+        found[name], rows = scales.float(), flat.view(shape[0], -1).float()
+        whole[name] = (rows * by_number(scales, rows.shape[1])).view(*shape)
+    return whole, found
 
 
 def _halved(levels: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ ACCURACY = 1e-4  # of the residual, relative to the right side
 HELD_OUT = 5  # every fifth utterance chooses the damping, and is then solved for with the others
 DAMPINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 USUAL_DAMPING = 0.1  # with too few utterances to choose by
+Settle = Callable[[int, Tensor], Tensor]
 Equations = tuple[Tensor, Tensor]  # X^T X (inputs, inputs), X^T Y (inputs, outputs); bias last
 
 
@@ -246,23 +247,47 @@ def choose_mask(hessian: Tensor, right: Tensor, share: float) -> tuple[Tensor, T
     """
     inverse = torch.linalg.inv(hessian)
     weight = (inverse @ right).T.contiguous()
-    factor = torch.linalg.cholesky(inverse, upper=True)
     mask = torch.ones_like(weight)
-    for begin in range(0, len(hessian), BLOCK):
-        end = min(begin + BLOCK, len(hessian))
-        part, own = weight[:, begin:end], factor[begin:end, begin:end]
-        costs = (part / own.diagonal()).square()
+
+    def masked(part: Tensor, begin: int, own: Tensor) -> Settle:
+        costs = (part / own).square()
         gone = torch.argsort(costs.flatten(), stable=True)[: round(share * costs.numel())]
-        chosen = torch.ones_like(costs).flatten()
-        chosen[gone] = 0.0
-        mask[:, begin:end] = chosen.view_as(costs)
+        chosen = mask[:, begin : begin + costs.shape[1]]
+        chosen[gone // costs.shape[1], gone % costs.shape[1]] = 0.0
+        return lambda place, column: column * chosen[:, place]
+
+    column_by_column(inverse, weight, BLOCK, masked)
+    return mask, weight * mask
+
+
+def column_by_column(
+    inverse: Tensor,
+    weight: Tensor,
+    width: int,
+    settling: Callable[[Tensor, int, Tensor], Settle],
+) -> None:
+    """Settles a layer's columns one after the other, in place, each making good what was settled.
+
+    Args:
+        inverse: (..., inputs, inputs), that of the normal equations' matrix.
+        weight: (..., outputs, inputs), the solution of the normal equations.
+        width: of the blocks that are settled together.
+        settling: called with a block (..., outputs, width), its first column, and for each of its
+            columns the root (..., width) of 1 / what a unit of error costs there; what it returns
+            is called with a column's place in the block and the column (..., outputs), which has
+            made good what earlier ones lost, and returns what it will be.
+    """
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    for begin in range(0, weight.shape[-1], width):
+        end = min(begin + width, weight.shape[-1])
+        part, own = weight[..., begin:end], factor[..., begin:end, begin:end]
+        settle = settling(part, begin, own.diagonal(dim1=-2, dim2=-1))
         errors = torch.zeros_like(part)
         for place in range(end - begin):
-            column = part[:, place] * (1 - mask[:, begin + place])
-            errors[:, place] = column / own[place, place]
-            part[:, place:] -= errors[:, place, None] * own[place, place:]
-        weight[:, end:] -= errors @ factor[begin:end, end:]
-    return mask, weight * mask
+            column = part[..., place]
+            errors[..., place] = (column - settle(place, column)) / own[..., place, place, None]
+            part[..., place:] -= errors[..., place, None] * own[..., None, place, place:]
+        weight[..., end:] -= errors @ factor[..., begin:end, end:]
 
 
 def solve_kept(hessian: Tensor, right: Tensor, mask: Tensor, start: Tensor) -> Tensor:

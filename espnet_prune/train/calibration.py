@@ -24,7 +24,9 @@ from espnet_prune.methods import Method
 from espnet_prune.methods.base import Pass
 from espnet_prune.methods.options import RefitConfig
 from espnet_prune.surgery import GatedModel, inject, load, load_strictly
+from espnet_prune.surgery.few_bits import round_weights
 from espnet_prune.surgery.refit import refit
+from espnet_prune.surgery.rounding import FORMS
 from espnet_prune.train import archives
 from espnet_prune.train.distributed import check_gpu
 from espnet_prune.train.system_config import SystemConfig
@@ -90,6 +92,21 @@ def refit_on_data(
     logger.info("weights are solved anew on %d utterances", len(runs))
     teacher = load(config.teacher / "model").eval()
     return refit(gated, teacher, masks, runs, options.damping, options.choose)
+
+
+def round_on_data(model: nn.Module, bits: int, config: SystemConfig) -> None:
+    """Rounds a model's weights in place, by what layers hear of training utterances where it helps.
+
+    Args:
+        model: in evaluation mode.
+        bits: 4 or 8.
+        config: configuration of the system.
+    """
+    data, number = (config.folders.train, config.folders.tokens), FORMS[bits].utterances
+    batches = _utterances(config.prune.training, *data, number, config.seed, "cpu")
+    logger.info("weights are rounded to %d bits, by %d utterances", bits, len(batches))
+    runs = [partial(_run, batch, model) for batch in batches]
+    round_weights(model, bits, Followed(runs, "calibration"))
 
 
 def read_masks(folder: Path) -> dict[str, Tensor]:

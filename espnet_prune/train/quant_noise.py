@@ -3,8 +3,8 @@
 "Training with Quantization Noise for Extreme Model Compression", Fan et al. 2020 (arXiv
 2004.07320): a random share of a matrix's blocks is quantised in each forward pass, and the gradient
 goes straight through; the other weights stay exact, so that they have unbiased gradients. Blocks
-are stretches of a row. Ours: the rounding is that of the files (``surgery.rounding``), a scale a
-row, and the share drawn is the same in all weights of an update.
+are stretches of a row. Ours: numbers are the nearest of those in the files (``surgery.rounding``),
+and the share drawn is the same in all weights of an update.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.methods.options import QuantNoiseConfig
-from espnet_prune.surgery.rounding import rounded
+from espnet_prune.surgery.rounding import FORMS, nearest
 from espnet_prune.train.disturbed import Disturbed
 
 
@@ -37,7 +37,8 @@ class QuantNoise(Disturbed):
         for weight in self.weights:
             if weight.dim() > 1:
                 chosen = self._chosen(weight, draw).to(weight.device)
-                weight.copy_(torch.where(chosen, rounded(weight, self.config.bits), weight))
+                rounded, _ = nearest(weight, FORMS[self.config.bits])
+                weight.copy_(torch.where(chosen, rounded, weight))
 
     def _chosen(self, weight: Tensor, draw: torch.Generator) -> Tensor:
         """Which numbers are rounded, of the weight's shape."""

@@ -16,9 +16,8 @@ from espnet_prune.record import (
     update_record,
 )
 from espnet_prune.surgery import load, load_strictly
-from espnet_prune.surgery.rounding import round_weights
 from espnet_prune.surgery.serialize import WEIGHTS, read_description
-from espnet_prune.train.calibration import ORDER, choose_masks, write_order
+from espnet_prune.train.calibration import ORDER, choose_masks, round_on_data, write_order
 from espnet_prune.train.distributed import is_first
 from espnet_prune.train.keep_outputs import keep_outputs
 from espnet_prune.train.prune_task import FinetuneTask, PruneTask, Setting
@@ -191,8 +190,8 @@ def finetune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
 
     A method that learned no masks gets the updates that the others spent on it; where the pruning
     stage took over all epochs of this one, or the system asks for it, the cut model is final.
-    Where the system asks for few bits, what is trained is rounded to them in the end. Arguments as
-    of ``prune``.
+    Where the system asks for few bits, what is trained is rounded to them in the end, by training
+    utterances where the nearest numbers aren't good enough. Arguments as of ``prune``.
     """
     stage, method = config.stage("finetune"), config.build_method("finetune")
     saved = read_record(out)["saved_updates"]
@@ -214,7 +213,7 @@ def finetune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
         own = {k.removeprefix("plain."): v for k, v in state.items() if k.startswith("plain.")}
         load_strictly(small, own, str(best))
     if config.bits:
-        round_weights(small, config.bits)
+        round_on_data(small, config.bits, config)
     write_cut(out, small, "model")
     size = (out / "model" / WEIGHTS).stat().st_size
     update_record(

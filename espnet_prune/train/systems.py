@@ -7,7 +7,7 @@ from espnet_prune.budget.schedule import check_rising
 from espnet_prune.config import check_mapping, merge, nearest, to_dataclass
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import METHODS
-from espnet_prune.surgery.rounding import BITS
+from espnet_prune.surgery.rounding import FORMS
 
 TAKEN_FROM = "taken_from"
 ROUNDED = {"method": "unpruned", "target": 0.0, "as_cut": True}  # another's model in few bits
@@ -73,8 +73,8 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
         near = nearest(system.method, METHODS)
         raise ConfigError(f"{where}: there is no method '{system.method}'{near}")
     _check_read(system, where)
-    if system.bits not in (None, *BITS):
-        raise ConfigError(f"{where}: bits: {system.bits}; choose one of {list(BITS)}")
+    if system.bits not in (None, *FORMS):
+        raise ConfigError(f"{where}: bits: {system.bits}; choose one of {list(FORMS)}")
     of = system.of
     if of is not None and (of not in systems or "of" in _keys_of(systems, of, path)):
         raise ConfigError(

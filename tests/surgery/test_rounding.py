@@ -10,39 +10,54 @@ from tiny_models import encoder, features
 from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import write_json
 from espnet_prune.surgery import load, save
-from espnet_prune.surgery.rounding import (
-    LEAST_NUMBERS,
-    LEVELS,
-    SCALES,
-    levels_of,
-    pack,
-    round_weights,
-    rounded,
-    unpack,
-)
+from espnet_prune.surgery.few_bits import LEAST_NUMBERS, round_weights
+from espnet_prune.surgery.rounding import FORMS, LEVELS, SCALES, nearest, pack, unpack
 from espnet_prune.surgery.sparse import mark_sparse
 
 
-@pytest.mark.parametrize("bits, most", [(4, 7), (8, 127)])
-def test_levels_are_whole_shares_of_the_largest_number_of_a_row(bits, most):
+def test_eight_bits_are_whole_shares_of_the_largest_number_of_a_row():
     weight = torch.tensor([[1.0, -1.0, 0.4, 0.0], [0.0, 0.0, 0.0, 0.0], [3.0, -6.0, 0.1, 6.0]])
-    levels, scales = levels_of(weight, bits)
-    assert scales[:, 0].tolist() == pytest.approx([1 / most, 0, 6 / most], rel=1e-4)
-    assert levels[0].tolist() == [most, -most, round(0.4 * most), 0] and levels[1].eq(0).all()
-    assert float((rounded(weight, bits) - weight).abs().max()) <= 6 / most / 2 + 1e-4
-    assert rounded(rounded(weight, bits), bits).equal(rounded(weight, bits))
+    values, scales = nearest(weight, FORMS[8])
+    assert scales[:, 0].tolist() == pytest.approx([1 / 127, 0, 6 / 127], rel=1e-4)
+    levels = values[0] / scales[0]
+    assert levels.tolist() == pytest.approx([127, -127, round(0.4 * 127), 0])
+    assert values[1].eq(0).all()
+    assert float((values - weight).abs().max()) <= 6 / 127 / 2 + 1e-4
+    assert nearest(values, FORMS[8])[0].equal(values)
+
+
+def test_four_bits_have_a_scale_a_stretch_that_cuts_off_what_is_rare():
+    row = torch.cat([torch.full((63,), 0.22), torch.tensor([1.0]), torch.full((64,), 2.1)])
+    values, scales = nearest(row[None], FORMS[4])
+    assert scales.shape == (1, 2)
+    assert float(scales[0, 0]) < 1 / 7, "a single number of 1 isn't worth errors of 63"
+    assert float(scales[0, 1]) == pytest.approx(0.3, rel=0.01)
+    assert float(values[0, 63]) == pytest.approx(7 * float(scales[0, 0]))
+    as_wide = (row[:63] / (1 / 7)).round() / 7
+    assert (values[0, :63] - row[:63]).square().sum() < (as_wide - row[:63]).square().sum()
+
+
+@pytest.mark.parametrize("numbers, width", [(64, 64), (65, 33), (176, 59), (704, 64), (7, 7)])
+def test_stretches_of_a_row_are_as_equal_as_can_be(numbers, width):
+    assert FORMS[4].width(numbers) == width and FORMS[8].width(numbers) == numbers
+    scales = nearest(torch.ones(2, numbers), FORMS[4])[1]
+    assert scales.shape == (2, -(-numbers // width))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 1), (4, 2)])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 1), (4, 2), (2, 3, 43)])
 def test_what_is_packed_is_unpacked_rounded(bits, shape):
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    packed = pack({"a": weight, "b": weight}, bits, ["a"])
+    weight, scales = nearest(
+        torch.randn(shape, generator=torch.Generator().manual_seed(0)), FORMS[bits]
+    )
+    packed = pack({"a": weight, "b": weight}, bits, {"a": scales})
     assert packed["b"] is weight and set(packed) == {"b", "a" + LEVELS, "a" + SCALES}
     if bits == 4:
         assert packed["a" + LEVELS].numel() == -(-weight.numel() // 2)
-    found = unpack(packed, bits, {"a": list(shape)}, "file")
-    assert torch.equal(found["a"], rounded(weight, bits)) and set(found) == {"a", "b"}
+        assert packed["a" + SCALES].element_size() == 2
+    found, read = unpack(packed, bits, {"a": list(shape)}, "file")
+    assert torch.equal(found["a"], weight) and set(found) == {"a", "b"}
+    assert read.keys() == {"a"} and torch.equal(read["a"], scales)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

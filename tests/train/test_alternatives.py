@@ -12,7 +12,7 @@ from mini_recipe import run_here
 from safetensors.torch import load_file
 
 from espnet_prune.surgery import load
-from espnet_prune.surgery.rounding import rounded, rounded_names
+from espnet_prune.surgery.rounding import FORMS, nearest, rounded_scales
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
@@ -36,6 +36,7 @@ systems:
     options: {student: {sharpness: {kind: sam}}}
   of_sam: {of: sam, method: uniform_magnitude, target: 0.4, as_cut: true}
   few_bits: {of: folding, bits: 8}
+  fewest_bits: {of: folding, bits: 4}
   noise:
     method: unpruned
     target: 0.0
@@ -45,7 +46,14 @@ systems:
   nas: {method: nas, target: 0.4, options: {nas: {fractions: [0.25, 0.5, 1]}}}
 """
 NAMES = ("fisher", "depth", "folding", "numerical", "nas", "acip", "flexigpt")
-LATER = {"sam": 24, "of_sam": 0, "noise": 24, "ranks": 24, "few_bits": 0}  # updates of each
+LATER = {
+    "sam": 24,
+    "of_sam": 0,
+    "noise": 24,
+    "ranks": 24,
+    "few_bits": 0,
+    "fewest_bits": 0,
+}  # updates of each
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +119,25 @@ def test_what_was_cut_is_rounded_in_a_row_of_its_own(experiment):
     assert record["row"]["bits"] == 8
     assert (record["method"], record["target"]) == ("folding", 0.4)  # nothing more is taken out
     model, whole = (load(experiment / name / "model") for name in ("few_bits", "folding"))
-    bits, names = rounded_names(model)
-    assert bits == 8 and names
-    for name in names:
-        assert model.get_parameter(name).equal(rounded(whole.get_parameter(name), 8))
+    bits, scales = rounded_scales(model)
+    assert bits == 8 and scales
+    for name in scales:
+        expected, _ = nearest(whole.get_parameter(name), FORMS[8])
+        assert model.get_parameter(name).equal(expected)
+
+
+def test_in_four_bits_it_is_rounded_by_what_layers_hear(experiment):
+    model, whole = (load(experiment / name / "model") for name in ("fewest_bits", "folding"))
+    bits, scales = rounded_scales(model)
+    assert bits == 4
+    solved = [
+        name
+        for name in scales
+        if not model.get_parameter(name).equal(nearest(whole.get_parameter(name), FORMS[4])[0])
+    ]
+    assert "encoder.encoders.0.feed_forward.w_1.weight" in solved
+    sizes = {n: record_of(experiment / n)["weights_bytes"]["kept"] for n in LATER}
+    assert sizes["fewest_bits"] < sizes["few_bits"]
 
 
 def test_ranks_of_what_units_left_are_counted_of_the_teacher(experiment):

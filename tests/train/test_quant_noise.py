@@ -6,7 +6,7 @@ from torch import nn
 
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods.options import QuantNoiseConfig, SharpnessConfig, StudentConfig
-from espnet_prune.surgery.rounding import rounded
+from espnet_prune.surgery.rounding import FORMS, nearest
 from espnet_prune.train.quant_noise import QuantNoise
 
 
@@ -23,7 +23,7 @@ def noisy(**options):
 
 def test_blocks_are_rounded_or_exact_and_the_gradient_goes_straight_through():
     weight, bias, noise, run = noisy(share=0.5)
-    before, whole = weight.detach().clone(), rounded(weight, 4)
+    before, whole = weight.detach().clone(), nearest(weight, FORMS[4])[0]
     loss, there = noise(run)
     loss.backward()
     changed = (there == whole).view(6, 4, 4).all(dim=2)
@@ -38,7 +38,7 @@ def test_blocks_are_rounded_or_exact_and_the_gradient_goes_straight_through():
 @pytest.mark.parametrize("share, of_all", [(0.0, 0.0), (1.0, 1.0)])
 def test_none_or_all(share, of_all):
     weight, _, noise, run = noisy(share=share)
-    expected = rounded(weight, 4) if of_all else weight.detach().clone()
+    expected = nearest(weight, FORMS[4])[0] if of_all else weight.detach().clone()
     assert torch.equal(noise(run)[1], expected)
 
 
