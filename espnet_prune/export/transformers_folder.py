@@ -8,7 +8,7 @@ what the model is other than the class.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from espnet_prune.models.huggingface.build import UNLOADABLE, check_class, impor
 from espnet_prune.models.huggingface.teacher import (
     CONFIG,
     DELIMITER,
-    SAMPLES,
     TEACHERS,
     VOCABULARY,
 )
@@ -59,11 +58,12 @@ def export_transformers(
     """Writes a model for transformers, reads it back, and compares what both give.
 
     Args:
-        model: one of transformers' classes, dense or cut; or an ESPnetASRModel with the parts of
-            one: ``encoder: ssl`` becomes the class with CTC.
+        model: one of transformers' classes, dense or cut; or an ESPnetASRModel whose encoder is
+            one, which becomes the class with CTC.
         folder: made, or replaced if it is an earlier export.
         processor: whose feature extractor and tokenizer to put beside, a folder or a name on the
-            hub; by default those of ``encoder: ssl`` with letters, and none of other models.
+            hub; an ESPnetASRModel's tokens get that order. By default those of ``encoder: ssl``
+            with letters, and none of other models.
 
     Returns:
         Its ``class`` and ``auto_class``, whether it ``needs_code``, the names of the parts that are
@@ -72,9 +72,10 @@ def export_transformers(
     Raises:
         ConfigError: the folder holds anything but an earlier export.
         ModelError: no model of transformers; a part for which there is no code; a processor that
-            can't be loaded; other outputs after reading it back.
+            can't be loaded, or of other tokens; other outputs after reading it back.
     """
-    whole = twin_of(_whole(model)).eval()
+    given = None if processor is None else _processor_of(processor)
+    whole = twin_of(_whole(model, given)).eval()
     name, transformers = type(whole).__name__, import_transformers()
     check_class(name, "model")
     _check_classes(whole)
@@ -92,9 +93,11 @@ def export_transformers(
             auto = {"auto_map": {auto_class: f"{CODE.stem}.{name}"}}
             write_json(new / CONFIG, {**read_json(new / CONFIG), "pruned": changes, **auto})
             write_text(new / CODE.name, CODE.read_text(encoding="utf-8") + _class(name))
-        has_processor = _write_processor(new, model, whole, processor)
+        beside = _own_processor(model, whole, new) if given is None else given
+        if beside is not None:
+            beside.save_pretrained(new)
         about = {"class": name, "auto_class": auto_class, "needs_code": bool(unlike)}
-        about |= {"unlike_stock": unlike, "processor": has_processor}
+        about |= {"unlike_stock": unlike, "processor": beside is not None}
         write_json(new / MARK, about)
         bases = (pruned_modeling.Pruned,) if unlike else ()
         kind = type(name, (*bases, getattr(transformers, name)), {})
@@ -115,28 +118,70 @@ def _class(name: str) -> str:
     return text + f'    """transformers\' {name}, pruned."""\n'
 
 
-def _whole(model: nn.Module) -> nn.Module:
-    """transformers' model; of an ESPnet model with one as its encoder, with its output layer."""
+def _whole(model: nn.Module, processor: Any) -> nn.Module:
+    """transformers' model; of an ESPnet model with one as its encoder, with its output layer.
+
+    Args:
+        model: either.
+        processor: that of the model before it was pruned, whose order the tokens get; None keeps
+            ESPnet's.
+    """
     if type(model).__module__.startswith("transformers."):
         return model
     if hasattr(model, "whisper"):
         return model.whisper
     encoder = getattr(model, "encoder", None)
-    of_samples = {n: p for n, p in TEACHERS.items() if p.encoder == SAMPLES["encoder"]}
     found = getattr(encoder, "class_name", None)
-    name = next((name for name, parts in of_samples.items() if parts.core_class == found), None)
+    name = next((name for name, parts in TEACHERS.items() if parts.core_class == found), None)
     if name is None:
         raise ModelError(
-            f"{type(model).__name__}: it has no model of transformers in it that reads samples; "
-            "export_onnx makes it run without this project"
+            f"{type(model).__name__}: it has no model of transformers in it; export_onnx makes it "
+            "run without this project"
         )
-    config = copy(encoder.model.config)
-    config.vocab_size, config.pad_token_id = len(model.token_list), 0
+    parts, kind = TEACHERS[name], getattr(import_transformers(), name)
+    rows = _rows(model.token_list, processor)
+    inner, about = encoder.model.config, {"vocab_size": len(rows), "pad_token_id": rows.index(0)}
+    if isinstance(inner, kind.config_class):
+        config = copy(inner)
+        for key, value in about.items():
+            setattr(config, key, value)
+    else:
+        config = kind.config_class(encoder_config=inner.to_dict(), **about)
     with torch.device("meta"):
-        whole = getattr(import_transformers(), name)(config)
-    setattr(whole, of_samples[name].core, encoder.model)
-    whole.lm_head = model.ctc.ctc_lo
+        whole = kind(config)
+    setattr(whole, parts.core, encoder.model)
+    head, layer = getattr(whole, parts.head), model.ctc.ctc_lo
+    head.weight = nn.Parameter(layer.weight.detach()[rows].view(head.weight.shape))
+    head.bias = nn.Parameter(layer.bias.detach()[rows])
     return whole
+
+
+def _rows(tokens: Sequence[str], processor: Any) -> list[int]:
+    """Numbers of the tokens (tokens,), in the order of the processor's tokenizer.
+
+    ``<sos/eos>``, which CTC never gives, is left out where the tokenizer doesn't have it.
+
+    Raises:
+        ModelError: it is the tokenizer of other tokens.
+    """
+    if processor is None:
+        return list(range(len(tokens)))
+    tokenizer = processor.tokenizer
+    space = getattr(tokenizer, "word_delimiter_token", None) or DELIMITER
+    names = {tokenizer.pad_token: BLANK, tokenizer.unk_token: UNKNOWN, space: SPACE}
+    listed = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    found = [names.get(token, token) for token, _ in listed]
+    while found and found[-1] not in tokens and listed[len(found) - 1][0] in _added(tokenizer):
+        found.pop()  # such as <s>, which transformers puts behind a model's own tokens
+    unlike = set(found) ^ set(tokens) - {END}
+    if unlike:
+        raise ModelError(
+            f"--processor: its tokenizer isn't that of the model: {sorted(unlike)[0]!r} is a token "
+            "of only one of them; give the folder, or the hub's name, of the model before it was "
+            "pruned"
+        )
+    places = {token: number for number, token in enumerate(tokens)}
+    return [places[token] for token in found]
 
 
 def _with_sizes(model: nn.Module) -> Any:
@@ -224,31 +269,41 @@ def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from module.named_buffers(recurse=False)
 
 
-def _write_processor(folder: Path, model: nn.Module, whole: nn.Module, given: str | None) -> bool:
-    """Puts a feature extractor and a tokenizer beside the weights; whether there are any."""
-    transformers = import_transformers()
-    if given is not None:
-        try:
-            transformers.AutoProcessor.from_pretrained(given).save_pretrained(folder)
-        except UNLOADABLE as error:
-            raise ModelError(
-                f"--processor {given}: no feature extractor and tokenizer can be loaded there; "
-                "give the folder, or the hub's name, of the model before it was pruned"
-            ) from error
-        return True
-    tokens = getattr(model, "token_list", None)
-    if tokens is None or hasattr(model, "whisper") or any(_is_piece(t) for t in tokens):
-        return False
+def _processor_of(given: str) -> Any:
+    """A processor that transformers loads.
+
+    Raises:
+        ModelError: it doesn't.
+    """
+    try:
+        return import_transformers().AutoProcessor.from_pretrained(given)
+    except UNLOADABLE as error:
+        raise ModelError(
+            f"--processor {given}: no feature extractor and tokenizer can be loaded there; give "
+            "the folder, or the hub's name, of the model before it was pruned"
+        ) from error
+
+
+def _own_processor(model: nn.Module, whole: nn.Module, folder: Path) -> Any:
+    """That of ``encoder: ssl`` with letters, whose vocabulary is left in the folder; else None."""
+    tokens = getattr(model, "token_list", ())
+    reads_samples = hasattr(whole.config, "feat_extract_norm")
+    if not reads_samples or not tokens or any(map(_is_piece, tokens)):
+        return None
     vocabulary = {SPECIAL.get(token, token): number for number, token in enumerate(tokens)}
     write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
-    masked = whole.config.feat_extract_norm == "layer"
-    transformers.Wav2Vec2Processor(
+    masked, transformers = whole.config.feat_extract_norm == "layer", import_transformers()
+    return transformers.Wav2Vec2Processor(
         transformers.Wav2Vec2FeatureExtractor(
             sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=masked
         ),
         transformers.Wav2Vec2CTCTokenizer(str(folder / VOCABULARY)),
-    ).save_pretrained(folder)
-    return True
+    )
+
+
+def _added(tokenizer: Any) -> set[str]:
+    """Tokens that were added to a tokenizer's own."""
+    return {token.content for token in tokenizer.added_tokens_decoder.values()}
 
 
 def _is_piece(token: str) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny_feature_readers
 import tiny_models
 import tiny_ssl
 import tiny_whisper
@@ -88,11 +89,17 @@ def test_others_run_it_without_this_project(tmp_path):
     models["whisper"] = pruned(tiny_whisper.whisper(), 5, Whole(learned=False))
     shallow = (tiny_whisper.whisper(), 9, Whole(learned=False))  # a block of each stack is gone
     models["shallow_whisper"] = pruned(*shallow, lambda n: (torch.arange(n) % 3 > 0).float())
+    readers = {name: tiny_feature_readers.model_of(name) for name in ("bert", "parakeet")}
+    models |= {name: pruned(model, 6) for name, model in readers.items()}
     windows = {**tiny_whisper.batch()}
     windows["decoder_input_ids"] = windows.pop("labels").clamp_min(0)
     folders, expected = {}, {}
     for name, model in models.items():
         given = windows if "whisper" in name else speech
+        if name in readers:
+            bins = tiny_feature_readers.MODELS[name][3]
+            feats = torch.randn(2, 90, bins, generator=torch.Generator().manual_seed(2))
+            given = {"input_features": feats}
         about = export_transformers(model, tmp_path / name)
         assert about["needs_code"] and (tmp_path / name / CODE.name).is_file()
         folders[name] = (tmp_path / name, given, about["auto_class"])

@@ -21,6 +21,7 @@ from espnet_prune.decode.recogniser import Recogniser
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.export.onnx import export_onnx
 from espnet_prune.export.recogniser import OnnxRecogniser
+from espnet_prune.export.transformers_folder import export_transformers
 from espnet_prune.methods import make_method
 from espnet_prune.models.espnet.features import least_samples, random_input
 from espnet_prune.models.graphs import TOLERANCE
@@ -110,6 +111,33 @@ def test_greedy_texts_are_those_of_transformers_here_and_by_onnx(name, tmp_path)
     shortest = recogniser.about["least_samples"]
     assert recogniser.log_probs(numpy.ones(shortest, "float32")).shape == (1, len(model.token_list))
     assert not recogniser.transcribe(samples[: shortest - 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pruned_it_is_transformers_own_class_again_with_its_own_tokenizer(name, tmp_path):
+    import transformers
+
+    theirs, processor = write_folder(tmp_path / "folder", name)
+    model = imported(tmp_path / "folder", tmp_path / "tokens")
+    gated = inject(model, All(("head", "feed_forward_unit"), learned=False)).eval()
+    small = cut(gated, random_structure(gated, 2))
+    export_transformers(small, tmp_path / "out", str(tmp_path / "folder"))
+    kind = transformers.AutoModelForCTC
+    read = kind.from_pretrained(tmp_path / "out", trust_remote_code=True).eval()
+    assert read.config.pad_token_id == theirs.config.pad_token_id
+    beside = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
+    assert beside.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    speech = torch.from_numpy(tones()[:32000] / 32768).float()
+    given = beside.feature_extractor(speech.numpy(), sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        encoded, _ = small.encode(speech[None], torch.tensor([len(speech)]))
+        expected = small.ctc.ctc_lo(encoded)[..., :-1]
+        found = read(**given).logits[:, : expected.shape[1]]
+    torch.testing.assert_close(found[..., order(model)], expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ModelError, match="is a token of only one of them; give the folder"):
+        other = {"bert": "parakeet", "parakeet": "bert"}[name]
+        write_folder(tmp_path / "other", other)
+        export_transformers(small, tmp_path / "out", str(tmp_path / "other"))
 
 
 class All(AllSites):
