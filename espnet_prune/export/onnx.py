@@ -3,7 +3,7 @@
 A model with CTC is exported from samples to log-probabilities, Whisper from samples to hidden
 states; a decoder is a second graph, from the tokens so far to the next. Time is dynamic, the batch
 is one recording. Nothing is left in the folder unless ONNX Runtime's outputs equal torch's at three
-lengths of each graph, of which one was used for the export.
+lengths of each graph, of which one was used for the export. Weights in few bits are so in the file.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from espnet_prune.errors import EnvironmentProblem, ModelError
+from espnet_prune.export.few_bits import OPSET, store_rounded
 from espnet_prune.export.folder import (
     BPE,
     DESCRIPTION,
@@ -33,6 +34,7 @@ from espnet_prune.io_atomic import new_folder, write_json, write_text
 from espnet_prune.models.graphs import Graph
 from espnet_prune.surgery.cut import twin_of
 from espnet_prune.surgery.families import family_of
+from espnet_prune.surgery.rounding import rounded_scales
 
 INT32_MAX = 2**31 - 1
 
@@ -62,9 +64,10 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     folder = Path(folder)
     parts = graphs_of(model)
     about = family_of(model).describe_graphs(model)
+    rounded = model if rounded_scales(model)[0] and not int8 else None
     with new_folder(folder, others_than_export, "an export") as new:
         for part in parts:
-            _export(part, new / part.file)
+            _export(part, rounded, new / part.file)
         differences = _compare(parts, new)
         for part in parts:
             found = [value for key, value in differences.items() if key.startswith(part.file)]
@@ -100,7 +103,8 @@ def graphs_of(model: nn.Module) -> list[Graph]:
     return family_of(model).graphs(twin_of(model).eval())
 
 
-def _export(part: Graph, path: Path) -> None:
+def _export(part: Graph, rounded: nn.Module | None, path: Path) -> None:
+    """Writes a graph; of a model with weights in few bits, if one is given, with these as such."""
     try:
         import onnxscript  # noqa: F401  (the exporter would fail in the middle without it)
 
@@ -112,7 +116,10 @@ def _export(part: Graph, path: Path) -> None:
                 input_names=part.inputs,
                 output_names=part.outputs,
                 dynamic_shapes=part.shapes,
+                opset_version=None if rounded is None else OPSET,
             )
+            if rounded is not None:
+                store_rounded(program.model.graph, rounded)
             _forget_traces(program.model.graph)
             program.save(path, external_data=_bytes(part.graph) > INT32_MAX // 2)
     except ImportError as error:

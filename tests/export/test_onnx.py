@@ -16,7 +16,11 @@ from espnet_prune.export.folder import DESCRIPTION, GRAPH, others_than_export
 from espnet_prune.export.int8 import quantise
 from espnet_prune.export.onnx import export_onnx, open_session
 from espnet_prune.io_atomic import new_folder
-from espnet_prune.models.espnet.encoder_graphs import checked_frames
+from espnet_prune.models.espnet.encoder_graphs import (
+    ComputedPositions,
+    RelPositionalEncoding,
+    checked_frames,
+)
 from espnet_prune.sites import KINDS, RANK
 from espnet_prune.surgery import cut, inject
 
@@ -86,6 +90,14 @@ def test_dense(dense):
     description = json.loads((dense / DESCRIPTION).read_text())
     assert description["kind"] == "conformer_encoder" and len(description["max_difference"]) == 3
     assert {path.name for path in dense.iterdir()} == {GRAPH, DESCRIPTION}
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 1000])
+def test_positions_are_computed_as_they_stand_in_the_table(frames):
+    table = RelPositionalEncoding(12, 0.1).eval()
+    x = torch.randn(1, frames, 12)
+    for found, expected in zip(ComputedPositions(table)(x), table(x), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_all_kinds_of_units_cut_softly(tmp_path):

@@ -1,5 +1,7 @@
 """Graphs of ESPnet's encoders of blocks, by themselves or in a whole model."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -7,9 +9,13 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.espnet import graphs
 from espnet_prune.models.espnet.features import least_samples, sample_rate_of
 from espnet_prune.models.espnet.front_end import check_input_layer, subsampling_of
+from espnet_prune.models.espnet.imports import importing_espnet
 from espnet_prune.models.espnet.prompt import prompt_of
 from espnet_prune.models.graph_names import GRAPH
 from espnet_prune.models.graphs import Graph, Inputs, length_dimension, noise
+
+with importing_espnet():
+    from espnet2.legacy.nets.pytorch_backend.transformer.embedding import RelPositionalEncoding
 
 LEAST_POSITIONS = 3  # that the exporter is told of; with fewer it would fix the length at one
 LONGEST_POSITIONS = 4000  # ESPnet's table has 5000 of them, fixed in a graph
@@ -115,6 +121,7 @@ class EncoderGraph(nn.Module):
     ) -> None:
         super().__init__()
         stop_flash_attention(encoder)
+        compute_positions(encoder)
         self.encoder = encoder
         self.norms_between = norms_between
         self.heard: list[int] = []
@@ -202,6 +209,34 @@ class PromptedEncoderGraph(EncoderGraph):
         if embed.out.in_features:
             return embed(feats, None, self.prefix)[0]
         return embed.pos_enc(torch.cat([self.prefix, self._silent(feats)], dim=1))
+
+
+class ComputedPositions(nn.Module):
+    """ESPnet's relative positions without its table, which takes megabytes of a graph.
+
+    Args:
+        table: ESPnet's.
+    """
+
+    def __init__(self, table: RelPositionalEncoding) -> None:
+        super().__init__()
+        self.scale = table.xscale
+        steps = torch.arange(0, table.d_model, 2, dtype=torch.float32)
+        self.register_buffer("frequencies", torch.exp(steps * -(math.log(10000.0) / table.d_model)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, T, D) -> (1, T, D) scaled; (1, 2 T - 1, D) positions, the furthest left first."""
+        frames = x.shape[1]
+        angles = torch.arange(frames - 1, -frames, -1).float()[:, None] * self.frequencies
+        positions = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+        return x * self.scale, positions[None]
+
+
+def compute_positions(encoder: nn.Module) -> None:
+    """Lets an encoder compute its relative positions."""
+    embed = encoder.embed
+    if type(getattr(embed, "pos_enc", None)) is RelPositionalEncoding:
+        embed.pos_enc = ComputedPositions(embed.pos_enc)
 
 
 def stop_flash_attention(module: nn.Module) -> None:

@@ -1,0 +1,101 @@
+"""Weights that a model has in few bits, stored so in its graph too: whole numbers and scales.
+
+ONNX Runtime makes of them, once, the very numbers that the model has, in floating point: the file
+is small, nothing is faster. They are cast and multiplied; DequantizeLinear, which is made for it,
+would be run each time anew, or be replaced by products that round what a layer hears as well.
+"""
+
+from collections.abc import Sequence
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from espnet_prune.surgery.rounding import FORMS, by_number, rounded_scales
+
+OPSET = 21  # whose Cast knows whole numbers of 4 bits
+
+
+def store_rounded(graph, model: nn.Module) -> None:
+    """Replaces the constants of a graph that are weights in few bits.
+
+    Args:
+        graph: an ``onnx_ir.Graph``, of ``OPSET`` where the model has such weights.
+        model: the model, whole.
+    """
+    from onnx_ir.convenience import replace_all_uses_with
+
+    known, places = {}, {}
+    bits, rounded = rounded_scales(model)
+    for name, scales in rounded.items():
+        weight = model.get_parameter(name)
+        rows = weight.detach().flatten(1)
+        for matrix, turned in ((rows, False), (rows.T, True)):
+            key = (matrix.contiguous().numpy().tobytes(), len(matrix))
+            known[key] = (bits, rows, scales, turned)
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        numbers = value.const_value.numpy()
+        key = (numbers.tobytes(), len(numbers)) if numbers.ndim > 1 else None
+        if key in known:
+            nodes = _nodes(name, numbers.shape, *known[key], places)
+            del graph.initializers[name]
+            for each in (each for node in nodes for each in node.inputs):
+                if each.const_value is not None and each.name not in graph.initializers:
+                    graph.register_initializer(each)
+            graph.insert_before(first, nodes)
+            replace_all_uses_with(value, nodes[-1].outputs[0])
+
+
+def _nodes(
+    name: str,
+    shape: Sequence[int],
+    bits: int,
+    rows: Tensor,
+    scales: Tensor,
+    turned: bool,
+    places: dict,
+) -> list:
+    """What makes a weight of whole numbers.
+
+    Args:
+        name: the constant's.
+        shape: its shape.
+        bits: 4 or 8.
+        rows: (rows, numbers), its values.
+        scales: (rows, stretches).
+        turned: whether the constant has a row where a column is.
+        places: by the numbers of a row: which stretch each is in; others of the graph have it too.
+    """
+    import ml_dtypes
+    import onnx_ir as ir
+
+    levels = FORMS[bits].levels(rows, by_number(scales, rows.shape[1])).numpy()
+    kind = ml_dtypes.int4 if bits == 4 else numpy.int8
+    factors = _constant(f"{name}.scales", scales.numpy())
+    cast = ir.node(
+        "Cast", [_constant(f"{name}.levels", levels.astype(kind))], {"to": ir.DataType.FLOAT}
+    )
+    nodes = [cast]
+    if scales.shape[1] > 1:
+        numbers = rows.shape[1]
+        if numbers not in places:
+            stretches = by_number(torch.arange(scales.shape[1])[None], numbers)[0]
+            places[numbers] = _constant(f"stretches.{numbers}", stretches.int().numpy())
+        nodes.append(ir.node("Gather", [factors, places[numbers]], {"axis": 1}))
+        factors = nodes[-1].outputs[0]
+    nodes.append(ir.node("Mul", [cast.outputs[0], factors]))
+    own = nodes[-1].outputs[0]
+    if turned:
+        nodes.append(ir.node("Transpose", [own], {"perm": [1, 0]}))
+    elif len(shape) > 2:
+        sizes = _constant(f"{name}.shape", numpy.array(shape))
+        nodes.append(ir.node("Reshape", [own, sizes]))
+    return nodes
+
+
+def _constant(name: str, values: numpy.ndarray):
+    """A value of a graph with a name."""
+    import onnx_ir as ir
+
+    return ir.Value(name=name, const_value=ir.tensor(values, name=name))
