@@ -48,9 +48,9 @@ class SystemRow:
 def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     """One system of systems.yaml.
 
-    A system that is taken from another's ladder has that one's method, seed, options and training
-    keys; training keys of its own win. One that is made of another, with bits and no method, is
-    that one in so few bits.
+    A system that is taken from another's ladder has all of that one but its size, which is its own;
+    training keys of its own win. One that is made of another, with bits and no method, is that one
+    in so few bits.
 
     Args:
         systems: all rows.
@@ -144,7 +144,7 @@ def _rung(path: str, where: str, row: dict, systems: Mapping) -> SystemRow:
     own = {"method": whole.method, **row}
     training = check_mapping(f"{where}: training", row.get("training") or {})
     own["training"] = merge(whole.training, training)
-    own |= {"seed": whole.seed, "options": whole.options}
+    own |= {key: getattr(whole, key) for key in ("seed", "options", "of", "as_cut", "bits")}
     system = to_dataclass(SystemRow, own, where)
     if "target" not in row or system.target not in whole.ladder:
         wrong = (

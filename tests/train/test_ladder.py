@@ -40,6 +40,18 @@ def test_a_rung_has_all_but_its_size_from_the_run(tmp_path):
     assert read(tmp_path, row) == expected
 
 
+def test_a_rung_is_made_of_the_same_and_finished_alike(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text(
+        "systems:\n"
+        "  plain: {method: unpruned, target: 0.0}\n"
+        "  run: {of: plain, method: l0, target: 0.7, ladder: [0.3], as_cut: true, bits: 4}\n"
+        "  mine: {taken_from: run, target: 0.3}\n"
+    )
+    row = read_system(path, "mine")
+    assert (row.of, row.as_cut, row.bits, row.ladder) == ("plain", True, 4, None)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
