@@ -22,6 +22,7 @@ from espnet_prune.surgery.surgeon import Settle, column_by_column
 logger = logging.getLogger(__name__)
 LEAST_NUMBERS = 512  # smaller weights save nothing that counts
 DAMPING = 0.01  # of the mean square of what a layer hears, as in GPTQ's public code
+LEAST_DAMPING = 1e-9  # of the same with its mean, for layers that always hear the same
 POSITIONS = 2000  # of an utterance, that a layer is seen at
 
 
@@ -65,11 +66,14 @@ def _is_plain(layer: nn.Conv1d | nn.Conv2d) -> bool:
 def _sums(
     layers: Sequence[nn.Module], passes: Sequence[Callable[[], object]]
 ) -> dict[nn.Module, Tensor]:
-    """X^T X (groups, inputs + 1, inputs + 1) of each layer that is run, a one behind its inputs."""
+    """X^T X (groups, inputs + 1, inputs + 1) of each layer that is run, a one behind its inputs.
+
+    In float64, since what is left of them without the mean may be small.
+    """
     sums: dict[nn.Module, Tensor] = {}
 
     def hear(layer: nn.Module, inputs: tuple) -> None:
-        rows = rows_of(layer, inputs[0])
+        rows = rows_of(layer, inputs[0]).double()
         rows = rows[:: -(-len(rows) // POSITIONS)]
         rows = rows.reshape(len(rows), getattr(layer, "groups", 1), -1).transpose(0, 1)
         rows = torch.cat([rows, torch.ones_like(rows[..., :1])], dim=2)
@@ -86,12 +90,13 @@ def _sums(
 
 def _round_layer(layer: nn.Module, sums: Tensor, form: Form) -> Tensor:
     """Rounds a layer's weight in place and mends its bias; returns the scales (rows, stretches)."""
-    sums = sums.double() / sums[:, -1:, -1:]
+    sums = sums / sums[:, -1:, -1:]
     hessian, means = sums[:, :-1, :-1], sums[:, :-1, -1:]
+    least = LEAST_DAMPING * _mean_square(hessian).clamp_min(1e-12)
     if layer.bias is not None:
         hessian = hessian - means @ means.mT
     groups, inputs = len(hessian), hessian.shape[1]
-    damping = DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-12)
+    damping = torch.maximum(DAMPING * _mean_square(hessian), least)
     hessian = hessian + damping[:, None, None] * torch.eye(inputs).to(hessian)
     before = layer.weight.double().reshape(groups, -1, inputs)
     after, scales = _rounded(before, torch.linalg.inv(hessian), form)
@@ -99,6 +104,11 @@ def _round_layer(layer: nn.Module, sums: Tensor, form: Form) -> Tensor:
     if layer.bias is not None:
         layer.bias.add_(((before - after) @ means).flatten())
     return scales.flatten(0, 1).float()
+
+
+def _mean_square(hessian: Tensor) -> Tensor:
+    """(groups,), of the inputs."""
+    return hessian.diagonal(dim1=1, dim2=2).mean(dim=1)
 
 
 def _rounded(weight: Tensor, inverse: Tensor, form: Form) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,17 @@ def test_what_is_zero_stays_zero_and_what_no_pass_runs_is_rounded_to_the_nearest
     assert torch.equal(model["other"].weight, other) and torch.equal(model["other"].bias, bias)
 
 
+@pytest.mark.parametrize("moved", [0.0, 1e-4])
+def test_what_always_hears_nearly_the_same_says_what_it_said(moved):
+    torch.manual_seed(0)
+    layer, same = nn.Linear(256, 64), 100 * torch.randn(256)
+    heard = same + moved * torch.randn(50, 256)
+    with torch.no_grad():
+        wanted = layer(same)
+        round_weights(layer, 4, passes_of(layer, heard))
+        assert torch.allclose(layer(same), wanted, atol=1e-3 * float(wanted.abs().max()))
+
+
 def test_it_is_loaded_as_it_was_rounded_and_weights_trained_since_are_stored_as_they_are(tmp_path):
     model = encoder(output_size=64, linear_units=256)
     x, lengths = features()
