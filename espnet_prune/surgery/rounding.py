@@ -48,6 +48,11 @@ class Form:
         """The largest whole number."""
         return 2 ** (self.bits - 1) - 1
 
+    @property
+    def stored(self) -> torch.dtype:
+        """Of the whole numbers on disk."""
+        return torch.uint8 if self.bits == 4 else torch.int8
+
     def width(self, numbers: int) -> int:
         """How many numbers of a row of so many share a scale; of the last stretch maybe fewer."""
         return -(-numbers // -(-numbers // (self.group or numbers)))
@@ -155,7 +160,7 @@ def unpack(
         where: the file that errors name.
 
     Raises:
-        ModelError: levels or scales are missing, or don't make up the shape.
+        ModelError: levels or scales are missing, of another type, or don't make up the shape.
     """
     whole, found = dict(state), {}
     for name, shape in shapes.items():
@@ -164,13 +169,15 @@ def unpack(
         levels, scales = whole.pop(name + LEVELS), whole.pop(name + SCALES)
         places, size = whole.pop(name + MASK, None), int(numpy.prod(shape))
         stored = size if places is None else number_kept(places)
-        flat = _doubled(levels, stored) if bits == 4 else levels.flatten()
+        known = (levels.dtype, scales.dtype) == (FORMS[bits].stored, FORMS[bits].scales)
+        flat = _doubled(levels.flatten(), stored) if bits == 4 and known else levels.flatten()
         if places is not None:
             flat = at_their_places(places, flat, [size], f"{where}: {name}")
-        if len(flat) != size or scales.dim() != 2 or len(scales) != shape[0] or not len(scales[0]):
+        by_row = list(scales.shape[:1]) == list(shape[:1]) and scales.dim() == 2
+        if not known or not by_row or len(flat) != size or not scales.numel():
             raise ModelError(
-                f"{where}: {name}: {len(flat)} levels and {scales.numel()} scales don't make up "
-                f"{list(shape)}; the file is damaged"
+                f"{where}: {name}: {len(flat)} levels and {scales.numel()} scales, {levels.dtype} "
+                f"and {scales.dtype}, don't make up {list(shape)}; the file is damaged"
             )
         found[name], rows = scales.float(), flat.view(shape[0], -1).float()
         whole[name] = (rows * by_number(scales, rows.shape[1])).view(*shape)

@@ -19,7 +19,7 @@ from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
 from espnet_prune.surgery.families import format_of, formats
-from espnet_prune.surgery.rounding import note_rounded, pack, rounded_scales, unpack
+from espnet_prune.surgery.rounding import FORMS, note_rounded, pack, rounded_scales, unpack
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 
 SCHEMA = 1
@@ -226,7 +226,8 @@ def read_description(folder: Path) -> Description:
 
     Raises:
         DataError: it is missing, or isn't JSON.
-        ModelError: another schema or kind, a key that is missing, or a value of another type.
+        ModelError: another schema, kind or number of bits, a key that is missing, or a value of
+            another type.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: a file; expected the folder of a saved model")
@@ -242,6 +243,11 @@ def read_description(folder: Path) -> Description:
         )
     if description.kind not in formats():
         raise ModelError(f"{path}: kind {description.kind!r}, expected one of {list(formats())}")
+    if description.rounded and description.bits not in FORMS:
+        raise ModelError(
+            f"{path}: bits: {description.bits}, expected one of {list(FORMS)}; was it saved by "
+            "another version?"
+        )
     bpe = description.config.get("bpemodel")
     if not isinstance(bpe, str | None):
         raise ModelError(f"{path}: config: bpemodel: a name was expected, not {bpe!r}")

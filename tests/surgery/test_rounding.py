@@ -90,8 +90,42 @@ def test_damaged_files_are_named(tmp_path):
     name = next(iter(description["rounded"]))
     description["rounded"][name][-1] += 4
     write_json(folder / "model.json", description)
-    with pytest.raises(ModelError, match=f"{name}: .* levels and .* scales don't make up"):
+    with pytest.raises(ModelError, match=f"{name}: .* levels and .* scales, .* don't make up"):
         load(folder)
+
+
+def test_bits_that_are_not_known_are_named(tmp_path):
+    model = encoder(output_size=64)
+    round_weights(model, 8)
+    folder = save(model, tmp_path)
+    description = json.loads((folder / "model.json").read_text())
+    write_json(folder / "model.json", {**description, "bits": 5})
+    with pytest.raises(ModelError, match=r"model.json: bits: 5, expected one of \[4, 8\]"):
+        load(folder)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    "part, changed",
+    [
+        (LEVELS, lambda levels: levels.float()),
+        (LEVELS, lambda levels: levels.flatten()[0]),
+        (SCALES, lambda scales: scales.to(torch.int32)),
+    ],
+    ids=["levels of another type", "one level", "scales of another type"],
+)
+def test_what_cannot_be_levels_or_scales_is_named(bits, part, changed):
+    weight, scales = nearest(torch.ones(4, 6), FORMS[bits])
+    packed = pack({"a": weight}, bits, {"a": scales})
+    packed["a" + part] = changed(packed["a" + part])
+    with pytest.raises(ModelError, match=r"file: a: .* don't make up \[4, 6\]; the file is dam"):
+        unpack(packed, bits, {"a": [4, 6]}, "file")
+
+
+def test_a_shape_that_cannot_be_a_weights_is_named():
+    weight, scales = nearest(torch.ones(4, 6), FORMS[4])
+    with pytest.raises(ModelError, match=r"file: a: .* don't make up \[\]; the file is damaged"):
+        unpack(pack({"a": weight}, 4, {"a": scales}), 4, {"a": []}, "file")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
