@@ -63,6 +63,12 @@ class Trained:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
 
+    def put_back(self) -> None:
+        """Puts back weights that are still disturbed, since their update was skipped."""
+        disturbed = getattr(self._plain(), "disturbed", None)
+        if disturbed is not None:
+            disturbed.restore()
+
     def _plain(self) -> nn.Module:
         return getattr(self.model, "module", self.model)  # of several processes
 
@@ -189,12 +195,11 @@ class Batches:
             set_random_state(epoch.random)
         for done, item in enumerate(items, epoch.done + 1):
             yield item
+            if done % epoch.accumulate:
+                continue
+            epoch.trained.put_back()  # whether it saves or not, so that both go on alike
             # not before the last update: an epoch without one would be an error
-            if (
-                done % epoch.accumulate == 0
-                and done + epoch.accumulate <= number
-                and epoch.is_due()
-            ):
+            if done + epoch.accumulate <= number and epoch.is_due():
                 epoch.save(done)
 
 

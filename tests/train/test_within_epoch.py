@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from espnet_prune.errors import ConfigError
 from espnet_prune.job_control import TASK
+from espnet_prune.methods.options import QuantNoiseConfig
 from espnet_prune.models.espnet import choices  # noqa: F401  (stubs before ESPnet)
 from espnet_prune.train import within_epoch
+from espnet_prune.train.quant_noise import QuantNoise
 from espnet_prune.train.within_epoch import (
     VARIABLE,
     Trained,
@@ -157,6 +159,22 @@ def saves(tmp_path, monkeypatch):
 def test_whole_updates_are_saved_and_one_is_left_for_the_rest(saves):
     """As batches of an update are summed into gradients that nobody saves."""
     assert saves("0") == [2, 4]
+
+
+def test_weights_whose_update_was_skipped_are_saved_as_they_were(tmp_path, monkeypatch):
+    """As after a gradient that isn't finite: no step puts disturbed weights back."""
+    monkeypatch.setenv(VARIABLE, "0")
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.tensor([[0.31, 1.0]]))
+    model.disturbed = QuantNoise([model.weight], QuantNoiseConfig(bits=4, share=1.0))
+    reporter = SimpleNamespace(epoch=1, stats={})
+    recorder = SimpleNamespace(rows=[], batches=0)
+    epoch = WithinEpoch(tmp_path, Trained(model, [], []), reporter, recorder, 1)
+    for _ in epoch.batches(range(2)):
+        model.disturbed(lambda: (model.weight.sum(),))
+    state = torch.load(tmp_path / "within_epoch.pth", weights_only=True)
+    assert (state["batches"], state["model"]["weight"].tolist()) == (1, [[pytest.approx(0.31), 1]])
+    assert int(state["model"]["disturbed.updates"]) == 1, "the next update draws anew"
 
 
 def test_a_job_asked_to_stop_saves_once_at_once(saves, tmp_path, monkeypatch):
