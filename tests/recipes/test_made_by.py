@@ -9,7 +9,7 @@ from espnet_prune.cli import get_parser, main
 from espnet_prune.data.tokens import make_tokens
 from espnet_prune.io_atomic import read_json, write_json
 from espnet_prune.record import mark_finished
-from espnet_prune.train import teacher
+from espnet_prune.train import stages, teacher
 from espnet_prune.train.stages import stage_made_by
 from espnet_prune.train.system_config import read_config, write_config
 
@@ -126,6 +126,23 @@ def test_a_finetuning_of_another_cut_is_refused(folder, capsys):
     cut.write_text("another")
     assert main(command) == 2
     assert "contents of the cut model: '" in capsys.readouterr().err
+
+
+def test_a_cut_of_another_pruning_is_not_finetuned(folder, capsys, monkeypatch):
+    begun = []
+    monkeypatch.setattr(stages, "finetune", lambda out, *unused: begun.append(out))
+    command = ["finetune", *system()]
+    assert main(command) == 2
+    assert "exp/a/cut/.done.json: no such file; run stage 9 (cut) first" in capsys.readouterr().err
+    pruned = stage_made_by("prune", Path("exp/a"), read_config(Path("exp/a")))
+    mark_finished("exp/a/cut", {"prune": pruned})
+    system({"method": "magnitude", "target": 0.6})
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "exp/a/cut: " in error and "prune.target: 0.5 -> 0.6" in error and not begun
+    system()
+    assert main(command) == 0
+    assert begun == [Path("exp/a")]
 
 
 @pytest.mark.parametrize("place", ["system", "recipe"])
