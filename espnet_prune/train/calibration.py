@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from espnet_prune.config import config_hash
 from espnet_prune.data.kaldi_dir import read_map
 from espnet_prune.data.parallel import Followed
 from espnet_prune.io_atomic import atomic_path, write_json
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 MASKS = "masks.safetensors"
 WEIGHTS = "weights.safetensors"  # those that differ from the teacher's, and directions of ranks
 ORDER = "order.safetensors"
+MADE_FROM = "made_from"
 SECONDS = "train_seconds.json"  # where trainings leave theirs
 
 
@@ -62,14 +65,22 @@ def choose_masks(config: SystemConfig, out: Path, ngpu: int) -> None:
     write_json(out / SECONDS, {"seconds": time.monotonic() - started})
 
 
-def write_order(config: SystemConfig, out: Path, ngpu: int) -> None:
-    """Writes the scores by which a method's gates begin, once; arguments as of ``choose_masks``."""
-    if (out / ORDER).exists():
+def write_order(config: SystemConfig, out: Path, ngpu: int, made_by: Mapping) -> None:
+    """Writes the scores by which a method's gates begin, unless they are there.
+
+    Args:
+        config: configuration of the system.
+        out: gets the scores.
+        ngpu: 0 for the CPU.
+        made_by: what they depend on; those that something else gave are written anew.
+    """
+    made_from = config_hash(made_by)
+    if (out / ORDER).exists() and _made_from(out / ORDER) == made_from:
         return
     method = config.build_method()
     gated, passes = _gated_and_passes(config, method, method.order_utterances, ngpu)
     logger.info("gates begin in an order by %d utterances", len(passes))
-    _write(method.order_scores(gated, passes), out / ORDER)
+    _write(method.order_scores(gated, passes), out / ORDER, {MADE_FROM: made_from})
 
 
 def refit_on_data(
@@ -136,9 +147,15 @@ def _gated_and_passes(
     return gated, Followed([partial(_loss, gated, batch) for batch in batches], "calibration")
 
 
-def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _made_from(path: Path) -> str | None:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(MADE_FROM)
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     with atomic_path(path) as temporary:
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
+        plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        save_file(plain, temporary, about)
 
 
 def _run(batch: Mapping[str, Tensor], model: nn.Module) -> object:

@@ -145,7 +145,7 @@ def prune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
         if method.order_utterances:
             setting = replace(setting, order=out / "prune" / ORDER)
             if is_first():
-                write_order(config, out / "prune", ngpu)
+                write_order(config, out / "prune", ngpu, made_by)
         training = {
             **_training(config, stage.training, method.updates // stage.updates_an_epoch),
             "optim2": stage.training.get("optim2", "adam"),

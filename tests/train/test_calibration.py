@@ -79,6 +79,22 @@ def test_directions_that_were_found_on_data_reach_the_cut(tmp_path, monkeypatch)
     assert torch.equal(fresh.model.state_dict()[name], gated.model.state_dict()[name])
 
 
+def test_the_order_of_gates_is_found_again_by_another_configuration_alone(tmp_path, monkeypatch):
+    """As of a run that was killed before its first checkpoint, and begun again otherwise."""
+    method = make_method("l0_distill", {"gate": {"order": "fisher"}}, target=0.4)
+    gated, asked = inject(encoder(), method).eval(), []
+
+    def found(*unused):
+        asked.append(len(asked))
+        return gated, passes_of(gated, 2)
+
+    monkeypatch.setattr(calibration, "_gated_and_passes", found)
+    config = SimpleNamespace(build_method=lambda: method)
+    for seed, times in ((0, 1), (0, 1), (1, 2)):
+        calibration.write_order(config, tmp_path, 0, {"seed": seed})
+        assert len(asked) == times
+
+
 def test_weights_that_make_good_what_goes_reach_the_cut(tmp_path, monkeypatch):
     method = make_method("numerical", target=0.4)
     gated = inject(encoder(), method).eval()
