@@ -30,6 +30,7 @@ from espnet_prune.surgery.chain import Call, check_chain, lost, stack_with, unti
 from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
+from espnet_prune.surgery.plan import plan_of
 from espnet_prune.surgery.surgeon import (
     USUAL_DAMPING,
     Equations,
@@ -58,7 +59,8 @@ def refit(
 
     Args:
         gated: the gated model, in evaluation mode; its weights may be trained.
-        teacher: the uncompressed model, in evaluation mode, of the same names.
+        teacher: the uncompressed model, in evaluation mode, of the same names; the gated one may
+            have lost blocks and channels of it before.
         masks: resolved masks (units,) of all sites.
         runs: each runs a model, the one given, on one utterance.
         damping: how much the weights' distance from where they are counts, relative to the mean
@@ -84,23 +86,28 @@ def refit(
 
     for site in (s for s in sites if s.block is None):
         layer, equations = site.consumer, _Equations(task, [site], len(runs))
+        same = _same_units(gated.model, teacher, getattr(site, "reader", None))
         for run in runs:
             with holding(gated, masks):
                 heard = until(layer, partial(run, gated)).args[0]
-            equations.add(heard, twin(layer)(until(twin(layer), partial(run, teacher)).args[0]))
+            said = twin(layer)(until(twin(layer), partial(run, teacher)).args[0])
+            equations.add(heard, said if same is None else said[:, same])
         equations.solve()
     layers = _stack(gated)
     if layers is None:
         return masks
     with holding(gated, masks):
         ours = [until(layers[0], partial(run, gated)) for run in runs]
-    theirs = [until(twin(layers[0]), partial(run, teacher)) for run in runs]
+    twins, passed = twin(layers), 0
+    theirs = [until(twins[0], partial(run, teacher)) for run in runs]
     with task.acting():
-        for index, layer in enumerate(layers):
-            members = [s for s in sites if s.block == index]
-            _refit_block(task, members, layer, twin(layer), ours, theirs)
+        for index, place in enumerate(_same_blocks(gated.model, teacher, len(layers), len(twins))):
+            layer, members = layers[index], [s for s in sites if s.block == index]
+            for between in twins[passed:place]:  # which the model had lost before
+                theirs = [call.passed_on(between) for call in theirs]
+            _refit_block(task, members, layer, twins[place], ours, theirs)
             ours = [call.passed_on(layer) for call in ours]
-            theirs = [call.passed_on(twin(layer)) for call in theirs]
+            theirs, passed = [call.passed_on(twins[place]) for call in theirs], place + 1
             logger.info(
                 "refit: block %d of %d: %.4f of the stream's power is lost",
                 index + 1,
@@ -110,6 +117,33 @@ def refit(
     with holding(gated, masks):
         check_chain(layers, ours[0], partial(runs[0], gated))
     return masks
+
+
+def _same_blocks(model: nn.Module, teacher: nn.Module, ours: int, theirs: int) -> list[int]:
+    """Places of a model's blocks among the teacher's, of whose it may have lost some before.
+
+    Args:
+        model: the one that is refitted.
+        teacher: the uncompressed one.
+        ours: how many blocks it has.
+        theirs: how many the teacher has.
+    """
+    plans = (plan_of(each) for each in (model, teacher))
+    numbers = [
+        list(range(number)) if plan is None else plan.without(DECODER).kept_blocks()
+        for plan, number in zip(plans, (ours, theirs), strict=True)
+    ]
+    return [numbers[1].index(block) for block in numbers[0]]
+
+
+def _same_units(model: nn.Module, teacher: nn.Module, name: str | None) -> list[int] | None:
+    """Places of a site's units among the teacher's, where the model may have lost some before."""
+    before = plan_of(model)
+    if name is None or before is None:
+        return None
+    site, there = before.sites[name], plan_of(teacher)
+    units = list(range(site.units) if there is None else there.sites[name].kept)
+    return [units.index(unit) for unit in site.kept]
 
 
 @dataclass(frozen=True)

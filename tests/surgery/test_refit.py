@@ -8,6 +8,7 @@ import torch
 from tiny_encoders import tiny_encoder
 from tiny_models import AllSites, encoder, features
 
+from espnet_prune.budget import resolve
 from espnet_prune.errors import ModelError
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT
@@ -93,6 +94,22 @@ def test_a_unit_that_others_make_up_for_is_recovered(kind, options):
     small = cut(gated, masks)
     with torch.no_grad():
         assert (small(*features(1))[0] - teacher(*features(1))[0]).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("lost", ["block.0", "block.1", "front_end.1"])
+def test_a_model_that_was_cut_before_is_refitted_to_what_it_was_cut_from(lost):
+    """A block went before, or half of the channels of a convolution."""
+    teacher = encoder(num_blocks=3)
+    first = inject(copy.deepcopy(teacher), AllSites((*UNIT_KINDS, "block"), learned=False)).eval()
+    before = masks_of(first, 1.0)
+    for name, mask in before.items():
+        if name == lost or name.startswith(f"{lost}."):
+            mask[::2] = 0.0
+    gated = inject(cut(first, resolve(first.site_map, before)), AllSites(UNIT_KINDS, learned=False))
+    masks = masks_of(gated.eval())
+    worse = gap(gated, teacher, masks)
+    refit(gated, teacher, masks, runs(12), damping=0.1, choose=False)
+    assert gap(gated, teacher, masks) < 0.05 * worse
 
 
 def test_one_layer_is_numpys_least_squares():
