@@ -229,6 +229,7 @@ def finetune(out: Path, config: SystemConfig, made_by: dict, ngpu: int) -> None:
     size = (out / "model" / WEIGHTS).stat().st_size
     update_record(
         out,
+        row=config.own,
         weights_bytes={"kept": size},
         train_seconds={"finetune": seconds_of(out / "finetune")},
         updates={"finetune": updates_of(out / "finetune")},

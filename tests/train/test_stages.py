@@ -11,8 +11,10 @@ from system_configs import COUNTED, system_config, write_system
 from espnet_prune.budget import Budget, resolve
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.models.espnet.build import build_asr_model
+from espnet_prune.record import read_record, update_record
 from espnet_prune.sites import UNIT_KINDS
 from espnet_prune.surgery import load, sites_of
+from espnet_prune.train import stages
 from espnet_prune.train.criterion import check_decoder_for
 from espnet_prune.train.cutting import cut_system
 from espnet_prune.train.prune_task import FinetuneTask
@@ -221,6 +223,20 @@ def test_a_model_that_hears_nothing_is_named_before_it_is_finetuned(cut_by_score
 def test_a_model_with_a_front_end_is_not(cut_by_scores, caplog):
     cut_by_scores("head")
     assert "front-end" not in caplog.text
+
+
+def test_what_is_finetuned_anew_in_few_bits_is_recorded_so(cut_by_scores, tmp_path, monkeypatch):
+    """As of a row that got ``bits`` later, whose pruning is the same and isn't made anew."""
+    cut_by_scores("head")
+    row, rounded = {"method": "magnitude", "as_cut": True}, []
+    update_record(
+        tmp_path / "system", row=system_config(row).own, saved_updates=0, weights_bytes={"dense": 9}
+    )
+    monkeypatch.setattr(stages, "round_on_data", lambda model, bits, config: rounded.append(bits))
+    stages.finetune(tmp_path / "system", system_config({**row, "bits": 8}, tmp_path), {}, ngpu=0)
+    record = read_record(tmp_path / "system")
+    assert rounded == [8] and record["row"] == system_config({**row, "bits": 8}).own
+    assert record["weights_bytes"].keys() == {"kept", "dense"}
 
 
 def rates(options: dict, updates: int) -> list[float]:
