@@ -155,8 +155,13 @@ def unpack(
         where: the file that errors name.
 
     Raises:
-        ModelError: levels or scales are missing, or don't make up the shape.
+        ModelError: other bits; levels or scales are missing, or don't make up the shape.
     """
+    if shapes and bits not in FORMS:
+        raise ModelError(
+            f"{where}: weights in {bits} bits, expected {' or '.join(map(str, FORMS))}; save the "
+            "model again"
+        )
     whole, found = dict(state), {}
     for name, shape in shapes.items():
         if name + LEVELS not in whole or name + SCALES not in whole:
@@ -167,7 +172,8 @@ def unpack(
         flat = _doubled(levels, stored) if bits == 4 else levels.flatten()
         if places is not None:
             flat = at_their_places(places, flat, [size], f"{where}: {name}")
-        if len(flat) != size or scales.dim() != 2 or len(scales) != shape[0] or not len(scales[0]):
+        fits = len(flat) == size and scales.dim() == 2 and [len(scales)] == list(shape[:1])
+        if not fits or not scales.shape[1]:
             raise ModelError(
                 f"{where}: {name}: {len(flat)} levels and {scales.numel()} scales don't make up "
                 f"{list(shape)}; the file is damaged"

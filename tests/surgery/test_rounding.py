@@ -92,6 +92,16 @@ def test_damaged_files_are_named(tmp_path):
     write_json(folder / "model.json", description)
     with pytest.raises(ModelError, match=f"{name}: .* levels and .* scales don't make up"):
         load(folder)
+    description["rounded"][name] = []
+    write_json(folder / "model.json", description)
+    with pytest.raises(ModelError, match=rf"{name}: .* levels and .* don't make up \[\]"):
+        load(folder)
+    round_weights(model, 8)
+    save(model, folder)
+    description = json.loads((folder / "model.json").read_text())
+    write_json(folder / "model.json", {**description, "bits": 5})
+    with pytest.raises(ModelError, match="weights in 5 bits, expected 4 or 8"):
+        load(folder)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
