@@ -5,7 +5,7 @@ is small, nothing is faster. They are cast and multiplied; DequantizeLinear, whi
 would be run each time anew, or be replaced by products that round what a layer hears as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
@@ -73,25 +73,32 @@ def _nodes(
     levels = FORMS[bits].levels(rows, by_number(scales, rows.shape[1])).numpy()
     kind = ml_dtypes.int4 if bits == 4 else numpy.int8
     factors = _constant(f"{name}.scales", scales.numpy())
-    cast = ir.node(
-        "Cast", [_constant(f"{name}.levels", levels.astype(kind))], {"to": ir.DataType.FLOAT}
-    )
+    whole = _constant(f"{name}.levels", levels.astype(kind))
+    cast = _node(name, "Cast", [whole], {"to": ir.DataType.FLOAT})
     nodes = [cast]
     if scales.shape[1] > 1:
         numbers = rows.shape[1]
         if numbers not in places:
             stretches = by_number(torch.arange(scales.shape[1])[None], numbers)[0]
             places[numbers] = _constant(f"stretches.{numbers}", stretches.int().numpy())
-        nodes.append(ir.node("Gather", [factors, places[numbers]], {"axis": 1}))
+        nodes.append(_node(name, "Gather", [factors, places[numbers]], {"axis": 1}))
         factors = nodes[-1].outputs[0]
-    nodes.append(ir.node("Mul", [cast.outputs[0], factors]))
+    nodes.append(_node(name, "Mul", [cast.outputs[0], factors]))
     own = nodes[-1].outputs[0]
     if turned:
-        nodes.append(ir.node("Transpose", [own], {"perm": [1, 0]}))
+        nodes.append(_node(name, "Transpose", [own], {"perm": [1, 0]}))
     elif len(shape) > 2:
         sizes = _constant(f"{name}.shape", numpy.array(shape))
-        nodes.append(ir.node("Reshape", [own, sizes]))
+        nodes.append(_node(name, "Reshape", [own, sizes]))
     return nodes
+
+
+def _node(name: str, kind: str, inputs: Sequence, attributes: Mapping | None = None):
+    """A node for the constant ``name``; one without names would get those of a branch's values."""
+    import onnx_ir as ir
+
+    made = ir.Value(name=f"{name}.{kind.lower()}")
+    return ir.node(kind, inputs, attributes, outputs=[made], name=f"{made.name}.node")
 
 
 def _constant(name: str, values: numpy.ndarray):
