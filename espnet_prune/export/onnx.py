@@ -94,13 +94,18 @@ def graphs_of(model: nn.Module) -> list[Graph]:
     Raises:
         ModelError: a model, or a part of it, that can't be exported, or one that isn't in float32.
     """
+    check_float32(model)
+    return family_of(model).graphs(twin_of(model).eval())
+
+
+def check_float32(model: nn.Module) -> None:
+    """ModelError for a model in another precision, in which no export can be compared with it."""
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise ModelError(
-                f"{name} is {parameter.dtype}; graphs are exported in float32: call model.float() "
+                f"{name} is {parameter.dtype}; a model is exported in float32: call model.float() "
                 "first"
             )
-    return family_of(model).graphs(twin_of(model).eval())
 
 
 def _export(part: Graph, rounded: nn.Module | None, path: Path) -> None:
