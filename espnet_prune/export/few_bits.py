@@ -5,13 +5,13 @@ is small, nothing is faster. They are cast and multiplied; DequantizeLinear, whi
 would be run each time anew, or be replaced by products that round what a layer hears as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from espnet_prune.surgery.rounding import FORMS, by_number, rounded_scales
+from espnet_prune.surgery.rounding import Rounded, by_number, rounded_weights
 
 OPSET = 21  # whose Cast knows whole numbers of 4 bits
 
@@ -26,13 +26,12 @@ def store_rounded(graph, model: nn.Module) -> None:
     from onnx_ir.convenience import replace_all_uses_with
 
     known, places = {}, {}
-    bits, rounded = rounded_scales(model)
-    for name, scales in rounded.items():
+    for name, rounded in rounded_weights(model).items():
         weight = model.get_parameter(name)
         rows = weight.detach().flatten(1)
         for matrix, turned in ((rows, False), (rows.T, True)):
             key = (matrix.contiguous().numpy().tobytes(), len(matrix))
-            known[key] = (bits, rows, scales, turned)
+            known[key] = (rounded, rows, turned)
     first = graph[0]
     for name, value in list(graph.initializers.items()):
         numbers = value.const_value.numpy()
@@ -50,9 +49,8 @@ def store_rounded(graph, model: nn.Module) -> None:
 def _nodes(
     name: str,
     shape: Sequence[int],
-    bits: int,
+    rounded: Rounded,
     rows: Tensor,
-    scales: Tensor,
     turned: bool,
     places: dict,
 ) -> list:
@@ -61,37 +59,43 @@ def _nodes(
     Args:
         name: the constant's.
         shape: its shape.
-        bits: 4 or 8.
+        rounded: how the weight is stored.
         rows: (rows, numbers), its values.
-        scales: (rows, stretches).
         turned: whether the constant has a row where a column is.
         places: by the numbers of a row: which stretch each is in; others of the graph have it too.
     """
     import ml_dtypes
     import onnx_ir as ir
 
-    levels = FORMS[bits].levels(rows, by_number(scales, rows.shape[1])).numpy()
-    kind = ml_dtypes.int4 if bits == 4 else numpy.int8
+    levels, scales = rounded.values(rows)[0].numpy(), rounded.scales
+    kind = ml_dtypes.int4 if rounded.bits == 4 else numpy.int8
     factors = _constant(f"{name}.scales", scales.numpy())
-    cast = ir.node(
-        "Cast", [_constant(f"{name}.levels", levels.astype(kind))], {"to": ir.DataType.FLOAT}
-    )
+    whole = _constant(f"{name}.levels", levels.astype(kind))
+    cast = _node(name, "Cast", [whole], {"to": ir.DataType.FLOAT})
     nodes = [cast]
     if scales.shape[1] > 1:
         numbers = rows.shape[1]
         if numbers not in places:
             stretches = by_number(torch.arange(scales.shape[1])[None], numbers)[0]
             places[numbers] = _constant(f"stretches.{numbers}", stretches.int().numpy())
-        nodes.append(ir.node("Gather", [factors, places[numbers]], {"axis": 1}))
+        nodes.append(_node(name, "Gather", [factors, places[numbers]], {"axis": 1}))
         factors = nodes[-1].outputs[0]
-    nodes.append(ir.node("Mul", [cast.outputs[0], factors]))
+    nodes.append(_node(name, "Mul", [cast.outputs[0], factors]))
     own = nodes[-1].outputs[0]
     if turned:
-        nodes.append(ir.node("Transpose", [own], {"perm": [1, 0]}))
+        nodes.append(_node(name, "Transpose", [own], {"perm": [1, 0]}))
     elif len(shape) > 2:
         sizes = _constant(f"{name}.shape", numpy.array(shape))
-        nodes.append(ir.node("Reshape", [own, sizes]))
+        nodes.append(_node(name, "Reshape", [own, sizes]))
     return nodes
+
+
+def _node(name: str, kind: str, inputs: Sequence, attributes: Mapping | None = None):
+    """A node for the constant ``name``; one without names would get those of a branch's values."""
+    import onnx_ir as ir
+
+    made = ir.Value(name=f"{name}.{kind.lower()}")
+    return ir.node(kind, inputs, attributes, outputs=[made], name=f"{made.name}.node")
 
 
 def _constant(name: str, values: numpy.ndarray):

@@ -34,7 +34,7 @@ from espnet_prune.io_atomic import new_folder, write_json, write_text
 from espnet_prune.models.graphs import Graph
 from espnet_prune.surgery.cut import twin_of
 from espnet_prune.surgery.families import family_of
-from espnet_prune.surgery.rounding import rounded_scales
+from espnet_prune.surgery.rounding import rounded_weights
 
 INT32_MAX = 2**31 - 1
 
@@ -64,7 +64,7 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     folder = Path(folder)
     parts = graphs_of(model)
     about = family_of(model).describe_graphs(model)
-    rounded = model if rounded_scales(model)[0] and not int8 else None
+    rounded = model if rounded_weights(model) and not int8 else None
     with new_folder(folder, others_than_export, "an export") as new:
         for part in parts:
             _export(part, rounded, new / part.file)
@@ -94,13 +94,18 @@ def graphs_of(model: nn.Module) -> list[Graph]:
     Raises:
         ModelError: a model, or a part of it, that can't be exported, or one that isn't in float32.
     """
+    check_float32(model)
+    return family_of(model).graphs(twin_of(model).eval())
+
+
+def check_float32(model: nn.Module) -> None:
+    """ModelError for a model in another precision, in which no export can be compared with it."""
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise ModelError(
-                f"{name} is {parameter.dtype}; graphs are exported in float32: call model.float() "
+                f"{name} is {parameter.dtype}; a model is exported in float32: call model.float() "
                 "first"
             )
-    return family_of(model).graphs(twin_of(model).eval())
 
 
 def _export(part: Graph, rounded: nn.Module | None, path: Path) -> None:

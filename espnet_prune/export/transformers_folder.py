@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.data.tokens import BLANK, END, SPACE, UNKNOWN
-from espnet_prune.errors import ModelError
+from espnet_prune.errors import DataError, ModelError
 from espnet_prune.export import pruned_modeling
+from espnet_prune.export.onnx import check_float32
 from espnet_prune.io_atomic import new_folder, read_json, write_json, write_text
 from espnet_prune.models.huggingface.build import UNLOADABLE, check_class, import_transformers
 from espnet_prune.models.huggingface.teacher import (
@@ -71,9 +72,11 @@ def export_transformers(
 
     Raises:
         ConfigError: the folder holds anything but an earlier export.
-        ModelError: no model of transformers; a part for which there is no code; a processor that
-            can't be loaded, or of other tokens; other outputs after reading it back.
+        ModelError: no model of transformers, or not in float32; a part for which there is no code;
+            a processor that can't be loaded, or of other tokens; other outputs after reading it
+            back.
     """
+    check_float32(model)
     given = None if processor is None else _processor_of(processor)
     whole = twin_of(_whole(model, given)).eval()
     name, transformers = type(whole).__name__, import_transformers()
@@ -98,7 +101,8 @@ def export_transformers(
             beside.save_pretrained(new)
         about = {"class": name, "auto_class": auto_class, "needs_code": bool(unlike)}
         about |= {"unlike_stock": unlike, "processor": beside is not None}
-        write_json(new / MARK, about)
+        files = sorted(path.name for path in new.iterdir())
+        write_json(new / MARK, {**about, "files": files})
         bases = (pruned_modeling.Pruned,) if unlike else ()
         kind = type(name, (*bases, getattr(transformers, name)), {})
         _compare(whole, kind.from_pretrained(new, dtype=torch.float32).eval(), folder)
@@ -106,10 +110,14 @@ def export_transformers(
 
 
 def _others(folder: Path) -> list[str]:
-    """What is in a folder that isn't an earlier export."""
-    if not folder.is_dir() or (folder / MARK).is_file():
-        return []
-    return sorted(path.name for path in folder.iterdir())
+    """Names of what is in a folder and isn't an earlier export's, sorted."""
+    names = {path.name for path in folder.glob("*")}
+    try:
+        record = read_json(folder / MARK)
+    except DataError:
+        return sorted(names)
+    known = isinstance(record, dict) and "class" in record
+    return sorted(names - {MARK, *record.get("files", names)} if known else names)
 
 
 def _class(name: str) -> str:
@@ -162,11 +170,17 @@ def _rows(tokens: Sequence[str], processor: Any) -> list[int]:
     ``<sos/eos>``, which CTC never gives, is left out where the tokenizer doesn't have it.
 
     Raises:
-        ModelError: it is the tokenizer of other tokens.
+        ModelError: there is no tokenizer, or it is that of other tokens.
     """
     if processor is None:
         return list(range(len(tokens)))
-    tokenizer = processor.tokenizer
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None:
+        raise ModelError(
+            f"--processor: a {type(processor).__name__} alone is there; a feature extractor and a "
+            "tokenizer were expected; give the folder, or the hub's name, of the model before it "
+            "was pruned"
+        )
     space = getattr(tokenizer, "word_delimiter_token", None) or DELIMITER
     names = {tokenizer.pad_token: BLANK, tokenizer.unk_token: UNKNOWN, space: SPACE}
     listed = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])

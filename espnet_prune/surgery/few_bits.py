@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_prune.surgery.inputs import rows_of
-from espnet_prune.surgery.rounding import FORMS, Form, nearest, note_rounded
+from espnet_prune.surgery.rounding import FORMS, Form, Rounded, nearest, note_rounded
 from espnet_prune.surgery.surgeon import Settle, column_by_column
 
 logger = logging.getLogger(__name__)
@@ -30,24 +30,27 @@ POSITIONS = 2000  # of an utterance, that a layer is seen at
 def round_weights(model: nn.Module, bits: int, passes: Sequence[Callable[[], object]] = ()) -> None:
     """Rounds a model's matrices and convolutions in place, and notes that they are stored so.
 
-    Weights that are 0 stay so; layers that no pass runs get the nearest numbers.
+    Weights that are 0 stay so; layers that no pass runs get the nearest numbers. Convolutions by
+    channel get 8 bits: they have few numbers, none of which another channel's makes good.
 
     Args:
         model: the model, in evaluation mode; its weights may be stored sparse.
         bits: 4 or 8.
         passes: each runs the model on one utterance; none for the nearest numbers.
     """
-    form, scales = FORMS[bits], {}
+    rounded: dict[str, Rounded] = {}
     sums = _sums(_layers(model), passes) if passes else {}
     for name, weight in model.named_parameters():
         if weight.dim() > 1 and weight.numel() >= LEAST_NUMBERS:
             layer = model.get_submodule(name.rpartition(".")[0])
+            form = FORMS[8 if getattr(layer, "groups", 1) > 1 else bits]
             if layer in sums:
-                scales[name] = _round_layer(layer, sums[layer], form)
+                scales = _round_layer(layer, sums[layer], form)
             else:
-                found, scales[name] = nearest(weight, form)
+                found, scales = nearest(weight, form)
                 weight.copy_(found)
-    note_rounded(model, bits, scales)
+            rounded[name] = Rounded(form.bits, scales)
+    note_rounded(model, rounded)
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

@@ -105,57 +105,69 @@ def nearest(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     return (form.levels(rows, spread) * spread).view_as(weight).to(weight.dtype), scales
 
 
-def note_rounded(model: nn.Module, bits: int, scales: Mapping[str, Tensor]) -> None:
-    """Notes for the next ``save`` which weights are rounded, and their scales (rows, stretches)."""
-    setattr(model, ROUNDED_ATTRIBUTE, (bits, dict(scales)))
+@dataclass(frozen=True)
+class Rounded:
+    """How a weight is stored.
 
-
-def rounded_scales(model: nn.Module) -> tuple[int, dict[str, Tensor]]:
-    """The bits, and scales by name of the weights that still are what they were rounded to.
-
-    Those that were trained or cut since are not among them; 0 bits and none of another model.
+    Attributes:
+        bits: bits a number.
+        scales: (rows, stretches).
     """
-    bits, scales = getattr(model, ROUNDED_ATTRIBUTE, (0, {}))
-    weights = dict(model.named_parameters())
-    there = {n: s for n, s in scales.items() if n in weights and _is_still(weights[n], bits, s)}
-    return (bits if there else 0), there
+
+    bits: int
+    scales: Tensor
+
+    def values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole numbers nearest to rows (rows, numbers) of float32, and what they stand for."""
+        spread = by_number(self.scales, rows.shape[1])
+        levels = FORMS[self.bits].levels(rows, spread)
+        return levels, levels * spread
 
 
-def _is_still(weight: Tensor, bits: int, scales: Tensor) -> bool:
-    if len(scales) != len(weight):
+def note_rounded(model: nn.Module, rounded: Mapping[str, Rounded]) -> None:
+    """Notes for the next ``save`` which weights are rounded, by name."""
+    setattr(model, ROUNDED_ATTRIBUTE, dict(rounded))
+
+
+def rounded_weights(model: nn.Module) -> dict[str, Rounded]:
+    """By name, the weights that still are what they were rounded to.
+
+    Those that were trained or cut since are not among them.
+    """
+    noted, weights = getattr(model, ROUNDED_ATTRIBUTE, {}), dict(model.named_parameters())
+    return {n: r for n, r in noted.items() if n in weights and _is_still(weights[n], r)}
+
+
+def _is_still(weight: Tensor, rounded: Rounded) -> bool:
+    if len(rounded.scales) != len(weight):
         return False
     rows = weight.detach().float().cpu().reshape(len(weight), -1)
-    spread = by_number(scales, rows.shape[1])
-    return bool((FORMS[bits].levels(rows, spread) * spread).equal(rows))
+    return bool(rounded.values(rows)[1].equal(rows))
 
 
 def pack(
-    state: Mapping[str, Tensor],
-    bits: int,
-    scales: Mapping[str, Tensor],
-    sparse: Collection[str] = (),
+    state: Mapping[str, Tensor], rounded: Mapping[str, Rounded], sparse: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Replaces each weight that has scales by its levels, packed, and these; of those in ``sparse``
-    by the places of levels that aren't 0, and these alone."""
+    """Replaces each rounded weight by its levels, packed, and its scales; of those in ``sparse`` by
+    the places of levels that aren't 0, and these alone."""
     packed = dict(state)
-    for name, own in scales.items():
-        form, rows = FORMS[bits], packed.pop(name).float().reshape(len(own), -1)
-        levels = form.levels(rows, by_number(own, rows.shape[1])).to(torch.int8)
-        packed[name + SCALES] = own.to(form.scales)
+    for name, own in rounded.items():
+        levels, _ = own.values(packed.pop(name).float().reshape(len(own.scales), -1))
+        levels, form = levels.to(torch.int8), FORMS[own.bits]
+        packed[name + SCALES] = own.scales.to(form.scales)
         if name in sparse:
             packed[name + MASK], levels = places_and_values(levels)
-        packed[name + LEVELS] = _halved(levels) if bits == 4 else levels
+        packed[name + LEVELS] = _halved(levels) if form.bits == 4 else levels
     return packed
 
 
 def unpack(
-    state: Mapping[str, Tensor], bits: int, shapes: Mapping[str, Sequence[int]], where: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What ``pack`` was given, rounded, and the scales.
+    state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], where: str
+) -> tuple[dict[str, Tensor], dict[str, Rounded]]:
+    """What ``pack`` was given, and how its rounded weights are stored.
 
     Args:
         state: what it returned.
-        bits: 4 or 8.
         shapes: shapes of the rounded weights, by name.
         where: the file that errors name.
 
@@ -168,18 +180,20 @@ def unpack(
             raise ModelError(f"{where}: {name}: its levels or scales are missing; save it again")
         levels, scales = whole.pop(name + LEVELS), whole.pop(name + SCALES)
         places, size = whole.pop(name + MASK, None), int(numpy.prod(shape))
-        stored = size if places is None else number_kept(places)
-        known = (levels.dtype, scales.dtype) == (FORMS[bits].stored, FORMS[bits].scales)
-        flat = _doubled(levels.flatten(), stored) if bits == 4 and known else levels.flatten()
+        types = (levels.dtype, scales.dtype)
+        form = next((f for f in FORMS.values() if types == (f.stored, f.scales)), None)
+        flat = levels.flatten()
+        if form is not None and form.bits == 4:
+            flat = _doubled(flat, size if places is None else number_kept(places))
         if places is not None:
             flat = at_their_places(places, flat, [size], f"{where}: {name}")
         by_row = list(scales.shape[:1]) == list(shape[:1]) and scales.dim() == 2
-        if not known or not by_row or len(flat) != size or not scales.numel():
+        if form is None or not by_row or len(flat) != size or not scales.numel():
             raise ModelError(
                 f"{where}: {name}: {len(flat)} levels and {scales.numel()} scales, {levels.dtype} "
                 f"and {scales.dtype}, don't make up {list(shape)}; the file is damaged"
             )
-        found[name], rows = scales.float(), flat.view(shape[0], -1).float()
+        found[name], rows = Rounded(form.bits, scales.float()), flat.view(shape[0], -1).float()
         whole[name] = (rows * by_number(scales, rows.shape[1])).view(*shape)
     return whole, found
 

@@ -19,7 +19,7 @@ from espnet_prune.config import to_dataclass
 from espnet_prune.errors import ConfigError, DataError, ModelError
 from espnet_prune.io_atomic import atomic_path, read_json, write_json
 from espnet_prune.surgery.families import format_of, formats
-from espnet_prune.surgery.rounding import FORMS, note_rounded, pack, rounded_scales, unpack
+from espnet_prune.surgery.rounding import FORMS, note_rounded, pack, rounded_weights, unpack
 from espnet_prune.surgery.sparse import SPARSE_ATTRIBUTE, compact, expand, sparse_names
 
 SCHEMA = 1
@@ -66,12 +66,12 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     sparse = sparse_names(model)
     if sparse:
         description["sparse"] = {name: list(state[name].shape) for name in sparse}
-    bits, scales = rounded_scales(model)
-    if bits:
-        description["bits"] = bits
-        description["rounded"] = {name: list(state[name].shape) for name in scales}
-        state = pack(state, bits, scales, sparse)
-    state = compact(state, [name for name in sparse if name not in scales])
+    rounded = rounded_weights(model)
+    if rounded:
+        description["bits"] = min(each.bits for each in rounded.values())
+        description["rounded"] = {name: list(state[name].shape) for name in rounded}
+        state = pack(state, rounded, sparse)
+    state = compact(state, [name for name in sparse if name not in rounded])
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     write_json(folder / DESCRIPTION, description)
@@ -152,15 +152,15 @@ def _load_saved(folder: Path) -> nn.Module:
     shapes = description.sparse
     exact = {name: shape for name, shape in shapes.items() if name not in description.rounded}
     state = expand(state, exact, str(folder / WEIGHTS))
-    state, scales = unpack(state, description.bits, description.rounded, str(folder / WEIGHTS))
+    state, rounded = unpack(state, description.rounded, str(folder / WEIGHTS))
     for name, other in description.tied.items():
         if other in state:
             state[name] = state[other]
     load_strictly(model, state, str(folder / WEIGHTS))
     if shapes:
         setattr(model, SPARSE_ATTRIBUTE, tuple(shapes))
-    if scales:
-        note_rounded(model, description.bits, scales)
+    if rounded:
+        note_rounded(model, rounded)
     return model
 
 
@@ -208,8 +208,8 @@ class Description:
         config: what the format builds it from; nothing of its meaning is checked here.
         sparse: shapes of the weights that are stored sparse, by name.
         tied: weights that are another one by a second name, and that one's first name.
-        bits: bits of rounded weights; 0 where there are none.
-        rounded: shapes of the weights that are stored in so many bits, by name.
+        bits: the fewest bits of rounded weights; 0 where there are none.
+        rounded: shapes of these weights, by name.
     """
 
     schema: int

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from tiny_encoders import tiny_encoder
 from tiny_models import encoder, features
 
 from espnet_prune.export.folder import GRAPH
@@ -48,6 +49,20 @@ def test_any_session_gives_the_numbers_that_the_model_has(rounded):
     with torch.no_grad():
         expected = model(feats, lengths)[0].numpy()
     assert numpy.abs(stock.run(None, {"feats": feats.numpy()})[0] - expected).max() < 2e-5
+
+
+def test_both_ways_of_a_streaming_encoder_have_the_same_weights(tmp_path):
+    import onnx
+
+    model = tiny_encoder("contextual_transformer", **WIDE)
+    round_weights(model, 4)
+    differences = export_onnx(model, tmp_path / "onnx")
+    assert max(differences.values()) < 2e-5 and len(differences) == 5
+    graph = onnx.load(tmp_path / "onnx" / GRAPH).graph
+    assert "If" in {node.op_type for node in graph.node}
+    levels = [each for each in graph.initializer if each.data_type == onnx.TensorProto.INT4]
+    stored = sum(int(numpy.prod(each.dims)) for each in levels)
+    assert stored == sum(p.numel() for p in model.parameters() if p.dim() > 1 and p.numel() >= 512)
 
 
 def test_dynamic_int8_takes_the_weights_as_numbers(tmp_path):

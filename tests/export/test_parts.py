@@ -9,6 +9,7 @@ from tiny_models import ENCODER, encoder
 from espnet_prune.errors import ModelError
 from espnet_prune.export import onnx
 from espnet_prune.export.onnx import export_onnx, graphs_of
+from espnet_prune.models.espnet.encoder_graphs import ComputedPositions
 
 
 def modes(model) -> list[bool]:
@@ -35,6 +36,21 @@ def test_a_model_in_training_gives_the_parts_of_evaluation():
     with torch.no_grad():
         assert torch.equal(part.expected(*inputs)[0], part.expected(*inputs)[0])
     assert not any(modes(part.graph))
+
+
+def test_a_graph_is_compared_with_the_model_as_it_is(monkeypatch):
+    model = encoder()
+
+    def nowhere(self, x):
+        return x * self.scale, torch.zeros(1, 2 * x.shape[1] - 1, x.shape[2])
+
+    monkeypatch.setattr(ComputedPositions, "forward", nowhere)
+    (part,) = graphs_of(model)
+    feats = part.example(57)
+    with torch.no_grad():
+        own = model(*feats, torch.tensor([57]))[0]
+        assert torch.equal(part.expected(*feats)[0], own)
+        assert float((part.graph(*feats) - own).abs().max()) > part.tolerance
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64], ids=str)

@@ -181,6 +181,31 @@ def test_a_processor_is_taken_from_where_it_is(tmp_path):
     assert transformers.AutoProcessor.from_pretrained(tmp_path / "out").decode([3]) == "a"
 
 
+def test_a_processor_without_a_tokenizer_says_nothing_of_the_order_of_tokens(tmp_path):
+    import transformers
+
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "theirs")
+    with pytest.raises(ModelError, match="a Wav2Vec2FeatureExtractor alone is there"):
+        export_transformers(pruned_letters_model(), tmp_path / "out", str(tmp_path / "theirs"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+def test_another_precision_is_refused_with_the_remedy(precision, tmp_path):
+    with pytest.raises(ModelError, match=r"torch\.\w*float16.*call model\.float\(\)"):
+        export_transformers(tiny_ssl.ssl_model("wav2vec2").to(precision), tmp_path / "out")
+
+
+def test_what_was_put_beside_an_earlier_export_is_not_removed(tmp_path):
+    model = tiny_ssl.ssl_model("wav2vec2")
+    for _ in range(2):  # an export by itself is replaced
+        export_transformers(model, tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"other files than an export \(README\.md\)"):
+        export_transformers(model, tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+
+
 def test_what_cannot_be_carried_is_named_and_nothing_is_written(tmp_path):
     wavlm = tiny_ssl.gated_with("wavlm", front_channels, ("head",))
     with pytest.raises(ModelError, match=r"attention: a NumberedWavLMAttention, for which"):

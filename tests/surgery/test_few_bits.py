@@ -7,7 +7,7 @@ from torch import nn
 
 from espnet_prune.surgery import load, save
 from espnet_prune.surgery.few_bits import DAMPING, round_weights
-from espnet_prune.surgery.rounding import FORMS, nearest, rounded_scales
+from espnet_prune.surgery.rounding import FORMS, nearest, rounded_weights
 
 HEARD = torch.Generator().manual_seed(1)
 
@@ -31,8 +31,7 @@ def test_a_column_makes_good_what_the_one_before_lost_and_the_bias_what_is_left(
     products = centred.T @ centred / 4
     products += DAMPING * products.diagonal().mean() * torch.eye(2)
     round_weights(layer, 4, passes_of(layer, heard))
-    _, scales = rounded_scales(layer)
-    scale = float(scales["weight"])
+    scale = float(rounded_weights(layer)["weight"].scales)
     first = round(7.4 / scale) * scale
     second = -2.0 + (7.4 - first) * float(products[0, 1] / products[1, 1])
     expected = torch.tensor([[first, round(second / scale) * scale]])
@@ -62,8 +61,10 @@ def test_outputs_are_nearer_than_with_the_nearest_numbers(layer, shape):
         before = layer.weight.clone()
         round_weights(model, 4, passes_of(model, *heard))
         solved = sum((model(x) - y).square().sum() for x, y in zip(heard, wanted, strict=True))
-        assert rounded_scales(model)[1].keys() == {"1.weight"}
-        layer.weight.copy_(nearest(before, FORMS[4])[0])
+        noted = rounded_weights(model)
+        assert noted.keys() == {"1.weight"}
+        assert noted["1.weight"].bits == (8 if getattr(layer, "groups", 1) > 1 else 4)
+        layer.weight.copy_(nearest(before, FORMS[noted["1.weight"].bits])[0])
         plain = sum((model(x) - y).square().sum() for x, y in zip(heard, wanted, strict=True))
     assert solved < 0.7 * plain
 
@@ -104,11 +105,12 @@ def test_it_is_loaded_as_it_was_rounded_and_weights_trained_since_are_stored_as_
     loaded = load(save(model, tmp_path / "rounded"))
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    bits, scales = rounded_scales(loaded)
-    assert bits == 4 and scales.keys() == rounded_scales(model)[1].keys()
+    noted = rounded_weights(loaded)
+    assert noted.keys() == rounded_weights(model).keys()
+    assert {each.bits for each in noted.values()} == {4}
 
     trained = loaded.encoders[0].feed_forward.w_1.weight
     trained.data += 1e-3
     again = load(save(loaded, tmp_path / "trained"))
     assert torch.equal(again.encoders[0].feed_forward.w_1.weight, trained)
-    assert rounded_scales(again)[1].keys() == scales.keys() - {"encoders.0.feed_forward.w_1.weight"}
+    assert rounded_weights(again).keys() == noted.keys() - {"encoders.0.feed_forward.w_1.weight"}

@@ -11,7 +11,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.io_atomic import write_json
 from espnet_prune.surgery import load, save
 from espnet_prune.surgery.few_bits import LEAST_NUMBERS, round_weights
-from espnet_prune.surgery.rounding import FORMS, LEVELS, SCALES, nearest, pack, unpack
+from espnet_prune.surgery.rounding import FORMS, LEVELS, SCALES, Rounded, nearest, pack, unpack
 from espnet_prune.surgery.sparse import mark_sparse
 
 
@@ -50,14 +50,15 @@ def test_what_is_packed_is_unpacked_rounded(bits, shape):
     weight, scales = nearest(
         torch.randn(shape, generator=torch.Generator().manual_seed(0)), FORMS[bits]
     )
-    packed = pack({"a": weight, "b": weight}, bits, {"a": scales})
+    packed = pack({"a": weight, "b": weight}, {"a": Rounded(bits, scales)})
     assert packed["b"] is weight and set(packed) == {"b", "a" + LEVELS, "a" + SCALES}
     if bits == 4:
         assert packed["a" + LEVELS].numel() == -(-weight.numel() // 2)
         assert packed["a" + SCALES].element_size() == 2
-    found, read = unpack(packed, bits, {"a": list(shape)}, "file")
+    found, read = unpack(packed, {"a": list(shape)}, "file")
     assert torch.equal(found["a"], weight) and set(found) == {"a", "b"}
-    assert read.keys() == {"a"} and torch.equal(read["a"], scales)
+    assert read.keys() == {"a"} and read["a"].bits == bits
+    assert torch.equal(read["a"].scales, scales)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -92,6 +93,16 @@ def test_damaged_files_are_named(tmp_path):
     write_json(folder / "model.json", description)
     with pytest.raises(ModelError, match=f"{name}: .* levels and .* scales, .* don't make up"):
         load(folder)
+    description["rounded"][name] = []
+    write_json(folder / "model.json", description)
+    with pytest.raises(ModelError, match=rf"{name}: .* levels and .* don't make up \[\]"):
+        load(folder)
+    round_weights(model, 8)
+    save(model, folder)
+    description = json.loads((folder / "model.json").read_text())
+    write_json(folder / "model.json", {**description, "bits": 5})
+    with pytest.raises(ModelError, match=r"bits: 5, expected one of \[4, 8\]"):
+        load(folder)
 
 
 def test_bits_that_are_not_known_are_named(tmp_path):
@@ -116,16 +127,16 @@ def test_bits_that_are_not_known_are_named(tmp_path):
 )
 def test_what_cannot_be_levels_or_scales_is_named(bits, part, changed):
     weight, scales = nearest(torch.ones(4, 6), FORMS[bits])
-    packed = pack({"a": weight}, bits, {"a": scales})
+    packed = pack({"a": weight}, {"a": Rounded(bits, scales)})
     packed["a" + part] = changed(packed["a" + part])
     with pytest.raises(ModelError, match=r"file: a: .* don't make up \[4, 6\]; the file is dam"):
-        unpack(packed, bits, {"a": [4, 6]}, "file")
+        unpack(packed, {"a": [4, 6]}, "file")
 
 
 def test_a_shape_that_cannot_be_a_weights_is_named():
     weight, scales = nearest(torch.ones(4, 6), FORMS[4])
     with pytest.raises(ModelError, match=r"file: a: .* don't make up \[\]; the file is damaged"):
-        unpack(pack({"a": weight}, 4, {"a": scales}), 4, {"a": []}, "file")
+        unpack(pack({"a": weight}, {"a": Rounded(4, scales)}), {"a": []}, "file")
 
 
 @pytest.mark.parametrize("bits", [4, 8])

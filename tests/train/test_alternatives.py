@@ -12,7 +12,7 @@ from mini_recipe import run_here
 from safetensors.torch import load_file
 
 from espnet_prune.surgery import load
-from espnet_prune.surgery.rounding import FORMS, nearest, rounded_scales
+from espnet_prune.surgery.rounding import FORMS, nearest, rounded_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SYSTEMS = """\
@@ -119,17 +119,17 @@ def test_what_was_cut_is_rounded_in_a_row_of_its_own(experiment):
     assert record["row"]["bits"] == 8
     assert (record["method"], record["target"]) == ("folding", 0.4)  # nothing more is taken out
     model, whole = (load(experiment / name / "model") for name in ("few_bits", "folding"))
-    bits, scales = rounded_scales(model)
-    assert bits == 8 and scales
-    for name in scales:
+    rounded = rounded_weights(model)
+    assert rounded and all(each.bits == 8 for each in rounded.values())
+    for name in rounded:
         expected, _ = nearest(whole.get_parameter(name), FORMS[8])
         assert model.get_parameter(name).equal(expected)
 
 
 def test_in_four_bits_it_is_rounded_by_what_layers_hear(experiment):
     model, whole = (load(experiment / name / "model") for name in ("fewest_bits", "folding"))
-    bits, scales = rounded_scales(model)
-    assert bits == 4
+    scales = rounded_weights(model)
+    assert {each.bits for each in scales.values()} == {4}
     solved = [
         name
         for name in scales

@@ -26,7 +26,7 @@ class ContextualGraph(EncoderGraph):
         seen = torch.zeros(1, size, size)
         seen[:, 1:, :-1] = 1  # all but the context before looks at all but the segment's own
         self.register_buffer("seen", seen, persistent=False)
-        for module in encoder.modules():
+        for module in self.encoder.modules():
             if hasattr(module, "forward_attention"):
                 module.forward_attention = MethodType(_attend, module)
 

@@ -1,5 +1,6 @@
 """Graphs of ESPnet's encoders of blocks, by themselves or in a whole model."""
 
+import copy
 import math
 
 import torch
@@ -120,9 +121,9 @@ class EncoderGraph(nn.Module):
         self, encoder: nn.Module, ctc: nn.Module | None = None, norms_between: bool = True
     ) -> None:
         super().__init__()
-        stop_flash_attention(encoder)
-        compute_positions(encoder)
-        self.encoder = encoder
+        self.encoder = _of_the_same_tensors(encoder)
+        stop_flash_attention(self.encoder)
+        compute_positions(self.encoder)
         self.norms_between = norms_between
         self.heard: list[int] = []
         if getattr(encoder, "interctc_use_conditioning", False):
@@ -179,6 +180,12 @@ class EncoderGraph(nn.Module):
         front_end, embed = subsampling_of(self.encoder.embed), self.encoder.embed
         frames = feats[:, front_end.reach - 1 :: front_end.rate, :1]
         return 0 * frames + embed.out.bias
+
+
+def _of_the_same_tensors(encoder: nn.Module) -> nn.Module:
+    """A copy for a graph to change, with which the encoder as it is can be compared."""
+    tensors = (*encoder.parameters(), *encoder.buffers())
+    return copy.deepcopy(encoder, {id(tensor): tensor for tensor in tensors})
 
 
 class PromptedEncoderGraph(EncoderGraph):

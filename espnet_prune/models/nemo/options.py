@@ -15,6 +15,7 @@ from espnet_prune.errors import ModelError
 from espnet_prune.models.nemo.features import LOG_GUARD
 
 CTC_MODEL = "EncDecCTCModelBPE"
+NUMBERS = (int, float)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Section:
             where: the archive, for errors.
 
         Raises:
-            ModelError: a key or a value that isn't known.
+            ModelError: a key or a value that isn't known, or no number where one is needed.
         """
         place = f"{where}: model_config.yaml: {self.name}"
         own = check_mapping(place, config.get(self.name))
@@ -56,7 +57,11 @@ class Section:
                     f"{place}: {key}: {value!r}: this key isn't known"
                     f"{nearest(key, [*self.read, *self.known])}, and the model may depend on it"
                 )
-        return {key: own.get(key, default) for key, default in self.read.items()}
+        values = {key: own.get(key, default) for key, default in self.read.items()}
+        for key, value in values.items():
+            if type(self.read[key]) in NUMBERS and type(value) not in NUMBERS:
+                raise ModelError(f"{place}: {key}: a number was expected, not {value!r}")
+        return values
 
 
 PREPROCESSOR = Section(

@@ -40,21 +40,25 @@ def espnet_weights(state: Mapping[str, Tensor], scaled: bool, where: str) -> dic
         where: the archive, for errors.
 
     Raises:
-        ModelError: a name that isn't known.
+        ModelError: a name that isn't known, or no tensor.
     """
     found = {}
     for name, value in state.items():
         if name.startswith(FEATURES):
             continue
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"{where}: model_weights.ckpt: {name}: a tensor was expected, not a value of type "
+                f"{type(value).__name__}; take the archive as NeMo's save_to wrote it"
+            )
         value = value.float() if value.is_floating_point() else value
         if name.startswith(OUTPUT):
             found[f"ctc.ctc_lo.{name.removeprefix(OUTPUT)}"] = _output(value)
         else:
             found[_encoder_name(name, where)] = value
     if not scaled:
-        for part in ("weight", "bias"):
-            value = found[f"encoder.embed.out.{part}"]
-            found[f"encoder.embed.out.{part}"] = value / math.sqrt(len(value))
+        for name in {"encoder.embed.out.weight", "encoder.embed.out.bias"} & found.keys():
+            found[name] = found[name] / math.sqrt(len(found[name]))
     return found
 
 

@@ -87,6 +87,9 @@ def test_the_command_makes_a_teacher_whose_tokens_are_its_own(tmp_path):
         ("encoder", "n_layer", 3, "n_layer.*did you mean 'n_layers'"),
         ("encoder", "n_layers", None, "n_layers: a number"),
         ("preprocessor", "normalize", "all_features", "all_features.*per_feature"),
+        ("encoder", "ff_expansion_factor", "4", "ff_expansion_factor: a number.*'4'"),
+        ("encoder", "dropout", None, "dropout: a number.*None"),
+        ("preprocessor", "window_stride", None, "window_stride: a number.*None"),
         ("preprocessor", "window", "kaiser", "kaiser.*hann"),
         ("tokenizer", "type", "wpe", "wpe.*bpe"),
         ("tokenizer", "model_path", "nemo:other.model", "other.model.*no file of the archive"),
@@ -123,14 +126,17 @@ def test_a_key_at_the_top_that_nothing_reads_is_named(tmp_path, caplog):
     [
         (lambda state: state.update({"encoder.layers.0.adapter.weight": torch.ones(1)}), "adapter"),
         (lambda state: state.pop("encoder.layers.1.norm_out.bias"), "missing.*norm_final.bias"),
+        (lambda state: state.pop("encoder.pre_encode.out.bias"), "missing.*embed.out.bias"),
         (lambda state: state.update({"encoder.pre_encode.out.bias": torch.ones(3)}), "shape"),
+        (lambda state: state.update({"encoder.pre_encode.out.bias": 3}), "a tensor was expected"),
     ],
 )
-def test_weights_are_all_needed_and_no_others(tmp_path, change, message):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_weights_are_all_needed_and_no_others(tmp_path, change, message, scaled):
     state = copy.deepcopy(tiny_nemo.weights())
     change(state)
     with pytest.raises(ModelError, match=message):
-        imported(tmp_path, tiny_nemo.configuration(), state)
+        imported(tmp_path, tiny_nemo.configuration(xscaling=scaled), state)
 
 
 def test_no_archive_no_file_no_kind_no_network(tmp_path, monkeypatch):
