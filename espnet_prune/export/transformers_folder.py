@@ -21,6 +21,8 @@ from espnet_prune.errors import DataError, ModelError
 from espnet_prune.export import pruned_modeling
 from espnet_prune.export.onnx import check_float32
 from espnet_prune.io_atomic import new_folder, read_json, write_json, write_text
+from espnet_prune.models.espnet.features import encoded_speech, least_samples, sample_rate_of
+from espnet_prune.models.graphs import example_speech
 from espnet_prune.models.huggingface.build import UNLOADABLE, check_class, import_transformers
 from espnet_prune.models.huggingface.teacher import (
     CONFIG,
@@ -51,6 +53,8 @@ HEADS = ("num_attention_heads", "num_key_value_heads")
 NOT_SHAPE = ("training", "name_or_path")  # plain attributes of modules that say nothing of it
 PLAIN = (bool, int, float, str)
 TOLERANCE = 1e-4  # of outputs, relative to the largest
+HEARD_TOLERANCE = 1e-2  # of scores of speech, whose features others make otherwise
+LOUDNESS = 0.3  # of the speech, which also has that as its mean
 
 
 def export_transformers(
@@ -97,6 +101,8 @@ def export_transformers(
             write_json(new / CONFIG, {**read_json(new / CONFIG), "pruned": changes, **auto})
             write_text(new / CODE.name, CODE.read_text(encoding="utf-8") + _class(name))
         beside = _own_processor(model, whole, new) if given is None else given
+        if given is not None:
+            _compare_speech(model, whole, given)
         if beside is not None:
             beside.save_pretrained(new)
         about = {"class": name, "auto_class": auto_class, "needs_code": bool(unlike)}
@@ -170,7 +176,7 @@ def _rows(tokens: Sequence[str], processor: Any) -> list[int]:
     ``<sos/eos>``, which CTC never gives, is left out where the tokenizer doesn't have it.
 
     Raises:
-        ModelError: there is no tokenizer, or it is that of other tokens.
+        ModelError: there is no tokenizer, it is that of other tokens, or its numbers have holes.
     """
     if processor is None:
         return list(range(len(tokens)))
@@ -194,6 +200,13 @@ def _rows(tokens: Sequence[str], processor: Any) -> list[int]:
             "of only one of them; give the folder, or the hub's name, of the model before it was "
             "pruned"
         )
+    for place, (token, number) in enumerate(listed[: len(found)]):
+        if number != place:
+            raise ModelError(
+                f"--processor: its tokenizer has {token!r} at {number}, but {place} was expected: "
+                "no number may be left out or be there twice; give the folder, or the hub's name, "
+                "of the model before it was pruned"
+            )
     places = {token: number for number, token in enumerate(tokens)}
     return [places[token] for token in found]
 
@@ -323,6 +336,35 @@ def _added(tokenizer: Any) -> set[str]:
 def _is_piece(token: str) -> bool:
     """Whether a token is more than a letter, for which transformers' tokenizer has no place."""
     return len(token) > 1 and token not in SPECIAL
+
+
+@torch.no_grad()
+def _compare_speech(model: nn.Module, whole: nn.Module, processor: Any) -> None:
+    """ModelError where an ESPnet model's CTC scores speech otherwise than what is exported."""
+    if getattr(model, "ctc", None) is None or not hasattr(processor, "feature_extractor"):
+        return
+    rate = sample_rate_of(getattr(model, "espnet_prune_config", None))
+    speech = LOUDNESS * (1 + example_speech(max(rate, least_samples(model)))[0])
+    try:
+        given = processor(speech[0].numpy(), sampling_rate=rate, return_tensors="pt")
+        found = whole(**given).logits
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"--processor: its feature extractor isn't that of the model ({error}); give the "
+            "folder, or the hub's name, of the model before it was pruned"
+        ) from error
+    twin = twin_of(model).eval()
+    scores = twin.ctc.ctc_lo(encoded_speech(twin, speech))
+    expected = scores[..., _rows(model.token_list, processor)]
+    found, worst = found[:, : expected.shape[1]], float("inf")  # it may pad the features
+    if found.shape == expected.shape:
+        worst = float((found - expected).abs().max())
+    if not worst <= HEARD_TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ModelError(
+            f"--processor: with its feature extractor the scores of speech differ by {worst:.2g} "
+            "from the model's; give the folder, or the hub's name, of the model before it was "
+            "pruned"
+        )
 
 
 @torch.no_grad()

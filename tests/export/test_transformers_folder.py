@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import tiny_feature_readers
@@ -179,6 +180,34 @@ def test_a_processor_is_taken_from_where_it_is(tmp_path):
     with pytest.raises(ModelError, match="nowhere: no feature extractor and tokenizer"):
         export_transformers(model, tmp_path / "out", str(nowhere))
     assert transformers.AutoProcessor.from_pretrained(tmp_path / "out").decode([3]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "extractor", "message"),
+    [
+        ((0, 1, 2, 4, 5), {}, r"has 'A' at 4, but 3 was expected"),
+        ((0, 1, 2, 3, 4), {}, None),
+        ((0, 1, 2, 3, 4), {"do_normalize": False}, "the scores of speech differ by"),
+        ((0, 1, 2, 3, 4), {"sampling_rate": 8000}, "its feature extractor isn't that of the model"),
+    ],
+)
+def test_a_processor_that_hears_or_counts_otherwise_is_refused(
+    numbers, extractor, message, tmp_path
+):
+    import transformers
+
+    vocabulary = dict(zip(("<pad>", "<unk>", "|", "A", "B"), numbers, strict=True))
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    transformers.Wav2Vec2Processor(
+        transformers.Wav2Vec2FeatureExtractor(**extractor),
+        transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")),
+    ).save_pretrained(tmp_path / "theirs")
+    shifted = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}  # feels the mean
+    model = tiny_ssl.letters_model({"model": {**tiny_ssl.TRANSFORMER, **shifted}})
+    refused = pytest.raises(ModelError, match=message) if message else nullcontext()
+    with refused:
+        export_transformers(model, tmp_path / "out", str(tmp_path / "theirs"))
+    assert (tmp_path / "out").exists() == (message is None)
 
 
 def test_a_processor_without_a_tokenizer_says_nothing_of_the_order_of_tokens(tmp_path):

@@ -59,16 +59,35 @@ def read_preprocessing(folder: Path, needed: bool) -> Preprocessing:
         needed: whether it must have them.
 
     Raises:
-        DataError: they are needed and missing.
+        DataError: they are needed and missing, or no mapping.
     """
     path = folder / TOGETHER
-    own = read_json(path).get(KEY) if path.is_file() else None
+    own = read_mapping(path).get(KEY) if path.is_file() else None
     if own is None:
         path = folder / FILE
-        own = read_json(path) if path.is_file() else {}
+        own = read_mapping(path) if path.is_file() else {}
+    _check_mapping(own, path)
     if needed and not own:
         raise DataError(
             f"{path}: no such file, which says how samples become features; copy it there from "
             f"where the model was made, it or {TOGETHER}"
         )
     return Preprocessing(path, own)
+
+
+def read_mapping(path: Path) -> dict:
+    """What a file of JSON says by key.
+
+    Raises:
+        DataError: it is missing, or no mapping.
+    """
+    return _check_mapping(read_json(path), path)
+
+
+def _check_mapping(found: object, path: Path) -> dict:
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path}: a mapping of keys was expected, not a {type(found).__name__}; copy the file "
+            "of the folder's origin"
+        )
+    return found

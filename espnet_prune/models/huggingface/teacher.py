@@ -20,6 +20,7 @@ from espnet_prune.io_atomic import atomic_path, read_json
 from espnet_prune.models import family_called
 from espnet_prune.models.huggingface import pieces
 from espnet_prune.models.huggingface.build import config_of, known_classes, load_pretrained
+from espnet_prune.models.huggingface.preprocessing import read_mapping
 from espnet_prune.surgery.serialize import load_strictly
 
 CONFIG, VOCABULARY = "config.json", "vocab.json"
@@ -66,7 +67,8 @@ def class_of(folder: Path) -> str | None:
         return None
     config = read_json(folder / CONFIG)
     names = config.get("architectures") if isinstance(config, dict) else None
-    return next((name for name in names or () if name in known_classes()), None)
+    names = names if isinstance(names, list) else ()
+    return next((name for name in names if name in known_classes()), None)
 
 
 class TransformersTeacher:
@@ -178,12 +180,19 @@ class TransformersTeacher:
     @cached_property
     def _pieces(self) -> tuple[dict[str, int], bytes]:
         """Pieces with their numbers, and a sentencepiece model of them."""
-        return pieces.read_pieces(self.folder / pieces.FILE, self._config.pad_token_id)
+        path = self.folder / pieces.FILE
+        try:
+            return pieces.read_pieces(path, self._config.pad_token_id)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{path}: can't be read as a tokenizer ({error!r}); copy it there from where the "
+                "model was made"
+            ) from error
 
     def _names(self, blank: str) -> dict[str, str]:
         """ESPnet's names of the folder's special tokens."""
         path = self.folder / "tokenizer_config.json"
-        own: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+        own: Mapping[str, Any] = read_mapping(path) if path.is_file() else {}
         unknown = own.get("unk_token") or UNKNOWN
         unknown = unknown["content"] if isinstance(unknown, dict) else unknown
         space = own.get("word_delimiter_token") or DELIMITER

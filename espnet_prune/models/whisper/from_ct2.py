@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from espnet_prune.errors import DataError, ModelError
 from espnet_prune.io_atomic import new_folder, read_json, write_json
 from espnet_prune.models.huggingface.build import from_config, import_transformers
+from espnet_prune.models.huggingface.preprocessing import read_mapping
 from espnet_prune.models.whisper.ct2_file import read_ct2
 from espnet_prune.surgery import load_strictly
 
@@ -91,7 +92,7 @@ def convert_whisper(folder: Path, out: Path) -> nn.Module:
         raise ModelError(f"{path}: holds a {file.specification}, expected a {SPECIFICATION}")
     arrays = dict(file.arrays)
     special = _special_tokens(folder / "tokenizer.json")
-    options = _read_mapping(folder / "config.json")
+    options = read_mapping(folder / "config.json")
     tokenizer = _tokenizer(folder)
     config = _configuration(arrays, special, path)
     model = from_config("WhisperForConditionalGeneration", config)
@@ -103,16 +104,6 @@ def convert_whisper(folder: Path, out: Path) -> nn.Module:
     transformers.WhisperFeatureExtractor(bins, chunk_length=seconds).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return model
-
-
-def _read_mapping(path: Path) -> dict:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(
-            f"{path}: a mapping of keys was expected, not a {type(found).__name__}; copy the file "
-            "of the folder's origin"
-        )
-    return found
 
 
 def _tokenizer(folder: Path):
@@ -128,7 +119,7 @@ def _tokenizer(folder: Path):
 
 
 def _special_tokens(path: Path) -> dict[str, int]:
-    added = _read_mapping(path).get("added_tokens", [])
+    added = read_mapping(path).get("added_tokens", [])
     try:
         found = {str(entry["content"]): int(entry["id"]) for entry in added}
     except (TypeError, KeyError, ValueError) as error:

@@ -269,6 +269,29 @@ def test_what_is_not_known_is_refused_by_name(name, file, change, message, tmp_p
         imported(tmp_path / "folder", tmp_path / "tokens")
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    folder, tokenizer = tmp_path / "folder", "tokenizer.json: can't be read as a tokenizer"
+    write_folder(folder, "parakeet")
+    mapping = "json: a mapping of keys was expected, not a list; copy"
+    for file, damage, error, message in (
+        ("tokenizer.json", lambda own: [], ModelError, tokenizer),
+        ("tokenizer.json", lambda own: {**own, "added_tokens": [{}]}, ModelError, tokenizer),
+        ("tokenizer_config.json", lambda own: [], DataError, f"tokenizer_config.{mapping}"),
+        ("processor_config.json", lambda own: [], DataError, f"processor_config.{mapping}"),
+        (
+            "processor_config.json",
+            lambda own: {"feature_extractor": []},
+            DataError,
+            f"processor_config.{mapping}",
+        ),
+    ):
+        whole = (folder / file).read_text()
+        (folder / file).write_text(json.dumps(damage(json.loads(whole))))
+        with pytest.raises(error, match=message), open_origin(str(folder)) as origin:
+            origin.build(tmp_path / "tokens")
+        (folder / file).write_text(whole)
+
+
 @pytest.mark.parametrize("name, file", [("bert", "vocab.json"), ("parakeet", "tokenizer.json")])
 def test_a_missing_file_is_named(name, file, tmp_path):
     write_folder(tmp_path / "folder", name)
