@@ -203,6 +203,17 @@ def test_what_several_sizes_share_is_marked(experiment, capsys):
     assert [s["shared"] for s in report["systems"]] == [None, None, shared]
 
 
+def test_what_was_made_of_another_system_in_few_bits_says_so(experiment):
+    asked = {"options": {}, "of": "l0_50", "as_cut": True, "bits": 4}
+    edit(experiment / "l0_50_seed1/system.json", row=asked)
+    run(["report", str(experiment), "--corpus", "made_up"])
+    results = (experiment / "report/RESULTS.md").read_text()
+    about = next(line for line in results.splitlines() if line.startswith("**l0_50_seed1**"))
+    assert "; weights in 4 bits;" in about
+    assert "; made of l0_50, whose updates and seconds come to these;" in about
+    assert results.count("made of") == 1
+
+
 def test_zeros_in_tensors_of_the_same_shape_are_marked(experiment, capsys):
     run(["report", str(experiment), "--corpus", "made_up"])
     assert "same shape" not in capsys.readouterr().out
