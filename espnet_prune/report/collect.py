@@ -5,18 +5,21 @@
 "macs_per_second", "rtf", "speedup", "machine", "wer": {"<set>/<mode>": ...}, "train_seconds",
 ...}]}``; a set is scored once a decoding mode, hence the key; ``shared`` names the system whose run
 of stage 8 gave this one too, and the part of ``train_seconds`` and ``updates`` that both have. What
-a stage has not made yet is null, never invented.
+a stage has not made yet, or made of an earlier model, is null, never invented.
 """
 
 import csv
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_prune.errors import DataError
+from espnet_prune.errors import DataError, ModelError
+from espnet_prune.io_atomic import read_json
+from espnet_prune.record import MARK, file_digest
 from espnet_prune.report.stage_results import (
     SCHEMA,
     read_profile,
@@ -25,6 +28,7 @@ from espnet_prune.report.stage_results import (
     read_score,
 )
 
+logger = logging.getLogger(__name__)
 TEACHER = "teacher"
 SINGLE_WEIGHTS = "_weights"  # how the names of methods end that prune single weights
 TEACHER_WEIGHTS = "model/model.safetensors"
@@ -89,8 +93,8 @@ def system_entry(folder: Path) -> dict:
     Raises:
         DataError: a file isn't what its stage writes; names it.
     """
-    record, path = read_record(folder / "system.json"), folder / "profile.json"
-    profile = read_profile(path) if path.exists() else {}
+    record, digest = read_record(folder / "system.json"), _weights_digest(folder)
+    profile = _profile(folder / "profile.json", digest)
     seconds = record.get("train_seconds") or {}
     asked = record.get("row") or {}
     return {
@@ -116,6 +120,7 @@ def system_entry(folder: Path) -> dict:
         "wer": {
             f"{score.parent.parent.name}/{score.parent.name}": _score(score)
             for score in sorted(folder.glob("decode/*/*/score.json"))
+            if _is_of(score, _decoded(score.parent / MARK), digest)
         },
         "masked_equals_cut": record.get("masked_equals_cut"),
         "updates": record.get("updates"),
@@ -161,6 +166,36 @@ def portable(command: str, system: Path) -> str:
     for folder, name in places.items():
         command = re.sub(rf"(?<![\w./-]){re.escape(str(folder))}/", lambda _, n=name: n, command)
     return command
+
+
+def _weights_digest(folder: Path) -> str | None:
+    """Of the weights that decoding and profiling read; None where they aren't there (any more)."""
+    from espnet_prune.models.espnet.folder import model_files
+
+    try:
+        return file_digest(model_files(folder / "model")[1])
+    except (DataError, ModelError):
+        return None
+
+
+def _is_of(path: Path, told: object, digest: str | None) -> bool:
+    """Whether a result is of the model that is there, as far as both are known; warns if not."""
+    if told is None or digest is None or told == digest:
+        return True
+    logger.warning("%s: left out, it is of an earlier model; run its stage again", path)
+    return False
+
+
+def _profile(path: Path, digest: str | None) -> dict:
+    """A profile.json; empty where there is none of this model."""
+    profile = read_profile(path) if path.exists() else {}
+    told = ((profile.get("made_from") or {}).get("models") or {}).get("system")
+    return profile if _is_of(path, told, digest) else {}
+
+
+def _decoded(mark: Path) -> object:
+    """The digest of the weights that a set was decoded with, if it is told."""
+    return (read_json(mark).get("config") or {}).get("model") if mark.exists() else None
 
 
 def _score(path: Path) -> dict:

@@ -258,7 +258,7 @@ def explanation(reports: Sequence[dict]) -> str:
 
 
 def made(system: dict) -> str:
-    """Method, seed, updates, training time, commit and check of one system in one line."""
+    """Method, seed, updates, seconds, settings, commit and check of one system in one line."""
     updates = ", ".join(f"{name} {count}" for name, count in (system["updates"] or {}).items())
     seconds = system["train_seconds"]
     parts = [f"{system['method']}, seed {system['seed']}", f"updates: {updates or NOT_RUN}"]
@@ -273,6 +273,10 @@ def made(system: dict) -> str:
         parts.append(f"options {json.dumps(system['options'])}")
     if system.get("training"):
         parts.append(f"training {json.dumps(system['training'])}")
+    if system.get("bits"):
+        parts.append(f"weights in {system['bits']} bits")
+    if system.get("of"):
+        parts.append(f"made of {system['of']}, whose updates and seconds come to these")
     if system["ladder"]:
         parts.append(f"its run also gave the sizes {', '.join(map(str, system['ladder']))}")
     if system["shared"]:

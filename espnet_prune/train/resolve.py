@@ -51,7 +51,8 @@ def resolve(
         made_from: what all this is called.
 
     Raises:
-        ConfigError: a key or value that isn't known; masks that would be learned in no epoch.
+        ConfigError: a key or value that isn't known, or that the method refuses; masks that would
+            be learned in no epoch.
     """
     row = read_row(recipe.systems, name, recipe.where[SYSTEMS])
     config = SystemConfig(
@@ -71,7 +72,10 @@ def resolve(
         made_from=made_from,
     )
     if config.prune is not None:
-        method = config.build_method()
+        try:
+            method = config.build_method()
+        except ConfigError as error:
+            raise ConfigError(f"{recipe.where[SYSTEMS]}: {name}: {error}") from error
         if method.learns_masks and row.taken_from is None and not method.updates:
             raise ConfigError(
                 f"{recipe.where[PRUNE]}: max_epoch: 0: {row.method} learns its masks, which takes "

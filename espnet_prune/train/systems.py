@@ -76,7 +76,7 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
     if system.bits not in (None, *FORMS):
         raise ConfigError(f"{where}: bits: {system.bits}; choose one of {list(FORMS)}")
     of = system.of
-    if of is not None and (of not in systems or "of" in _keys_of(systems, of, path)):
+    if of is not None and (of not in systems or _is_of_another(systems, of, path)):
         raise ConfigError(
             f"{where}: of: '{system.of}' is no system that is made of the teacher"
             f"{nearest(system.of, set(systems) - {name})}"
@@ -89,6 +89,14 @@ def read_row(systems: Mapping, name: str, path: str) -> SystemRow:
 def _keys_of(systems: Mapping, name: str, path: str) -> Mapping:
     """The row of a system as it is written."""
     return check_mapping(f"{path}: {name}", systems[name])
+
+
+def _is_of_another(systems: Mapping, name: str, path: str) -> bool:
+    """Whether a system, or the one whose rung it is, is itself made of another one."""
+    row = _keys_of(systems, name, path)
+    source = row.get(TAKEN_FROM)
+    rung_of = isinstance(source, str) and source in systems
+    return "of" in row or (rung_of and "of" in _keys_of(systems, source, path))
 
 
 def _check_read(system: SystemRow, where: str) -> None:

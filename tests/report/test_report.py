@@ -8,6 +8,8 @@ from made_up_experiment import edit, make_system
 from espnet_prune.cli import run
 from espnet_prune.errors import ConfigError, DataError
 from espnet_prune.io_atomic import write_text
+from espnet_prune.models.espnet.folder import WEIGHTS as ESPNET_WEIGHTS
+from espnet_prune.record import file_digest, mark_finished
 from espnet_prune.report import plots
 from espnet_prune.report.collect import (
     SiteWidth,
@@ -15,6 +17,7 @@ from espnet_prune.report.collect import (
     portable,
     prunes_single_weights,
     read_progress,
+    system_entry,
 )
 from espnet_prune.report.plots import bars, plot_widths, width_grids
 from espnet_prune.report.report import distinguishing_names
@@ -201,6 +204,35 @@ def test_what_several_sizes_share_is_marked(experiment, capsys):
     assert "l0 (l0_distill) of a ladder at 50%, 2 seeds" in results
     report = json.loads((experiment / "report/report.json").read_text())
     assert [s["shared"] for s in report["systems"]] == [None, None, shared]
+
+
+def test_what_was_made_of_another_system_in_few_bits_says_so(experiment):
+    asked = {"options": {}, "of": "l0_50", "as_cut": True, "bits": 4}
+    edit(experiment / "l0_50_seed1/system.json", row=asked)
+    run(["report", str(experiment), "--corpus", "made_up"])
+    results = (experiment / "report/RESULTS.md").read_text()
+    about = next(line for line in results.splitlines() if line.startswith("**l0_50_seed1**"))
+    assert "; weights in 4 bits;" in about
+    assert "; made of l0_50, whose updates and seconds come to these;" in about
+    assert results.count("made of") == 1
+
+
+def test_what_was_measured_of_an_earlier_model_is_left_out(experiment, caplog):
+    """As where a system is finetuned anew, and not decoded and profiled since."""
+    system, weights = experiment / "l0_50", experiment / "l0_50/model/espnet" / ESPNET_WEIGHTS
+    weights.parent.mkdir(parents=True)
+    (weights.parent / "config.yaml").write_text("{}")
+    weights.write_text("one")
+    edit(system / "profile.json", made_from={"models": {"system": file_digest(weights)}})
+    for mode in ("greedy", "joint"):
+        mark_finished(system / "decode/test" / mode, {"model": file_digest(weights)})
+    entry = system_entry(system)
+    assert entry["speedup"] and entry["wer"].keys() == {"test/greedy", "test/joint"}
+    assert not caplog.records
+    weights.write_text("another")
+    entry = system_entry(system)
+    assert entry["speedup"] is None and entry["wer"] == {}
+    assert "l0_50/profile.json: left out, it is of an earlier model" in caplog.text
 
 
 def test_zeros_in_tensors_of_the_same_shape_are_marked(experiment, capsys):

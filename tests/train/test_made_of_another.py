@@ -20,6 +20,9 @@ systems:
   near: {of: plai, method: magnitude}
   small: {of: plain, bits: 8}
   few: {of: plain, method: unpruned, target: 0.0, bits: 5}
+  run: {of: plain, method: l0, target: 0.7, ladder: [0.3]}
+  rung: {taken_from: run, target: 0.3}
+  of_rung: {of: rung, bits: 4}
 """
 
 
@@ -38,6 +41,8 @@ def test_a_row_names_the_system_that_it_is_made_of(tmp_path):
     )
     with pytest.raises(ConfigError, match="wrong: of: 'mine' is no system that is made of the tea"):
         read_system(path, "wrong")
+    with pytest.raises(ConfigError, match="of_rung: of: 'rung' is no system that is made of the t"):
+        read_system(path, "of_rung")
     with pytest.raises(ConfigError, match=r"few: bits: 5; choose one of \[4, 8\]"):
         read_system(path, "few")
     with pytest.raises(ConfigError, match="near: of: 'plai' .*did you mean 'plain'"):

@@ -90,6 +90,19 @@ def test_updates_are_counted_by_whole_numbers(change):
         system_config({"method": "magnitude"}, prune={**COUNTED, **change})
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"target": 2.0}, "target: 2.0 is out of range"),
+        ({"seed": -1}, "seed: -1 is out of range"),
+        ({"options": {"sites": ["branch"]}}, r"sites: \['branch'\]: .* chooses among units"),
+    ],
+)
+def test_what_a_method_refuses_is_named_with_its_file_and_row(row, message):
+    with pytest.raises(ConfigError, match=f"^systems.yaml: mine: {message}"):
+        system_config({"method": "magnitude", **row})
+
+
 def test_masks_are_not_learned_in_no_epoch():
     none = {**COUNTED, "max_epoch": 0}
     with pytest.raises(ConfigError, match="max_epoch: 0: l0_distill learns its masks"):
