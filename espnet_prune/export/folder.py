@@ -64,7 +64,8 @@ def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict
 
     Raises:
         DataError: it is missing or isn't JSON.
-        ModelError: another schema, an encoder alone, or a value that is missing or of a wrong type.
+        ModelError: another schema, an encoder alone, or a value that is missing, of a wrong type or
+            no number of samples.
     """
     path = folder / DESCRIPTION
     about = read_json(path)
@@ -79,6 +80,10 @@ def read_description(folder: Path, kinds: Sequence[str] = tuple(NEEDED)) -> dict
             raise ModelError(
                 f"{path}: {key} is {about.get(key)!r}, expected {expected.__name__}; "
                 "export the model again"
+            )
+        if key in SAMPLES and about[key] < 1:
+            raise ModelError(
+                f"{path}: {key} is {about[key]}, expected at least 1; export the model again"
             )
     return about
 

@@ -331,6 +331,11 @@ def test_lists_that_give_nothing(exported, monkeypatch, capsys, inputs, message)
         ("model.onnx", b"damaged", "ONNX Runtime can't read it"),
         ("model.json", b'{"schema": 2, "kind": "ctc_speech"}', "schema 2"),
         ("model.json", b'{"schema": 1, "kind": "ctc_speech"}', "sample_rate is None, expected int"),
+        (
+            "model.json",
+            b'{"schema": 1, "kind": "ctc_speech", "sample_rate": 0}',
+            "sample_rate is 0, expected at least 1",
+        ),
         ("model.json", b"[]", "schema None"),
     ],
 )
