@@ -31,6 +31,7 @@ from espnet_prune.surgery.gated import GatedModel
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, rows_of, weight_of
 from espnet_prune.surgery.plan import plan_of
+from espnet_prune.surgery.sparse import sparse_layers
 from espnet_prune.surgery.surgeon import (
     USUAL_DAMPING,
     Equations,
@@ -74,11 +75,12 @@ def refit(
 
     Raises:
         ModelError: a stack whose blocks don't simply follow each other; a layer that reads units,
-            but isn't called.
+            but isn't called, or that lost single weights before.
     """
     masks = dict(masks)
     task = _Task(gated, masks, damping, choose)
     sites = [s for s in gated.site_map.sites.values() if _is_read(gated, s, masks)]
+    _refuse_sparse(gated, sites)
     names = {id(module): name for name, module in gated.model.named_modules()}
 
     def twin(module: nn.Module) -> nn.Module:
@@ -117,6 +119,17 @@ def refit(
     with holding(gated, masks):
         check_chain(layers, ours[0], partial(runs[0], gated))
     return masks
+
+
+def _refuse_sparse(gated: GatedModel, sites: Sequence[ConsumedSite]) -> None:
+    """ModelError for a layer whose zeros would be solved for, too."""
+    sparse = sparse_layers(gated.model)
+    for site in sites:
+        if any(site.consumer is layer for layer in sparse):
+            raise ModelError(
+                f"refit: {site.name}: single weights of the layer that reads its units were pruned "
+                "before, and all of them would come back; leave the method's key `refit` out"
+            )
 
 
 def _same_blocks(model: nn.Module, teacher: nn.Module, ours: int, theirs: int) -> list[int]:

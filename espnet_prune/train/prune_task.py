@@ -147,7 +147,9 @@ class PruneTask(_DistillTask):
         norms = dict(enumerate((clip.gates, clip.multipliers)[: len(groups)]))
         clip_before_steps(gates, norms)
         gates.register_step_post_hook(lambda *unused: model.gated.after_update())
-        return [cls.weights_optimizer(args, weights, clip.weights, model.disturbed), gates]
+        optimizer = cls.weights_optimizer(args, weights, clip.weights, model.disturbed)
+        hold_zeros(model.gated.model, optimizer)  # of a model that lost single weights before
+        return [optimizer, gates]
 
 
 class FinetuneTask(_DistillTask):

@@ -15,6 +15,7 @@ from espnet_prune.sites.base import CONVOLUTION_CHANNEL, FEED_FORWARD_UNIT
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.refit import refit
+from espnet_prune.surgery.sparse import mark_sparse
 from espnet_prune.surgery.surgeon import choose_units
 
 
@@ -110,6 +111,16 @@ def test_a_model_that_was_cut_before_is_refitted_to_what_it_was_cut_from(lost):
     worse = gap(gated, teacher, masks)
     refit(gated, teacher, masks, runs(12), damping=0.1, choose=False)
     assert gap(gated, teacher, masks) < 0.05 * worse
+
+
+def test_a_model_of_few_single_weights_is_not_filled_again():
+    gated, teacher = gated_and_teacher()
+    weight = gated.model.encoders[0].feed_forward.w_2.weight
+    weight.data[::2] = 0.0
+    mark_sparse(gated.model, [weight])
+    with pytest.raises(ModelError, match="block.0.feed_forward.units: single weights .*out"):
+        refit(gated, teacher, masks_of(gated), runs())
+    assert weight[::2].eq(0).all()
 
 
 def test_one_layer_is_numpys_least_squares():

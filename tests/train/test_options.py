@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 from system_configs import COUNTED, read_system, system_config
-from tiny_models import encoder
+from tiny_models import encoder, features
 
 from espnet_prune.config import load_yaml
 from espnet_prune.errors import ConfigError
 from espnet_prune.methods import make_method
 from espnet_prune.surgery import inject
+from espnet_prune.surgery.sparse import mark_sparse
 from espnet_prune.train.options import check_training_config, read_floats
 
 
@@ -204,3 +205,21 @@ def test_an_option_for_all_methods_that_none_reads_is_an_error():
         system_config({"method": "l0"}, prune={**COUNTED, "method": {"pinchin": {}}})
     with pytest.raises(ConfigError, match="prune.yaml: method: pinching: unknown key 'distil'"):
         system_config({"method": "l0"}, prune={**COUNTED, "method": {"pinching": {"distil": 1}}})
+
+
+def test_single_weights_that_went_before_stay_gone_while_masks_are_learned():
+    """As of a row that prunes units of a system of few single weights."""
+    from espnet_prune.train.prune_task import PruneTask
+
+    origin, method = encoder(), make_method("l0_distill", target=0.4)
+    weight = origin.encoders[0].feed_forward.w_1.weight
+    weight.data[:, ::2] = 0.0
+    mark_sparse(origin, [weight])
+    gated = inject(origin, method)
+    model = SimpleNamespace(gated=gated, method=method, disturbed=None, parameters=gated.parameters)
+    options = {"optim": "adam", "optim_conf": {"lr": 0.1}, "optim2": "adam", "optim2_conf": {}}
+    weights, _ = PruneTask.build_optimizers(argparse.Namespace(**options), model)
+    before = weight.detach().clone()
+    gated(*features())[0].square().mean().backward()
+    weights.step()
+    assert weight[:, ::2].eq(0).all() and not weight[:, 1::2].equal(before[:, 1::2])
