@@ -49,7 +49,7 @@ def round_weights(model: nn.Module, bits: int, passes: Sequence[Callable[[], obj
             else:
                 found, scales = nearest(weight, form)
                 weight.copy_(found)
-            rounded[name] = Rounded(form.bits, scales)
+            rounded[name] = Rounded(form.bits, scales.cpu())
     note_rounded(model, rounded)
 
 
