@@ -57,6 +57,28 @@ def hold_zeros(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.register_step_post_hook(restore)
 
 
+def zeros_of(model: nn.Module) -> dict[str, Tensor]:
+    """Where the numbers of sparse weights are 0, by name."""
+    sparse = sparse_names(model)
+    return {name: value.detach() == 0 for name, value in model.named_parameters() if name in sparse}
+
+
+def check_zeros(model: nn.Module, zeros: Mapping[str, Tensor], whose: str) -> None:
+    """ModelError where what was pruned as a single weight has come back.
+
+    Args:
+        model: the model as it is now, its weights of the shapes that they had.
+        zeros: those of before (``zeros_of``).
+        whose: the method that changed weights, for the error.
+    """
+    for name, gone in zeros.items():
+        if bool(model.get_parameter(name)[gone].any()):
+            raise ModelError(
+                f"{name}: single weights of it were pruned before, and {whose} brings them back; "
+                "choose a method that changes no weights, or prune units first, then weights"
+            )
+
+
 def compact(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Replaces each sparse weight by its packed mask, uint8 (n / 8,), and its values (k,)."""
     packed = {name: value for name, value in state.items() if name not in names}

@@ -15,12 +15,12 @@ from espnet_prune.models.espnet.build import build_asr_model
 from espnet_prune.models.espnet.features import random_outputs
 from espnet_prune.models.espnet.format import espnet_config
 from espnet_prune.record import read_record, update_record
-from espnet_prune.sites import DECODER, count_parameters
+from espnet_prune.sites import DECODER, WEIGHT, count_parameters
 from espnet_prune.surgery import GatedModel, cut, inject, load, load_strictly
 from espnet_prune.surgery.families import family_of
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.serialize import WEIGHTS
-from espnet_prune.surgery.sparse import count_zeroed
+from espnet_prune.surgery.sparse import check_zeros, count_zeroed, zeros_of
 from espnet_prune.train.calibration import read_masks, refit_on_data, take_weights
 from espnet_prune.train.system import parts_of, write_cut
 from espnet_prune.train.system_config import SystemConfig
@@ -51,6 +51,7 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     """
     method, teacher = config.build_method(), config.teacher / "model"
     gated = inject(load(config.pruned), method)
+    zeros = zeros_of(gated.model)
     if method.learns_masks:
         _read_learned(gated, out)
     expected = float(gated.expected_sparsity().detach())
@@ -63,6 +64,8 @@ def cut_system(out: Path, config: SystemConfig) -> float:
     method.rewrite(gated, masks)
     if method.refit is not None:
         masks = refit_on_data(gated, masks, method.refit, config)
+    if not gated.site_map.of_kinds((WEIGHT,)):
+        check_zeros(gated.model, zeros, f"method: {config.method}")
     kept = gated.budget.hard(masks)
     reached = float(gated.budget.sparsity(kept))
     _check_reached(out, method, gated, reached)

@@ -4,13 +4,14 @@ import pytest
 import torch
 from tiny_models import encoder, features, passes_of
 
-from espnet_prune.errors import ConfigError
+from espnet_prune.errors import ConfigError, ModelError
 from espnet_prune.methods import make_method
 from espnet_prune.methods.numerical import newton_mask
 from espnet_prune.surgery import cut, inject
 from espnet_prune.surgery.compensate import compensate
 from espnet_prune.surgery.holding import holding
 from espnet_prune.surgery.inputs import columns_of, inputs_of, weight_of
+from espnet_prune.surgery.sparse import check_zeros, mark_sparse, zeros_of
 
 UNITS = "block.0.feed_forward.units"
 
@@ -106,6 +107,20 @@ def test_the_model_is_nearer_to_the_dense_one_with_them():
     small = cut(gated, masks)
     with torch.no_grad(), holding(gated, masks):
         assert (gated(*features())[0] - small(*features())[0]).abs().max() < 1e-5
+
+
+def test_on_a_model_of_few_single_weights_what_it_brings_back_is_named():
+    method = make_method("numerical", target=0.4)
+    gated = inject(encoder(), method).eval()
+    weight = gated.model.encoders[0].feed_forward.w_2.weight
+    weight.data[::2, ::2] = weight.data[1::2, 1::2] = 0.0
+    mark_sparse(gated.model, [weight])
+    zeros, passes = zeros_of(gated.model), passes_of(gated, 4)
+    masks = method.masks(gated, passes)
+    check_zeros(gated.model, zeros, "method: numerical")
+    method.compensate(gated, masks, passes)
+    with pytest.raises(ModelError, match="feed_forward.w_2.weight: .* method: numerical brings"):
+        check_zeros(gated.model, zeros, "method: numerical")
 
 
 def test_it_can_be_left_out():
