@@ -21,17 +21,14 @@ HELP_COLUMNS = "100"
 # The headline of the README: what the reports of the real Conformer say, and of which systems.
 REAL_CONFORMER = REPOSITORY / "egs/librispeech_10/l0_nemo_conformer1"
 HEADLINE = {
-    "report.json": (
-        "teacher",
-        "fisher_30_cut",
-        "obs_weights_50_int8",
-        "pinch_weights_50",
-    ),
+    "report.json": ("teacher", "pinch_weights_50"),
     "long/report.json": (
         "int8",
+        "int4",
         "fisher_10_cut",
         "fisher_20_cut",
-        "fisher_20_int8",
+        "fisher_20_int4",
+        "l0_30",
         "l0_50",
         "obs_weights_30_int8",
         "obs_weights_65",
