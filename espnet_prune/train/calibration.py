@@ -114,7 +114,8 @@ def round_on_data(model: nn.Module, bits: int, config: SystemConfig) -> None:
         config: configuration of the system.
     """
     data, number = (config.folders.train, config.folders.tokens), FORMS[bits].utterances
-    batches = _utterances(config.prune.training, *data, number, config.seed, "cpu")
+    training = config.prune.training
+    batches = _utterances(training, *data, number, config.seed, "cpu") if number else []
     logger.info("weights are rounded to %d bits, by %d utterances", bits, len(batches))
     runs = [partial(_run, batch, model) for batch in batches]
     round_weights(model, bits, Followed(runs, "calibration"))

@@ -15,6 +15,7 @@ from espnet_prune.models.tokens import make_any_tokens
 from espnet_prune.models.whisper.get_whisper import get_whisper
 from espnet_prune.models.whisper.tokens import WhisperText
 from espnet_prune.surgery import inject
+from espnet_prune.surgery.rounding import FORMS, nearest
 from espnet_prune.train import calibration
 from espnet_prune.train.calibration import _utterances
 
@@ -110,3 +111,12 @@ def test_weights_that_make_good_what_goes_reach_the_cut(tmp_path, monkeypatch):
     assert set(calibration.load_file(tmp_path / calibration.WEIGHTS)) == changed
     sparsity = gated.budget.sparsity(gated.budget.hard(calibration.read_masks(tmp_path)))
     assert float(sparsity) == pytest.approx(0.4, abs=0.005)
+
+
+def test_eight_bits_ask_for_no_utterance():
+    model = encoder(output_size=64)
+    before = model.encoders[0].self_attn.linear_q.weight.clone()
+    folders = SimpleNamespace(train=Path("nowhere"), tokens=Path("nowhere"))
+    stage = SimpleNamespace(training={})
+    calibration.round_on_data(model, 8, SimpleNamespace(folders=folders, prune=stage, seed=0))
+    assert model.encoders[0].self_attn.linear_q.weight.equal(nearest(before, FORMS[8])[0])
