@@ -81,6 +81,23 @@ def finished(folder: str | Path, config: Mapping, remedy: str = OTHER_TAG) -> bo
     return True
 
 
+def check_finished(folder: Path, config: Mapping, stage: str) -> None:
+    """Refuses to go on from a folder that isn't complete.
+
+    Args:
+        folder: what a stage makes.
+        config: what its result depends on.
+        stage: the stage, for the error.
+
+    Raises:
+        DataError: it wasn't finished.
+        ConfigError: it was finished with another configuration; names the keys that changed.
+    """
+    if not (folder / MARK).exists():
+        raise DataError(f"{folder / MARK}: no such file; run {stage} first")
+    check_same(folder, config)
+
+
 def mark_finished(folder: str | Path, config: Mapping) -> None:
     """Records that ``folder`` is complete and which configuration made it."""
     write_json(Path(folder) / MARK, {"schema": 1, "config": _plain(config)})

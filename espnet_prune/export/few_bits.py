@@ -16,22 +16,31 @@ from espnet_prune.surgery.rounding import Rounded, by_number, rounded_weights
 OPSET = 21  # whose Cast knows whole numbers of 4 bits
 
 
-def store_rounded(graph, model: nn.Module) -> None:
-    """Replaces the constants of a graph that are weights in few bits.
+Constant = tuple[bytes, int]  # the numbers of one, and its rows
+Known = dict[Constant, tuple[Rounded, Tensor, bool]]  # its weight's (rows, numbers); turned round?
 
-    Args:
-        graph: an ``onnx_ir.Graph``, of ``OPSET`` where the model has such weights.
-        model: the model, whole.
-    """
-    from onnx_ir.convenience import replace_all_uses_with
 
-    known, places = {}, {}
+def known_constants(model: nn.Module) -> Known:
+    """What a graph's constants are of a model's weights in few bits; empty where it has none."""
+    known: Known = {}
     for name, rounded in rounded_weights(model).items():
-        weight = model.get_parameter(name)
-        rows = weight.detach().flatten(1)
+        rows = model.get_parameter(name).detach().flatten(1)
         for matrix, turned in ((rows, False), (rows.T, True)):
             key = (matrix.contiguous().numpy().tobytes(), len(matrix))
             known[key] = (rounded, rows, turned)
+    return known
+
+
+def store_rounded(graph, known: Known) -> None:
+    """Replaces the constants of a graph that are weights in few bits.
+
+    Args:
+        graph: an ``onnx_ir.Graph``, of ``OPSET`` where there are such weights.
+        known: of the whole model.
+    """
+    from onnx_ir.convenience import replace_all_uses_with
+
+    places: dict = {}
     first = graph[0]
     for name, value in list(graph.initializers.items()):
         numbers = value.const_value.numpy()

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from espnet_prune.errors import EnvironmentProblem, ModelError
-from espnet_prune.export.few_bits import OPSET, store_rounded
+from espnet_prune.export.few_bits import OPSET, Known, known_constants, store_rounded
 from espnet_prune.export.folder import (
     BPE,
     DESCRIPTION,
@@ -34,7 +34,6 @@ from espnet_prune.io_atomic import new_folder, write_json, write_text
 from espnet_prune.models.graphs import Graph
 from espnet_prune.surgery.cut import twin_of
 from espnet_prune.surgery.families import family_of
-from espnet_prune.surgery.rounding import rounded_weights
 
 INT32_MAX = 2**31 - 1
 
@@ -64,10 +63,10 @@ def export_onnx(model: nn.Module, folder: str | Path, int8: bool = False) -> dic
     folder = Path(folder)
     parts = graphs_of(model)
     about = family_of(model).describe_graphs(model)
-    rounded = model if rounded_weights(model) and not int8 else None
+    known = {} if int8 else known_constants(model)
     with new_folder(folder, others_than_export, "an export") as new:
         for part in parts:
-            _export(part, rounded, new / part.file)
+            _export(part, known, new / part.file)
         differences = _compare(parts, new)
         for part in parts:
             found = [value for key, value in differences.items() if key.startswith(part.file)]
@@ -108,8 +107,8 @@ def check_float32(model: nn.Module) -> None:
             )
 
 
-def _export(part: Graph, rounded: nn.Module | None, path: Path) -> None:
-    """Writes a graph; of a model with weights in few bits, if one is given, with these as such."""
+def _export(part: Graph, known: Known, path: Path) -> None:
+    """Writes a graph, with the weights in few bits that are known as such."""
     try:
         import onnxscript  # noqa: F401  (the exporter would fail in the middle without it)
 
@@ -121,10 +120,9 @@ def _export(part: Graph, rounded: nn.Module | None, path: Path) -> None:
                 input_names=part.inputs,
                 output_names=part.outputs,
                 dynamic_shapes=part.shapes,
-                opset_version=None if rounded is None else OPSET,
+                opset_version=OPSET if known else None,
             )
-            if rounded is not None:
-                store_rounded(program.model.graph, rounded)
+            store_rounded(program.model.graph, known)
             _forget_traces(program.model.graph)
             program.save(path, external_data=_bytes(part.graph) > INT32_MAX // 2)
     except ImportError as error:

@@ -100,8 +100,10 @@ def export_transformers(
             auto = {"auto_map": {auto_class: f"{CODE.stem}.{name}"}}
             write_json(new / CONFIG, {**read_json(new / CONFIG), "pruned": changes, **auto})
             write_text(new / CODE.name, CODE.read_text(encoding="utf-8") + _class(name))
-        beside = _own_processor(model, whole, new) if given is None else given
-        if given is not None:
+        if given is None:
+            beside = _own_processor(model, whole, new)
+        else:
+            beside = given
             _compare_speech(model, whole, given)
         if beside is not None:
             beside.save_pretrained(new)

@@ -8,7 +8,6 @@ convolutions, also those by channel, are layers of windows; what a layer hears i
 before it is rounded, so that one pass over the utterances is enough for a model of any kind.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -19,7 +18,6 @@ from espnet_prune.surgery.inputs import rows_of
 from espnet_prune.surgery.rounding import FORMS, Form, Rounded, nearest, note_rounded
 from espnet_prune.surgery.surgeon import Settle, column_by_column
 
-logger = logging.getLogger(__name__)
 LEAST_NUMBERS = 512  # smaller weights save nothing that counts
 DAMPING = 0.01  # of the mean square of what a layer hears, as in GPTQ's public code
 LEAST_DAMPING = 1e-9  # of the same with its mean, for layers that always hear the same

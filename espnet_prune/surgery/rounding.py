@@ -96,15 +96,6 @@ def by_number(scales: Tensor, numbers: int) -> Tensor:
     return scales.float().repeat_interleave(width, dim=-1)[..., :numbers]
 
 
-def nearest(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
-    """The weight (rows, ...) with each number as near as it can be, and its scales."""
-    rows = weight.detach().float().reshape(len(weight), -1)
-    parts = rows.split(form.width(rows.shape[1]), dim=1)
-    scales = torch.cat([form.scale_of(part) for part in parts], dim=1)
-    spread = by_number(scales, rows.shape[1])
-    return (form.levels(rows, spread) * spread).view_as(weight).to(weight.dtype), scales
-
-
 @dataclass(frozen=True)
 class Rounded:
     """How a weight is stored.
@@ -122,6 +113,14 @@ class Rounded:
         spread = by_number(self.scales, rows.shape[1])
         levels = FORMS[self.bits].levels(rows, spread)
         return levels, levels * spread
+
+
+def nearest(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """The weight (rows, ...) with each number as near as it can be, and its scales."""
+    rows = weight.detach().float().reshape(len(weight), -1)
+    parts = rows.split(form.width(rows.shape[1]), dim=1)
+    rounded = Rounded(form.bits, torch.cat([form.scale_of(part) for part in parts], dim=1))
+    return rounded.values(rows)[1].view_as(weight).to(weight.dtype), rounded.scales
 
 
 def note_rounded(model: nn.Module, rounded: Mapping[str, Rounded]) -> None:

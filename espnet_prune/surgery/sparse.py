@@ -45,8 +45,7 @@ def count_zeroed(model: nn.Module, part: nn.Module | None = None) -> int:
 
 def hold_zeros(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Keeps the zeros of sparse weights at 0 while the others are trained."""
-    parameters = dict(model.named_parameters())
-    masks = [(parameters[name], parameters[name] != 0) for name in sparse_names(model)]
+    masks = [(model.get_parameter(name), ~gone) for name, gone in zeros_of(model).items()]
 
     @torch.no_grad()
     def restore(*unused: object) -> None:

@@ -114,8 +114,7 @@ def round_on_data(model: nn.Module, bits: int, config: SystemConfig) -> None:
         config: configuration of the system.
     """
     data, number = (config.folders.train, config.folders.tokens), FORMS[bits].utterances
-    training = config.prune.training
-    batches = _utterances(training, *data, number, config.seed, "cpu") if number else []
+    batches = _utterances(config.prune.training, *data, number, config.seed, "cpu")
     logger.info("weights are rounded to %d bits, by %d utterances", bits, len(batches))
     runs = [partial(_run, batch, model) for batch in batches]
     round_weights(model, bits, Followed(runs, "calibration"))
@@ -171,7 +170,9 @@ def _loss(gated: GatedModel, batch: Mapping[str, Tensor]) -> Tensor:
 def _utterances(
     training: Mapping, train: Path, tokens: Path, number: int, seed: int, device: str
 ) -> list[dict[str, Tensor]]:
-    """``number`` utterances in a drawn order, each a batch of one."""
+    """``number`` utterances in a drawn order, each a batch of one; for none nothing is read."""
+    if not number:
+        return []
     keys = list(read_map(train / "text"))
     order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {keys[i]: place for place, i in enumerate(order[:number])}

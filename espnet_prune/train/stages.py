@@ -7,8 +7,8 @@ from espnet_prune.data.tokens import check_tokens
 from espnet_prune.errors import DataError
 from espnet_prune.io_torch import read_torch
 from espnet_prune.record import (
-    MARK,
     add_command,
+    check_finished,
     check_same,
     file_digest,
     finished,
@@ -53,7 +53,8 @@ def run_stage(name: str, system: Path, ngpu: int) -> None:
         return
     _check_tokens(config)
     if name == "finetune":
-        _check_cut(system, config)
+        pruned_by = {"prune": stage_made_by("prune", system, config)}
+        check_finished(system / "cut", pruned_by, "stage 9 (cut)")
     {"prune": prune, "finetune": finetune}[name](system, config, made_by, ngpu)
     if is_first():
         mark_finished(system / name, made_by)
@@ -102,14 +103,6 @@ def _check_origin(config: SystemConfig) -> None:
             f"{config.pruned}: no such folder; a system that others are made of is finished first: "
             f"--systems {config.pruned.parent.name} --stop_stage finetune"
         )
-
-
-def _check_cut(system: Path, config: SystemConfig) -> None:
-    """DataError where stage 9 wasn't finished, ConfigError where it cut another pruning's model."""
-    folder = system / "cut"
-    if not (folder / MARK).exists():
-        raise DataError(f"{folder / MARK}: no such file; run stage 9 (cut) first")
-    check_same(folder, {"prune": stage_made_by("prune", system, config)})
 
 
 def _check_tokens(config: SystemConfig) -> None:

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from espnet_prune.errors import DataError
-
 
 def configure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the experiment's folder, exp/TAG")
@@ -157,16 +155,14 @@ def cut(args: argparse.Namespace) -> None:
 
 
 def _cut(system: Path) -> None:
-    from espnet_prune.record import MARK, check_same, finished, mark_finished, read_record
+    from espnet_prune.record import check_finished, finished, mark_finished, read_record
     from espnet_prune.train.cutting import cut_system
     from espnet_prune.train.stages import stage_made_by
     from espnet_prune.train.system_config import read_config
 
     config = read_config(system)
     made_by = stage_made_by("prune", system, config)
-    if not (system / "prune" / MARK).exists():
-        raise DataError(f"{system / 'prune' / MARK}: no such file; run stage 8 (prune) first")
-    check_same(system / "prune", made_by)
+    check_finished(system / "prune", made_by, "stage 8 (prune)")
     if finished(system / "cut", {"prune": made_by}):
         return
     difference = cut_system(system, config)
